@@ -1,0 +1,153 @@
+"""Every expected failure, with its fields; each builds its own one-line message.
+
+`TwofoldError` is the base: anything else that escapes is a bug of ours. Numbers are given in hex with the space
+named (`gfn 0x1234`). Kernels return status codes; the room that owns the data turns them into these.
+"""
+
+
+class TwofoldError(Exception):
+    """Base of all failures that a caller should expect."""
+
+
+class SizeError(TwofoldError):
+    """A size, page size or order that cannot be read or does not fit."""
+
+    def __init__(self, text: str, problem: str) -> None:
+        self.text = text
+        self.problem = problem
+        super().__init__(f"size {text!r} {problem}")
+
+
+class AddressError(TwofoldError):
+    """A gfn, mfn, order or alignment outside what the table or machine can hold."""
+
+    def __init__(self, space: str, number: int, problem: str) -> None:
+        self.space = space
+        self.number = number
+        self.problem = problem
+        super().__init__(f"{space} {number:#x} {problem}")
+
+
+class HeapExhaustedError(TwofoldError):
+    """The machine heap has no free block of the order asked for."""
+
+    def __init__(self, order: int, wanted_frames: int, free_frames: int) -> None:
+        self.order = order
+        self.wanted_frames = wanted_frames
+        self.free_frames = free_frames
+        super().__init__(f"the heap cannot give {wanted_frames} frames at order {order}: {free_frames} frames are free")
+
+
+class PoolExhaustedError(TwofoldError):
+    """The domain's pool of table frames is empty; the mapping stands as it was."""
+
+    def __init__(self, free: int, capacity: int) -> None:
+        self.free = free
+        self.capacity = capacity
+        super().__init__(
+            f"the table pool is too small: {free} of its {capacity} frames are free, and the change needs more; "
+            "give the domain a larger table_pool"
+        )
+
+
+class OwnershipError(TwofoldError):
+    """A frame that belongs to another domain, to nobody, or is in use."""
+
+    def __init__(self, mfn: int, problem: str) -> None:
+        self.mfn = mfn
+        self.problem = problem
+        super().__init__(f"mfn {mfn:#x} {problem}")
+
+
+class P2MTypeError(TwofoldError):
+    """A P2M type that the table format or the operation cannot hold."""
+
+    def __init__(self, type_name: str, problem: str) -> None:
+        self.type_name = type_name
+        self.problem = problem
+        super().__init__(f"P2M type {type_name} {problem}")
+
+
+class TranslationError(TwofoldError):
+    """Base of what a walk can end in besides a translation."""
+
+    def __init__(self, space: str, address: int, level: int, entry: int, problem: str) -> None:
+        self.space = space
+        self.address = address
+        self.level = level
+        self.entry = entry
+        super().__init__(f"{space} {address:#x} {problem} (level {level}, entry {entry:#x})")
+
+
+class NotPresentError(TranslationError):
+    """A walk met an entry that is not present."""
+
+    def __init__(self, space: str, address: int, level: int, entry: int) -> None:
+        super().__init__(space, address, level, entry, "is not mapped")
+
+
+class PermissionFaultError(TranslationError):
+    """A walk met an entry that forbids the access."""
+
+    def __init__(self, space: str, address: int, level: int, entry: int) -> None:
+        super().__init__(space, address, level, entry, "forbids the access")
+
+
+class ReservedBitError(TranslationError):
+    """A walk met an entry with a reserved bit set, or a table outside the machine."""
+
+    def __init__(self, space: str, address: int, level: int, entry: int) -> None:
+        super().__init__(space, address, level, entry, "has a malformed entry")
+
+
+class BuildError(TwofoldError):
+    """A domain that could not be built; everything it had taken was given back."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"cannot build the domain: {problem}")
+
+
+class ProfileError(TwofoldError):
+    """A CPU profile that is unknown or wrong."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name = name
+        self.problem = problem
+        super().__init__(f"CPU profile {name!r} {problem}")
+
+
+class FormatError(TwofoldError):
+    """A file (snapshot, scenario, program, dump, trace) that is not what it should be."""
+
+    def __init__(self, path: object, problem: str) -> None:
+        self.path = str(path)
+        self.problem = problem
+        super().__init__(f"{self.path}: {problem}")
+
+
+class HostError(TwofoldError):
+    """Something of the live host that cannot be read."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        self.source = source
+        self.problem = problem
+        super().__init__(f"{source}: {problem}")
+
+
+class UnknownNameError(TwofoldError):
+    """A design, CPU, workload, layout or engine that does not exist, with what does."""
+
+    def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
+        self.kind = kind
+        self.name = name
+        self.known = known
+        super().__init__(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+
+
+class GuestError(TwofoldError):
+    """A guest that cannot be set up as asked, or a program that did not end well."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)

@@ -1,0 +1,53 @@
+"""The shape of a page table: how many levels, how many bits each level takes, which levels may hold a leaf.
+
+A frame number is cut into one index a level, the topmost first. Four levels of nine bits:
+
+     35       27 26       18 17        9 8         0     bits of a gfn (add 12 for a byte address)
+    +-----------+-----------+-----------+-----------+
+    |  level 3  |  level 2  |  level 1  |  level 0  |
+    +-----------+-----------+-----------+-----------+
+                  1G leaves   2M leaves   4K leaves
+
+Read first: this page, then `x86` for the entries. Left out for now: formats other than four levels.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, Order
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The shape of one table format."""
+
+    name: str
+    levels: int
+    index_bits: int  # of a frame number, at each level
+    leaf_orders: tuple[Order, ...]  # ascending; leaf_orders[level] is what a leaf of that level maps
+
+    @property
+    def entries(self) -> int:
+        """Entries in one table."""
+        return 1 << self.index_bits
+
+    @property
+    def frame_bits(self) -> int:
+        """Bits of a frame number that the table can translate."""
+        return self.levels * self.index_bits
+
+    @property
+    def frame_limit(self) -> int:
+        """First frame number beyond the table."""
+        return 1 << self.frame_bits
+
+    def slot(self, frame: int, level: int) -> int:
+        """Return the slot of a frame number in its table of this level."""
+        return frame >> (self.index_bits * level) & (self.entries - 1)
+
+    def level_of(self, order: int) -> int:
+        """Return the level whose leaves have this order."""
+        return self.leaf_orders.index(Order(order))
+
+
+FOUR_LEVEL: Final = Geometry("4-level", levels=4, index_bits=9, leaf_orders=(ORDER_4K, ORDER_2M, ORDER_1G))

@@ -1,0 +1,56 @@
+"""The one way to compile a kernel: `@kernel`, cached on disk under a hash of every kernel source.
+
+Numba checks only the file of the function it loads from its cache: a caller keeps the machine code of a callee
+that has changed in another file. So the cache folder is named by a hash over all sources of this package; any edit
+opens a new folder.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import numba
+import platformdirs
+from numba.core import config as numba_config
+
+
+def source_hash(folder: Path) -> str:
+    """Return a hash over the names and bytes of all Python sources in a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Return the folder that holds the machine code of exactly these sources."""
+    return Path(platformdirs.user_cache_dir("twofold")) / "kernels" / source_hash(Path(__file__).parent)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+CACHE_FOLDER: Final = cache_folder()
+
+
+def is_cold() -> bool:
+    """Return whether no kernel of these sources has been compiled and kept yet."""
+    return not any(CACHE_FOLDER.glob("**/*.nbi"))
+
+
+def kernel(function: F) -> F:
+    """Compile a kernel on first call, without the GIL, and keep its machine code in `CACHE_FOLDER`."""
+    config: Any = numba_config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(CACHE_FOLDER)  # read once, when caching is enabled; other users keep theirs
+    try:
+        compiled: F = numba.njit(cache=True, nogil=True, boundscheck=False)(function)
+    finally:
+        config.CACHE_DIR = before
+    return compiled
+
+
+def inline(function: F) -> F:
+    """Compile a helper of kernels: never called from Python, so never cached on its own."""
+    compiled: F = numba.njit(nogil=True, boundscheck=False)(function)
+    return compiled

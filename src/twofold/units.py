@@ -1,0 +1,88 @@
+"""Frames, orders and sizes: the units that every other room counts in.
+
+A *frame* is 4 KiB. A *gfn* counts guest frames, an *mfn* machine frames; `gva`, `gpa` and `maddr` are the byte
+addresses. An *order* is log2 of a number of frames. Types are `NewType`s: free at run time, never mixed.
+"""
+
+import re
+from typing import Final, NewType
+
+from twofold.errors import SizeError
+
+Gfn = NewType("Gfn", int)  # guest frame: what a guest puts in its own tables
+Mfn = NewType("Mfn", int)  # machine frame: what the hypervisor puts in its tables
+Order = NewType("Order", int)  # log2 of frames
+
+FRAME_SHIFT: Final = 12
+FRAME_BYTES: Final = 1 << FRAME_SHIFT
+ORDER_4K: Final = Order(0)
+ORDER_2M: Final = Order(9)
+ORDER_1G: Final = Order(18)
+MAX_HEAP_ORDER: Final = Order(20)  # 4 GiB: the largest block that the buddy heap keeps
+INVALID_GFN: Final = Gfn(2**64 - 1)
+INVALID_MFN: Final = Mfn(2**64 - 1)
+
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_SIZE: Final = re.compile(r"\s*(0[xX][0-9a-fA-F]+|\d+(?:\.\d+)?)\s*(?:([KMGT])(?:i?B)?|B)?\s*", re.IGNORECASE)
+_ORDER_NAMES: Final = {0: "4K", 9: "2M", 10: "4M", 18: "1G"}
+
+
+def parse_bytes(size: int | str) -> int:
+    """Return a size such as `"4GiB"`, `"512M"`, `"1.5G"` or `0x1000` in bytes.
+
+    K, M, G and T are powers of 1024, with or without "iB" or "B"; a plain number counts bytes.
+
+    Raises
+    ------
+    SizeError : the text is no size, or not a whole number of bytes
+    """
+    if isinstance(size, int):
+        if size < 0:
+            raise SizeError(str(size), "is negative")
+        return size
+    match = _SIZE.fullmatch(size)
+    if match is None:
+        raise SizeError(size, "is no size; write it like 4GiB, 512M or 0x1000")
+    number, unit = match.group(1), (match.group(2) or "").upper()
+    if number[:2] in {"0x", "0X"}:
+        return int(number, 16) * _UNITS[unit]
+    whole, _, fraction = number.partition(".")
+    scale: int = 10 ** len(fraction)
+    bytes_, rest = divmod(int(whole + fraction) * _UNITS[unit], scale)
+    if rest:
+        raise SizeError(size, "is not a whole number of bytes")
+    return bytes_
+
+
+def parse_frames(size: int | str) -> int:
+    """Return a size in 4 KiB frames; it must be a whole number of them."""
+    frames, rest = divmod(parse_bytes(size), FRAME_BYTES)
+    if rest:
+        raise SizeError(str(size), "is not a multiple of 4 KiB")
+    return frames
+
+
+def format_bytes(bytes_: int) -> str:
+    """Return a size as people write it: `"4GiB"`, `"1.5GiB"`, `"640KiB"`."""
+    for unit in ("T", "G", "M", "K"):
+        if bytes_ >= _UNITS[unit]:
+            return f"{bytes_ / _UNITS[unit]:.4g}{unit}iB"
+    return f"{bytes_}B"
+
+
+def parse_page_sizes(text: str) -> tuple[Order, ...]:
+    """Return the orders of a list such as `"4K,2M"`, ascending."""
+    return tuple(sorted({parse_order(part) for part in text.split(",")}))
+
+
+def parse_order(text: str) -> Order:
+    """Return the order of a page size: 0 for `"4K"`, 9 for `"2M"`, 10 for `"4M"`, 18 for `"1G"`."""
+    for order, name in _ORDER_NAMES.items():
+        if text.strip().upper() in {name, f"{name}B", f"{name[:-1]}{name[-1]}IB"}:
+            return Order(order)
+    raise SizeError(text, f"is no page size; known are {', '.join(_ORDER_NAMES.values())}")
+
+
+def order_name(order: int) -> str:
+    """Return an order as the field writes it: `"4K"`, `"2M"`, `"1G"`, otherwise in bytes."""
+    return _ORDER_NAMES.get(order) or format_bytes(FRAME_BYTES << order)
