@@ -1,0 +1,29 @@
+"""Domains: machines and their guests, memory operations, layouts, designs, the builder."""
+
+from twofold.domain.builder import Built, Exact, build
+from twofold.domain.designs import Design, design_names, get_design
+from twofold.domain.domain import Domain
+from twofold.domain.extents import Extents, Mem, Reason
+from twofold.domain.layout import LAYOUTS, Layout, get_layout
+from twofold.domain.machine import Machine
+from twofold.domain.memory import MemoryOperations
+from twofold.domain.options import DomainOptions
+
+__all__ = [
+    "LAYOUTS",
+    "Built",
+    "Design",
+    "Domain",
+    "DomainOptions",
+    "Exact",
+    "Extents",
+    "Layout",
+    "Machine",
+    "Mem",
+    "MemoryOperations",
+    "Reason",
+    "build",
+    "design_names",
+    "get_design",
+    "get_layout",
+]

@@ -1,0 +1,83 @@
+"""The machine as a hypervisor has it: hardware memory plus the domains that live on it."""
+
+from types import ModuleType, TracebackType
+from typing import Final, Self
+
+from twofold import kernels
+from twofold.domain.domain import Domain
+from twofold.domain.options import DomainOptions, leaf_orders
+from twofold.errors import SizeError, UnknownNameError
+from twofold.machine import FreeMap, Hardware
+from twofold.units import Order, parse_frames
+
+PAGING_MODES: Final = ("4-level",)
+
+
+class Machine(Hardware):
+    """One machine and its domains.
+
+    Parameters
+    ----------
+    size : a machine of this size with all memory free, such as "16GiB"; or give `free`
+    free : start from this map of free memory
+    paging : the hypervisor's own mode, "4-level"
+    page_sizes : the sizes of P2M leaves that the machine allows, such as "4K,2M"; None: all of the format
+    seed : what random choices on this machine start from
+    engine : `kernels`, or its readable twin `spec`
+    """
+
+    def __init__(
+        self,
+        size: int | str | None = None,
+        *,
+        free: FreeMap | None = None,
+        paging: str = "4-level",
+        page_sizes: str | tuple[Order, ...] | None = None,
+        seed: int = 0,
+        engine: ModuleType = kernels,
+    ) -> None:
+        if paging not in PAGING_MODES:
+            raise UnknownNameError("paging mode", paging, PAGING_MODES)
+        if free is None:
+            if size is None:
+                raise SizeError("", "is missing: give a size or a free map")
+            free = FreeMap.empty_machine(size)
+        elif size is not None:
+            raise SizeError(str(size), "cannot stand beside a free map: the map says how large the machine is")
+        self.page_sizes = leaf_orders(page_sizes)
+        self.seed = seed
+        self.domains: dict[int, Domain] = {}
+        self._last_domid = 0
+        super().__init__(free, engine)
+
+    def create_domain(self, size: int | str, name: str = "", options: DomainOptions | None = None) -> Domain:
+        """Return a new domain without memory; its table pool is reserved.
+
+        Parameters
+        ----------
+        size : the memory that it is to have, such as "4GiB"
+
+        Raises
+        ------
+        HeapExhaustedError : the heap cannot give the table pool
+        """
+        frames = parse_frames(size)
+        if not frames:
+            raise SizeError(str(size), "is no memory at all")
+        self._last_domid += 1
+        domid = self._last_domid
+        domain = Domain(self, domid, name or f"domain{domid}", frames, options or DomainOptions())
+        self.domains[domid] = domain
+        return domain
+
+    def forget(self, domain: Domain) -> None:
+        """Take a destroyed domain off the list; `Domain.destroy` calls this."""
+        del self.domains[domain.domid]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,64 @@
+"""What a domain is created with, and which page sizes it may use."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from twofold.domain.layout import get_layout
+from twofold.errors import SizeError, UnknownNameError
+from twofold.formats.geometry import FOUR_LEVEL
+from twofold.units import ORDER_4K, Order, order_name, parse_page_sizes
+
+PAGING_MODES: Final = ("hap",)
+TABLE_FORMATS: Final = ("npt",)
+
+
+@dataclass(frozen=True)
+class DomainOptions:
+    """How a domain's memory is managed.
+
+    Parameters
+    ----------
+    paging : "hap", hardware-assisted paging
+    page_sizes : what P2M leaves may be, such as "4K,2M"; None: whatever the machine allows
+    table_format : "npt"
+    layout : "pvh", "hvm" (with VGA hole) or "flat"
+    table_pool : table frames at most; None: what Xen's toolstack gives [frames]
+    max_pages : memory that the domain may own; None: no limit [frames]
+    """
+
+    paging: str = "hap"
+    page_sizes: str | tuple[Order, ...] | None = None
+    table_format: str = "npt"
+    layout: str = "pvh"
+    table_pool: int | None = None
+    max_pages: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.paging not in PAGING_MODES:
+            raise UnknownNameError("paging mode", self.paging, PAGING_MODES)
+        if self.table_format not in TABLE_FORMATS:
+            raise UnknownNameError("table format", self.table_format, TABLE_FORMATS)
+        if self.table_pool is not None and self.table_pool < FOUR_LEVEL.levels:
+            raise SizeError(str(self.table_pool), f"is too few table frames: one path takes {FOUR_LEVEL.levels}")
+        get_layout(self.layout)
+        leaf_orders(self.page_sizes)
+
+
+def leaf_orders(page_sizes: str | Iterable[Order] | None) -> tuple[Order, ...]:
+    """Return the leaf orders of a page-size list, ascending; None means all that the format has.
+
+    Raises
+    ------
+    SizeError : a size that the format lacks, or a list without 4K
+    """
+    if page_sizes is None:
+        return FOUR_LEVEL.leaf_orders
+    orders = parse_page_sizes(page_sizes) if isinstance(page_sizes, str) else tuple(sorted(set(page_sizes)))
+    known = ", ".join(order_name(order) for order in FOUR_LEVEL.leaf_orders)
+    for order in orders:
+        if order not in FOUR_LEVEL.leaf_orders:
+            raise SizeError(order_name(order), f"is no page size of a {FOUR_LEVEL.name} table; it has {known}")
+    if ORDER_4K not in orders:
+        raise SizeError(",".join(map(order_name, orders)), "lacks 4K, which every table needs")
+    return orders

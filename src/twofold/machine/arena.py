@@ -1,0 +1,101 @@
+"""The machine's memory as real bytes: one sparse memory file that holds every frame.
+
+A memfd, so that other processes and engines can map it; mapped without reservation, so a machine of 1 TiB costs only
+what it touches. Reading an untouched page through the map allocates it: walkers read only frames that are in use, and
+`data_runs` finds what exists by SEEK_DATA.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import AddressError
+from twofold.units import FRAME_BYTES, FRAME_SHIFT
+
+MAP_NORESERVE: Final = 0x4000  # Linux, x86; Python names it only from 3.13 on
+
+
+class Arena:
+    """`frames * 4096` bytes of machine memory, seen as bytes and as tables."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames = frames
+        self.fd = os.memfd_create("twofold-arena", os.MFD_CLOEXEC)
+        os.ftruncate(self.fd, frames * FRAME_BYTES)
+        self._map = mmap.mmap(self.fd, frames * FRAME_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE)
+        # uint64[frames, 512]: every frame seen as a table. Dropped before the map is closed.
+        self.tables: npt.NDArray[np.uint64] = np.frombuffer(self._map, np.uint64).reshape(frames, -1)
+
+    @property
+    def address(self) -> int:
+        """Where machine address 0 is mapped in this process; for engines that map the arena themselves."""
+        return int(self.tables.ctypes.data)
+
+    def read(self, maddr: int, bytes_: int) -> bytes:
+        """Return bytes at a machine address."""
+        self._check(maddr, bytes_)
+        return self._map[maddr : maddr + bytes_]
+
+    def write(self, maddr: int, data: bytes) -> None:
+        """Store bytes at a machine address."""
+        self._check(maddr, len(data))
+        self._map[maddr : maddr + len(data)] = data
+
+    def _check(self, maddr: int, bytes_: int) -> None:
+        if maddr < 0 or maddr + bytes_ > self.frames << FRAME_SHIFT:
+            raise AddressError("maddr", maddr, f"+ {bytes_} bytes reaches beyond the machine")
+
+    def data_runs(self, mfn: int = 0, frames: int | None = None) -> Iterator[tuple[int, int]]:
+        """Yield (mfn, frames) of each run that was ever touched and not discarded, within a range."""
+        here = mfn << FRAME_SHIFT
+        end = (self.frames if frames is None else mfn + frames) << FRAME_SHIFT
+        while here < end:
+            try:
+                start = os.lseek(self.fd, here, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # no data from here on
+                    return
+                raise
+            here = min(os.lseek(self.fd, start, os.SEEK_HOLE), end)
+            if start < here:
+                yield start >> FRAME_SHIFT, (here - start) >> FRAME_SHIFT
+
+    def discard(self, mfns: npt.NDArray[np.uint64], frames: npt.NDArray[np.uint64]) -> None:
+        """Give the memory of runs of frames back to the host; they read as zero from now on.
+
+        Costs what was touched: the runs are held against the pages that exist, not asked for one by one.
+        """
+        if not len(mfns):
+            return
+        order = np.argsort(mfns)
+        starts = mfns[order].astype(np.int64)
+        ends = starts + frames[order].astype(np.int64)
+        for start, touched in self.data_runs(int(starts[0]), int(ends[-1] - starts[0])):
+            run = int(np.searchsorted(ends, start, "right"))
+            while run < len(starts) and starts[run] < start + touched:
+                first, last = max(start, int(starts[run])), min(start + touched, int(ends[run]))
+                self._map.madvise(mmap.MADV_REMOVE, first << FRAME_SHIFT, (last - first) << FRAME_SHIFT)
+                run += 1
+
+    def close(self) -> None:
+        """Drop the views and give everything back to the host."""
+        self.tables = np.empty((0, 512), np.uint64)
+        with contextlib.suppress(BufferError):  # a caller still holds a view: the map goes when the view does
+            self._map.close()
+        os.close(self.fd)
+
+
+def sparse_array(length: int, dtype: type[np.generic]) -> npt.NDArray[np.generic]:
+    """Return a zeroed array that takes memory page by page as it is written.
+
+    Unlike `np.zeros` it never asks for huge pages, which would cost 2 MiB at each first touch.
+    """
+    bytes_ = max(1, length * np.dtype(dtype).itemsize)
+    memory = mmap.mmap(-1, bytes_, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    return np.frombuffer(memory, dtype, length)

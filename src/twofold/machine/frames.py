@@ -1,0 +1,71 @@
+"""Who holds each machine frame (the frame table), and which gfn it backs (the M2P).
+
+Both are flat arrays with one entry a 4K frame, whatever the page sizes, and are touched lazily.
+"""
+
+from enum import IntEnum
+from types import ModuleType
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import AddressError
+from twofold.machine.arena import sparse_array
+from twofold.units import Gfn
+
+Array = npt.NDArray[np.uint64]
+NOBODY = 0  # the owner of a frame that no domain holds; domids start at 1
+
+
+class Use(IntEnum):
+    """What a frame is used for."""
+
+    NONE = 0  # free, or not part of the machine's free memory at all
+    RAM = 1  # guest memory
+    TABLES = 2  # the domain's table pool
+
+
+class FrameTable:
+    """Owner and use of every machine frame: struct of arrays."""
+
+    def __init__(self, frames: int, engine: ModuleType) -> None:
+        self._engine = engine
+        self.owner = cast("npt.NDArray[np.uint16]", sparse_array(frames, np.uint16))
+        self.use = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
+
+    def assign(self, mfns: Array, frames: Array, domid: int, use: Use) -> None:
+        """Make runs of frames belong to a domain."""
+        self._engine.frames.set_owner(self.owner, self.use, mfns, frames, domid, int(use))
+
+    def release(self, mfns: Array, frames: Array) -> None:
+        """Make runs of frames belong to nobody."""
+        self.assign(mfns, frames, NOBODY, Use.NONE)
+
+    def holds(self, mfns: Array, frames: Array, domid: int, use: Use) -> bool:
+        """Return whether all frames of the runs belong to this domain for this use."""
+        return bool(self._engine.frames.owned_by(self.owner, self.use, mfns, frames, domid, int(use)))
+
+
+class M2P:
+    """The machine-to-physical array: which gfn each mfn backs, `INVALID_GFN` for none."""
+
+    def __init__(self, frames: int, engine: ModuleType) -> None:
+        self._engine = engine
+        self.complement = cast("Array", sparse_array(frames, np.uint64))
+
+    def __getitem__(self, mfn: int) -> Gfn:
+        if not 0 <= mfn < len(self.complement):
+            raise AddressError("mfn", mfn, f"is beyond the machine's {len(self.complement):#x} frames")
+        return Gfn(int(~self.complement[mfn]))
+
+    def __len__(self) -> int:
+        return len(self.complement)
+
+    def set_runs(self, mfns: Array, gfns: Array, frames: Array) -> None:
+        """Enter gfns[i] + k for frame mfns[i] + k, for each run."""
+        self._engine.frames.set_m2p(self.complement, mfns, gfns, frames)
+
+    def clear_runs(self, mfns: Array, frames: Array) -> None:
+        """Make the frames of the runs back no gfn."""
+        self._engine.frames.clear_m2p(self.complement, mfns, frames)

@@ -1,0 +1,47 @@
+"""The memory of one physical machine: real bytes, who holds each frame, and the heap of those that are free.
+
+`domain.Machine` is this plus the domains that live on it.
+"""
+
+from types import ModuleType
+
+from twofold import kernels
+from twofold.machine.arena import Arena
+from twofold.machine.frames import M2P, Array, FrameTable, Use
+from twofold.machine.free_map import FreeMap
+from twofold.machine.heap import Heap
+
+
+class Hardware:
+    """Arena, frame table, M2P and heap of one machine.
+
+    Parameters
+    ----------
+    free : the free memory that the heap starts with; it also says how many frames the machine spans
+    engine : the package that does the work, `kernels` or `spec`: same names, same answers
+    """
+
+    def __init__(self, free: FreeMap, engine: ModuleType = kernels) -> None:
+        self.engine = engine
+        self.frames = free.machine_frames
+        self.arena = Arena(self.frames)
+        self.heap = Heap(free, engine)
+        self.frame_table = FrameTable(self.frames, engine)
+        self.m2p = M2P(self.frames, engine)
+
+    def take(self, mfns: Array, frames: Array, domid: int, use: Use) -> None:
+        """Make allocated runs of frames belong to a domain."""
+        self.frame_table.assign(mfns, frames, domid, use)
+
+    def give_back(self, mfns: Array, frames: Array) -> None:
+        """Free runs of frames that a domain held: contents discarded, then back to the heap.
+
+        The caller has taken them out of every table and flushed.
+        """
+        self.arena.discard(mfns, frames)
+        self.frame_table.release(mfns, frames)
+        self.heap.free_runs(mfns, frames)
+
+    def close(self) -> None:
+        """Give all memory back to the host; nothing of the machine may be used afterwards."""
+        self.arena.close()

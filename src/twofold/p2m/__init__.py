@@ -1,0 +1,21 @@
+"""The P2M: guest frames to machine frames, in the hardware's own page-table format."""
+
+from twofold.formats.npt import P2MType
+from twofold.p2m.pool import TablePool, default_frames
+from twofold.p2m.results import AuditReport, Counters, Entry, Finding, WalkStep
+from twofold.p2m.table import P2M
+from twofold.p2m.view import LEAF_DTYPE, P2MView
+
+__all__ = [
+    "LEAF_DTYPE",
+    "P2M",
+    "AuditReport",
+    "Counters",
+    "Entry",
+    "Finding",
+    "P2MType",
+    "P2MView",
+    "TablePool",
+    "WalkStep",
+    "default_frames",
+]

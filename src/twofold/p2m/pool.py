@@ -1,0 +1,74 @@
+"""The table pool: a bounded stock of machine frames that a domain's P2M takes its tables from.
+
+All frames are taken from the heap when the domain is created, in runs as compact as the heap has them, so that a
+mapping can only fail for want of tables when the bound is reached, never because another domain was faster. This is
+what Xen's toolstack does too (one page a MiB and 256 a vCPU).
+Source: Xen 4.17 tools/libs/light/libxl_utils.c, libxl_get_required_paging_memory.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import HeapExhaustedError
+from twofold.formats import p2m_state as at
+from twofold.machine import Hardware, Use
+from twofold.units import FRAME_BYTES
+
+Array = npt.NDArray[np.uint64]
+CHUNK_ORDER = 9  # 2 MiB at a time: compact, and no larger block is broken while a smaller one will do
+_MIB_FRAMES = (1 << 20) // FRAME_BYTES
+
+
+def default_frames(memory_frames: int) -> int:
+    """Return the pool that Xen's toolstack gives a domain with one vCPU [frames]."""
+    return 256 + -(-memory_frames // _MIB_FRAMES)
+
+
+class TablePool:
+    """The stock of one domain. `stock` and `state` are the arrays that the P2M's twins work on."""
+
+    def __init__(self, hardware: Hardware, domid: int, frames: int) -> None:
+        self._hardware = hardware
+        self.capacity = frames
+        self.runs = self._reserve(frames)
+        hardware.take(*self.runs, domid, Use.TABLES)
+        self.stock: Array = np.empty(frames, np.uint64)
+        self.state: npt.NDArray[np.int64] = np.zeros(at.COLUMNS, np.int64)
+        self._fill()
+
+    def _reserve(self, frames: int) -> tuple[Array, Array]:
+        """Take `frames` frames from the heap, in 2 MiB blocks while there are any, then in smaller ones."""
+        heap = self._hardware.heap
+        starts, lengths, left = [], [], frames
+        for order in range(CHUNK_ORDER, -1, -1):
+            mfns, extents = heap.alloc_runs(order, left >> order)
+            starts.append(mfns)
+            lengths.append(extents << np.uint64(order))
+            left -= int(lengths[-1].sum())
+        runs = np.concatenate(starts), np.concatenate(lengths)
+        if left:
+            heap.free_runs(*runs)
+            raise HeapExhaustedError(0, frames, heap.free_frames)
+        return runs
+
+    def _fill(self) -> None:
+        """Stack the frames so that the lowest of each run comes out first."""
+        here = 0
+        for mfn, length in zip(self.runs[0].tolist()[::-1], self.runs[1].tolist()[::-1], strict=True):
+            self.stock[here : here + length] = np.arange(mfn + length - 1, mfn - 1, -1, dtype=np.int64)
+            here += length
+        self.state[at.FREE] = self.capacity
+
+    @property
+    def free(self) -> int:
+        """Tables that can still be taken."""
+        return int(self.state[at.FREE])
+
+    @property
+    def in_use(self) -> int:
+        """Tables that the P2M consists of, its root included."""
+        return self.capacity - self.free - int(self.state[at.RETIRED])
+
+    def destroy(self) -> None:
+        """Give all frames back to the heap; the P2M must not be used afterwards."""
+        self._hardware.give_back(*self.runs)
