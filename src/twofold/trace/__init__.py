@@ -1,0 +1,27 @@
+"""Traces of memory accesses, and the workloads that make them."""
+
+from twofold.trace.workloads import (
+    AREA_BASE,
+    PARAMETERS_BYTES,
+    PHASE_DONE,
+    PHASE_MEASURED,
+    PHASE_OFFSET,
+    PHASE_SETUP,
+    RESULT_OFFSET,
+    WORKLOADS,
+    Workload,
+    get_workload,
+)
+
+__all__ = [
+    "AREA_BASE",
+    "PARAMETERS_BYTES",
+    "PHASE_DONE",
+    "PHASE_MEASURED",
+    "PHASE_OFFSET",
+    "PHASE_SETUP",
+    "RESULT_OFFSET",
+    "WORKLOADS",
+    "Workload",
+    "get_workload",
+]
