@@ -1,0 +1,115 @@
+"""The inside of a domain: a guest's page tables and the area that its workload runs in."""
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.domain import Domain
+from twofold.errors import AddressError, GuestError, SizeError, UnknownNameError
+from twofold.formats.status import OK
+from twofold.guest.placement import FrameSource, place_area
+from twofold.guest.tables import GuestTables
+from twofold.guest.walks import NestedStep, steps_of
+from twofold.spec.walk import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
+from twofold.trace import AREA_BASE
+from twofold.units import FRAME_SHIFT, ORDER_4K, parse_bytes, parse_order
+
+Array = npt.NDArray[np.uint64]
+MODES = ("4-level",)
+ACCESSES = {"read": READ, "write": WRITE, "execute": EXECUTE}
+
+
+class Guest:
+    """A guest with an area of memory mapped at `AREA_BASE`, ready to run a program or to be simulated.
+
+    A new guest starts on wiped memory: what an earlier one left in the domain is gone.
+
+    Parameters
+    ----------
+    domain : a domain that has been built
+    mode : "4-level"
+    page_sizes : the page size of the area, "4K", "2M" or "1G"; program and parameters are in 4K pages
+    footprint : length of the area, a power of two; None: the largest that fits half of the domain's memory
+
+    Raises
+    ------
+    GuestError : the domain's memory cannot hold such a guest
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        mode: str = "4-level",
+        page_sizes: str = "4K",
+        footprint: int | str | None = None,
+    ) -> None:
+        if mode not in MODES:
+            raise UnknownNameError("guest mode", mode, MODES)
+        self.domain = domain
+        self.page_order = parse_order(page_sizes)
+        if self.page_order not in GuestTables.geometry.leaf_orders:
+            raise SizeError(page_sizes, f"is no page size of a {mode} guest; it has 4K, 2M, 1G")
+        if not domain.memory.owned_frames:
+            raise GuestError(f"domain {domain.name!r} has no memory; build it first")
+        self.footprint = default_footprint(domain) if footprint is None else parse_bytes(footprint)
+        frames = self.footprint >> FRAME_SHIFT
+        if not frames or frames & (frames - 1):
+            raise SizeError(str(footprint), "is no footprint: a power of two of at least 4KiB")
+        self._area = place_area(domain, frames, self.page_order)
+        domain.wipe()
+        self._source = FrameSource(domain, self._area, self.page_order)
+        self.tables = GuestTables(domain, self._source)
+        self.tables.map(AREA_BASE, self._area, self.page_order)
+        self._pages: dict[int, int] = {}  # page number -> gfn, of program and parameters
+
+    def program_pages(self, gva: int, pages: int) -> Array:
+        """Return the gfns of 4K pages from a gva on; pages that an earlier program mapped there are used again."""
+        numbers = range(gva >> FRAME_SHIFT, (gva >> FRAME_SHIFT) + pages)
+        for number in numbers:
+            if number not in self._pages:
+                self._pages[number] = int(self._source.take(1)[0])
+                self.tables.map(number << FRAME_SHIFT, np.array([self._pages[number]], np.uint64), ORDER_4K)
+        return np.array([self._pages[number] for number in numbers], np.uint64)
+
+    def wipe_area(self) -> None:
+        """Make the area read as zero again."""
+        pages = self._area[:, np.newaxis] + np.arange(1 << self.page_order, dtype=np.uint64)
+        mfns = self.domain.p2m.translate(pages.reshape(-1))
+        self.domain.machine.arena.discard(mfns, np.ones(len(mfns), np.uint64))
+
+    def walk(self, gva: int, access: str = "read") -> tuple[int, tuple[NestedStep, ...], int]:
+        """Return (status, steps, maddr) of the two-dimensional walk of a guest virtual address.
+
+        Parameters
+        ----------
+        access : "read", "write" or "execute"
+
+        Returns
+        -------
+        status : a code of `formats.status`, 0 when it is translated
+        steps : every table read, in order
+        """
+        if access not in ACCESSES:
+            raise UnknownNameError("access", access, tuple(ACCESSES))
+        if not 0 <= gva < 1 << (FRAME_SHIFT + GuestTables.geometry.frame_bits):
+            raise AddressError("gva", gva, "is not an address of 48 bits")
+        rows = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
+        status, count, maddr, _ = self.translate(gva, ACCESSES[access], rows)
+        return status, steps_of(rows[:count]), maddr if status == OK else 0
+
+    def translate(self, gva: int, access: int, out_steps: Array) -> tuple[int, int, int, int]:
+        """Return (status, steps, maddr, writable) of one walk; see `spec.walk.walk_2d`."""
+        status, count, maddr, writable = self.domain.machine.engine.walk.walk_2d(
+            self.domain.machine.arena.tables,
+            np.uint64(self.tables.root),
+            np.uint64(self.domain.p2m.root),
+            np.uint64(gva),
+            access,
+            out_steps,
+        )
+        return int(status), int(count), int(maddr), int(writable)
+
+
+def default_footprint(domain: Domain) -> int:
+    """Return the largest power of two that fits half of a domain's memory [bytes]."""
+    half = domain.frames << FRAME_SHIFT >> 1
+    return 1 << (half.bit_length() - 1)

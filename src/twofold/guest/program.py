@@ -1,0 +1,109 @@
+"""Guest programs: static x86-64 ELF files, the built-in ones or a user's own.
+
+A file is read as untrusted: every offset and length is checked before anything is mapped.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from elftools.elf.elffile import ELFFile
+
+from twofold.errors import FormatError
+from twofold.trace import get_workload
+from twofold.units import FRAME_BYTES, parse_bytes
+
+MAX_FILE_BYTES: Final = 16 << 20
+MAX_SEGMENTS: Final = 64
+MAX_IMAGE_BYTES: Final = 16 << 20
+MAX_GVA: Final = 1 << 40  # below the area, in the lower half
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Bytes to put at a gva; `length` counts the zeros behind them too."""
+
+    gva: int
+    data: bytes
+    length: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a guest executes.
+
+    Parameters
+    ----------
+    name : the workload, or the file
+    elf : the bytes of the ELF file
+    footprint : the area it works in, a power of two; None: the guest's whole area
+    steps : units of work: updates, hops, lookups, lines
+    seed : of its random numbers; None: the machine's
+    """
+
+    name: str
+    elf: bytes
+    footprint: int | str | None = None
+    steps: int = 10_000
+    seed: int | None = None
+
+    @classmethod
+    def workload(
+        cls, name: str, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
+    ) -> "Program":
+        """Return one of the built-in workloads."""
+        return cls(name, get_workload(name).program(), footprint, steps, seed)
+
+    @classmethod
+    def from_file(
+        cls, path: Path, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
+    ) -> "Program":
+        """Return a program from an ELF file that takes the same parameter block."""
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise FormatError(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+            data = path.read_bytes()
+        except OSError as error:
+            raise FormatError(path, error.strerror or str(error)) from None
+        return cls(str(path), data, footprint, steps, seed)
+
+    def area_bytes(self, guest_footprint: int) -> int:
+        """Return the footprint that the program is told [bytes]."""
+        return guest_footprint if self.footprint is None else parse_bytes(self.footprint)
+
+    def image(self) -> tuple[int, tuple[Segment, ...]]:
+        """Return (entry gva, segments).
+
+        Raises
+        ------
+        FormatError : no static x86-64 ELF, or one whose segments cannot be loaded
+        """
+        try:
+            return self._parse()
+        except FormatError:
+            raise
+        except Exception as error:  # noqa: BLE001  pyelftools raises whatever its parsers do on a hostile file
+            raise FormatError(self.name, f"is no ELF file that can be read: {error}") from None
+
+    def _parse(self) -> tuple[int, tuple[Segment, ...]]:
+        elf = ELFFile(io.BytesIO(self.elf))
+        if elf.get_machine_arch() != "x64" or elf.header["e_type"] != "ET_EXEC":
+            raise FormatError(self.name, "is no static x86-64 executable")
+        if elf.num_segments() > MAX_SEGMENTS:
+            raise FormatError(self.name, f"has more than {MAX_SEGMENTS} segments")
+        headers = [part.header for part in elf.iter_segments() if part.header["p_type"] == "PT_LOAD"]
+        segments = tuple(self._segment(header) for header in headers)
+        if not segments or sum(part.length for part in segments) > MAX_IMAGE_BYTES:
+            raise FormatError(self.name, f"has nothing to load, or more than {MAX_IMAGE_BYTES >> 20} MiB")
+        return int(elf.header["e_entry"]), segments
+
+    def _segment(self, header: Mapping[str, int]) -> Segment:
+        gva, offset = header["p_vaddr"], header["p_offset"]
+        stored, length = header["p_filesz"], header["p_memsz"]
+        if offset + stored > len(self.elf) or stored > length:
+            raise FormatError(self.name, f"has a segment at gva {gva:#x} that reaches beyond the file")
+        if gva < FRAME_BYTES or gva + length > MAX_GVA or length > MAX_IMAGE_BYTES:
+            raise FormatError(self.name, f"has a segment at gva {gva:#x} outside what a program may use")
+        return Segment(gva, self.elf[offset : offset + stored], length)

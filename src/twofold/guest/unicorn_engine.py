@@ -1,0 +1,103 @@
+"""The embedded engine: Unicorn executes the guest's code, our two-dimensional walker is its MMU.
+
+The arena is mapped once at machine address 0. Unicorn asks `fill` for each 4K translation it lacks; it keeps what it
+got until it is told to flush, as a TLB does, so a change of the P2M under a running program needs its flush.
+"""
+
+import time
+from typing import Any, Final
+
+import numpy as np
+from unicorn import Uc, UcError
+from unicorn.unicorn_const import (
+    UC_ARCH_X86,
+    UC_CTL_IO_WRITE,
+    UC_CTL_TLB_FLUSH,
+    UC_HOOK_MEM_READ,
+    UC_HOOK_MEM_WRITE,
+    UC_HOOK_TLB_FILL,
+    UC_MEM_WRITE,
+    UC_MODE_64,
+    UC_PROT_ALL,
+    UC_PROT_EXEC,
+    UC_PROT_READ,
+    UC_PROT_WRITE,
+    UC_TLB_VIRTUAL,
+)
+from unicorn.x86_const import UC_X86_REG_RDI, UC_X86_REG_RIP
+
+from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
+from twofold.guest.guest import Guest
+from twofold.guest.run import ACCESS_DTYPE, Execution
+from twofold.spec.walk import EXECUTE, GUEST, MAX_STEPS, READ, STEP_COLUMNS, WRITE
+from twofold.units import FRAME_BYTES, FRAME_SHIFT
+
+_WORDS: Final = {
+    NOT_PRESENT: "which is not mapped",
+    FORBIDDEN: "which is forbidden",
+    RESERVED: "through an entry with reserved bits set",
+    OUTSIDE: "through an entry that points outside the machine",
+}
+# Unicorn's TLB-fill hook names the access by its own numbers, read 16, write 17, fetch 18.
+_FILL_ACCESS: Final = {16: READ, 17: WRITE, 18: EXECUTE}
+_VERB: Final = {READ: "read", WRITE: "wrote", EXECUTE: "executed"}
+
+
+class _Session:
+    """One execution: the engine, what it recorded, what stopped it."""
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._steps = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
+        self._gva_of: dict[int, int] = {}  # mfn -> the page of gvas that the engine reaches it by
+        self.accesses: list[tuple[int, int, bool]] = []
+        self.fills = 0
+        self.fault = ""
+        arena = guest.domain.machine.arena
+        self.uc = Uc(UC_ARCH_X86, UC_MODE_64)
+        self.uc.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
+        self.uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
+        self.uc.hook_add(UC_HOOK_TLB_FILL, self.fill)
+        self.uc.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self.record)
+
+    def flush(self) -> None:
+        """Drop every translation that the engine holds."""
+        self.uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
+
+    def fill(self, _uc: Uc, gva: int, kind: int, entry: Any, _data: Any) -> bool:
+        """Translate one page for the engine by a two-dimensional walk; False stops the program."""
+        self.fills += 1
+        access = _FILL_ACCESS[kind]
+        status, count, maddr, writable = self._guest.translate(gva, access, self._steps)
+        if status != OK:
+            by = "guest's tables" if count and self._steps[count - 1, GUEST] else "P2M"
+            self.fault = f"it {_VERB[access]} gva {gva:#x}, {_WORDS[status]} (in the {by})"
+            return False
+        self._gva_of[maddr >> FRAME_SHIFT] = gva & ~(FRAME_BYTES - 1)
+        entry.paddr = maddr & ~(FRAME_BYTES - 1)
+        entry.perms = UC_PROT_READ | (UC_PROT_WRITE if writable else 0) | (UC_PROT_EXEC if access == EXECUTE else 0)
+        return True
+
+    def record(self, _uc: Uc, kind: int, maddr: int, bytes_: int, _value: int, _data: Any) -> None:
+        """Keep one load or store; Unicorn reports where it went, and the guest maps each frame once."""
+        gva = self._gva_of[maddr >> FRAME_SHIFT] | maddr & (FRAME_BYTES - 1)
+        self.accesses.append((gva, bytes_, kind == UC_MEM_WRITE))
+
+
+def execute(guest: Guest, entry: int, parameters: int, seconds: float) -> Execution:
+    """Run from gva `entry` with `parameters` in rdi until the program halts, faults, or takes too long."""
+    session = _Session(guest)
+    p2m = guest.domain.p2m
+    session.uc.reg_write(UC_X86_REG_RDI, parameters)
+    p2m.on_flush(session.flush)
+    start = time.monotonic()
+    try:
+        session.uc.emu_start(entry, 0, timeout=int(seconds * 1e6))
+    except UcError as error:
+        rip = session.uc.reg_read(UC_X86_REG_RIP)
+        session.fault = session.fault or f"the engine stopped at gva {rip:#x}: {error}"
+    finally:
+        p2m.off_flush(session.flush)
+    if time.monotonic() - start >= seconds:
+        session.fault = f"it did not end within {seconds:g} seconds"
+    return Execution(np.array(session.accesses, ACCESS_DTYPE), session.fills, session.fault)
