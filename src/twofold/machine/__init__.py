@@ -2,8 +2,8 @@
 
 from twofold.machine.arena import Arena
 from twofold.machine.frames import M2P, NOBODY, FrameTable, Use
-from twofold.machine.free_map import FreeMap
+from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.machine.hardware import Hardware
 from twofold.machine.heap import Heap
 
-__all__ = ["M2P", "NOBODY", "Arena", "FrameTable", "FreeMap", "Hardware", "Heap", "Use"]
+__all__ = ["M2P", "NOBODY", "Arena", "FrameTable", "FreeMap", "Hardware", "Heap", "Use", "shipped_names"]
