@@ -1,7 +1,7 @@
 """Domains: machines and their guests, memory operations, layouts, designs, the builder."""
 
 from twofold.domain.builder import Built, Exact, build
-from twofold.domain.designs import Design, design_names, get_design
+from twofold.domain.designs import Design, SmallDesign, design_names, get_design
 from twofold.domain.domain import Domain
 from twofold.domain.extents import Extents, Mem, Reason
 from twofold.domain.layout import LAYOUTS, Layout, get_layout
@@ -22,6 +22,7 @@ __all__ = [
     "Mem",
     "MemoryOperations",
     "Reason",
+    "SmallDesign",
     "build",
     "design_names",
     "get_design",

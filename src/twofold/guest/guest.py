@@ -28,7 +28,7 @@ class Guest:
     domain : a domain that has been built
     mode : "4-level"
     page_sizes : the page size of the area, "4K", "2M" or "1G"; program and parameters are in 4K pages
-    footprint : length of the area, a power of two; None: the largest that fits half of the domain's memory
+    footprint : length of the area, a power of two; None: the largest in three quarters of its memory
 
     Raises
     ------
@@ -110,6 +110,6 @@ class Guest:
 
 
 def default_footprint(domain: Domain) -> int:
-    """Return the largest power of two that fits half of a domain's memory [bytes]."""
-    half = domain.frames << FRAME_SHIFT >> 1
-    return 1 << (half.bit_length() - 1)
+    """Return the largest power of two that fits three quarters of a domain's memory [bytes]."""
+    most = (domain.frames << FRAME_SHIFT) * 3 // 4
+    return 1 << (most.bit_length() - 1)

@@ -1,5 +1,5 @@
 """The algorithms in plain Python, following the manuals' steps: the readable twin of `kernels`."""
 
-from twofold.spec import audit, frames, heap, lookup, p2m, walk
+from twofold.spec import audit, frames, heap, lookup, mmu, p2m, walk, workloads
 
-__all__ = ["audit", "frames", "heap", "lookup", "p2m", "walk"]
+__all__ = ["audit", "frames", "heap", "lookup", "mmu", "p2m", "walk", "workloads"]

@@ -1,0 +1,7 @@
+"""The MMU: TLBs, page-walk caches, the nested TLB and the CPUs that have them."""
+
+from twofold.mmu.model import ASSUMPTIONS, Mmu
+from twofold.mmu.profile import CpuProfile, load_profile, profile_fields, profile_names
+from twofold.mmu.stats import MmuStats
+
+__all__ = ["ASSUMPTIONS", "CpuProfile", "Mmu", "MmuStats", "load_profile", "profile_fields", "profile_names"]
