@@ -4,9 +4,22 @@
 named (`gfn 0x1234`). Kernels return status codes; the room that owns the data turns them into these.
 """
 
+from collections.abc import Callable
+
 
 class TwofoldError(Exception):
     """Base of all failures that a caller should expect."""
+
+    def __reduce__(self) -> tuple[Callable[..., "TwofoldError"], tuple[object, ...]]:
+        # The default calls the class with the message alone; workers in other processes send errors with fields.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(kind: type[TwofoldError], args: tuple[object, ...], fields: dict[str, object]) -> TwofoldError:
+    """Return an error that another process has raised."""
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    return error
 
 
 class SizeError(TwofoldError):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from twofold.formats.arrays import Counts, Marks, Owners, Words
-from twofold.formats.status import NOT_PRESENT, OK
+from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
 from twofold.kernels._jit import inline, kernel
 from twofold.kernels.lookup import find, first_frame, look_up
 from twofold.kernels.p2m import BITS, frame_of
@@ -41,6 +41,8 @@ def audit_leaves(
     here = gfns[0]
     while here < gfns[1]:
         status, level, entry = find(memory, root, here)
+        if status == OUTSIDE:
+            level += 1
         size = 1 << (BITS * level)
         gfn = here & ~(size - 1)
         if status == OK:

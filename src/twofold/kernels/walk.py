@@ -16,6 +16,7 @@ TOP_LEVEL = x86.TOP_LEVEL
 
 ZERO, ONE = np.uint64(0), np.uint64(1)
 SHIFT = np.uint64(FRAME_SHIFT)
+GPA_BITS = np.uint64(FRAME_SHIFT + x86.INDEX_BITS * (x86.TOP_LEVEL + 1))
 ENTRY_SHIFT = np.uint64(x86.ENTRY_SHIFT)
 INDEX_BITS = np.uint64(x86.INDEX_BITS)
 INDEX_MASK = np.uint64(x86.INDEX_MASK)
@@ -82,6 +83,8 @@ def nested(
     memory: Words, p2m_root: int, gpa: int, access: int, steps: Words, count: int, for_level: int
 ) -> tuple[int, int, int, int]:
     """Translate a gpa through the P2M; return (status, count, maddr, writable). Twin: spec.walk.nested."""
+    if gpa >> GPA_BITS:
+        return NOT_PRESENT, count, ZERO, 0
     table, writable = p2m_root, 1
     for level in range(TOP_LEVEL, -1, -1):
         if table >= np.uint64(len(memory)):

@@ -11,7 +11,7 @@ import numpy as np
 
 from twofold.formats import x86
 from twofold.formats.arrays import Counts, Marks, Owners, Words
-from twofold.formats.status import NOT_PRESENT, OK
+from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
 from twofold.spec.lookup import look_up
 from twofold.spec.p2m import span
 from twofold.spec.walk import walk
@@ -55,6 +55,7 @@ def audit_leaves(
     here = gfns[0]
     while here < gfns[1]:
         status, level, entry = walk(memory, root, here)
+        level += status == OUTSIDE  # the entry that points outside stands one level above
         gfn = here & ~(span(level) - 1)
         if status == OK:
             check_leaf(owner, m2p, domid, gfn, level, entry, out_findings, counts)

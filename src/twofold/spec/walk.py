@@ -32,6 +32,7 @@ ENTRY: Final = 5
 STEP_COLUMNS: Final = 6
 MAX_STEPS: Final = 24
 DATA: Final = 9
+GPA_BITS: Final = FRAME_SHIFT + x86.INDEX_BITS * (x86.TOP_LEVEL + 1)  # 48: what a P2M of four levels translates
 
 
 def check_entry(entry: int, level: int) -> int:
@@ -67,8 +68,10 @@ def nested(
 ) -> tuple[int, int, int, int]:
     """Translate a gpa through the P2M, one step a table; return (status, count, maddr, writable).
 
-    A nested walk counts as a user access, so US is asked of every entry.
+    A nested walk counts as a user access, so US is asked of every entry. A gpa beyond the P2M's reach is a hole.
     """
+    if gpa >> GPA_BITS:
+        return NOT_PRESENT, count, 0, 0
     table, writable = p2m_root, 1
     for level in range(x86.TOP_LEVEL, -1, -1):
         if table >= len(memory):

@@ -1,0 +1,53 @@
+"""`twofold build`: what each design builds on a host."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from twofold.cli import options
+
+
+def build(
+    host: options.Host = None,
+    size: options.HostSize = None,
+    free: options.Free = None,
+    fragmentation: options.Fragmentation = None,
+    packing: options.Packing = None,
+    guest: options.Memory = None,
+    layout: options.Layout = None,
+    page_sizes: options.PageSizes = None,
+    exact: options.Exact = None,
+    design: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
+    fallback: Annotated[
+        str | None, typer.Option(help='Where toolstack falls back: "memory" or "builder".', show_default="memory")
+    ] = None,
+    seed: options.Seed = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Build a guest by each design on an equal copy of a host, and show its leaves by size.
+
+    Example:
+
+        twofold build --host fragmented --guest 2GiB
+    """
+    from twofold.report.terminal import built_table, host_lines, show
+    from twofold.study import build_all, free_map, host_summary
+
+    given = {
+        "host": options.host_fields(host, size, free, fragmentation, packing),
+        "guest": options.guest_fields(guest, layout, page_sizes, None, exact),
+        "designs": options.names(design),
+        "seed": seed,
+    }
+    scenario = options.scenario_from(None, given)
+    free_memory = free_map(scenario.host, scenario.seed)
+    builds = build_all(scenario, free_memory, fallback)
+    if json:
+        import json as encoder
+        from dataclasses import asdict
+
+        document = {"version": 1, "designs": {name: asdict(built) for name, built in builds}}
+        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
+    else:
+        show([*host_lines(host_summary(free_memory)), built_table(builds)])

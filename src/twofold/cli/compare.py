@@ -1,0 +1,100 @@
+"""`twofold compare`: which design gives guests large pages on a host, and what that buys."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twofold.cli import options
+
+if TYPE_CHECKING:
+    from twofold.study import Outcome
+
+
+def compare(
+    scenario: Annotated[Path | None, typer.Option(help="TOML file with everything below; options win over it.")] = None,
+    host: options.Host = None,
+    size: options.HostSize = None,
+    free: options.Free = None,
+    fragmentation: options.Fragmentation = None,
+    packing: options.Packing = None,
+    guest: options.Memory = None,
+    layout: options.Layout = None,
+    page_sizes: options.PageSizes = None,
+    exact: options.Exact = None,
+    designs: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
+    guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="4K,2M,1G")] = None,
+    workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="all four")] = None,
+    cpu: Annotated[str | None, typer.Option(help="CPU profiles, or TOML files.", show_default="zen3")] = None,
+    footprint: options.Footprint = None,
+    accesses: Annotated[int | None, typer.Option(help="Accesses counted in a cell.", show_default="1000000")] = None,
+    warmup: Annotated[int | None, typer.Option(help="Accesses before that.", show_default="half as many")] = None,
+    seed: options.Seed = None,
+    repeat: Annotated[int | None, typer.Option(help="Seeds tried on a synthetic host.", show_default="5")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Write the result there; - is stdout.")] = Path("-"),
+    report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare designs: each builds the guest on an equal copy of the host, runs the workloads, and is priced.
+
+    On this host (the default) the free memory that was found is saved beside the result, for a run to be repeated.
+
+    Example:
+
+        twofold compare --host fragmented --guest 1GiB --workload gups --accesses 20000
+    """
+    from twofold.cli.foreground import Bar, interruptible
+    from twofold.study import compare as run_comparison
+
+    given = {
+        "host": options.host_fields(host, size, free, fragmentation, packing),
+        "guest": options.guest_fields(guest, layout, page_sizes, footprint, exact),
+        "designs": options.names(designs),
+        "guest_pages": options.names(guest_pages),
+        "workloads": options.names(workload),
+        "cpus": options.names(cpu),
+        "accesses": accesses,
+        "warmup": warmup,
+        "seed": seed,
+        "repeat": repeat,
+    }
+    if json and csv:
+        raise typer.BadParameter("give one of --json and --csv")
+    chosen = options.scenario_from(scenario, given)
+    folder = Path.cwd() if output == Path("-") else output.parent
+    free_memory, snapshot = options.live_snapshot(chosen.host, folder)
+    with Bar(quiet=quiet) as bar:
+        outcome = interruptible(lambda: run_comparison(chosen, free=free_memory, progress=bar.update))
+    _print(outcome, "json" if json else "csv" if csv else "table", output)
+    if report is not None:
+        from twofold.report import write_report
+
+        write_report(outcome, report)
+    if not quiet:
+        _tell(snapshot, report)
+
+
+def _print(outcome: "Outcome", form: str, output: Path) -> None:
+    """Print a result, or write it whole to a file."""
+    from twofold.report.terminal import outcome_view, render, show
+    from twofold.study import write_text
+
+    if form == "table" and output == Path("-"):
+        show(outcome_view(outcome))
+        return
+    text = {"json": outcome.to_json, "csv": outcome.to_csv, "table": lambda: render(outcome_view(outcome))}[form]()
+    if output == Path("-"):
+        sys.stdout.write(text)
+    else:
+        write_text(output, text)
+
+
+def _tell(snapshot: Path | None, report: Path | None) -> None:
+    """Say on standard error what was written."""
+    if snapshot is not None:
+        sys.stderr.write(f"this host's free memory: {snapshot} (repeat with --host {snapshot})\n")
+    if report is not None:
+        sys.stderr.write(f"report: {report}\n")

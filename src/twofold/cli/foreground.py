@@ -1,0 +1,64 @@
+"""Long work under Ctrl-C: it runs on a thread, so that the main thread can answer at once."""
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+_POLL_SECONDS = 0.1  # how soon a Ctrl-C is noticed
+
+
+def interruptible(work: Callable[[], T]) -> T:
+    """Return what `work` returns or raise what it raises; KeyboardInterrupt comes through at any moment."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001  handed over to the main thread below
+            errors.append(error)
+
+    thread = threading.Thread(target=body, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(_POLL_SECONDS)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+class Bar:
+    """A progress bar on standard error; on anything but a terminal only its plain lines are shown."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=quiet or not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task("building", total=None)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, text: str, done: int, total: int) -> None:
+        """Show how far the work is; a step without a total is a plain line."""
+        if total:
+            self._progress.update(self._task, description=text, completed=done, total=total)
+        elif not self._quiet:
+            sys.stderr.write(f"{text}\n")
+            sys.stderr.flush()

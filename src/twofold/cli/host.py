@@ -1,0 +1,50 @@
+"""`twofold host`: the free memory of a host, shown or saved."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twofold.cli import options
+
+app = typer.Typer(
+    help="Show or save the free memory of a host.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def show(host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented", or a file.')] = "this") -> None:
+    """Show how much is free, in which block sizes, and how that is known.
+
+    Example:
+
+        twofold host show fragmented
+    """
+    from twofold.report.terminal import host_lines
+    from twofold.report.terminal import show as print_all
+    from twofold.study import free_map, host_summary
+
+    scenario = options.scenario_from(None, {"host": {"snapshot": host}})
+    print_all(host_lines(host_summary(free_map(scenario.host, 0))))
+
+
+@app.command()
+def snapshot(
+    file: Annotated[Path, typer.Argument(help="Where to save it, like myhost.twohost.")],
+    packing: options.Packing = None,
+) -> None:
+    """Save this host's free memory in a small file, for --host on any machine.
+
+    Example:
+
+        twofold host snapshot myhost.twohost
+    """
+    from twofold.study import THIS_HOST, free_map
+
+    scenario = options.scenario_from(None, {"host": options.host_fields(THIS_HOST, None, None, None, packing)})
+    free_map(scenario.host, 0).save(file)
+    sys.stderr.write(f"saved {file}\n")

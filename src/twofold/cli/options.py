@@ -1,0 +1,114 @@
+"""Options that several subcommands share, and how they become a scenario."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from twofold.machine import FreeMap
+    from twofold.study import HostScenario, Scenario
+
+Host = Annotated[
+    str | None,
+    typer.Option("--host", help='Free memory: "this", "fresh", "fragmented", or a snapshot file.', show_default="this"),
+]
+HostSize = Annotated[str | None, typer.Option("--size", help="Instead: a synthetic host of this size, like 16GiB.")]
+Free = Annotated[str | None, typer.Option("--free", help="Share of a synthetic host that is free.", show_default="60%")]
+Fragmentation = Annotated[
+    float | None, typer.Option(help="How fragmented a synthetic host is, 0 to 1.", show_default="0.4")
+]
+Packing = Annotated[
+    str | None,
+    typer.Option(help='How top blocks of /proc/buddyinfo lie: "contiguous" or "scattered".', show_default="contiguous"),
+]
+Memory = Annotated[
+    str | None, typer.Option("--guest", help="Memory of the guest, like 4GiB.", show_default="a quarter of free")
+]
+Layout = Annotated[str | None, typer.Option(help="Guest layout: pvh, hvm or flat.", show_default="pvh")]
+PageSizes = Annotated[str | None, typer.Option(help="What P2M leaves may be, like 4K,2M.", show_default="all")]
+Exact = Annotated[
+    list[str] | None,
+    typer.Option(help="A range populated at its own page size in every design: START:SIZE:4K. May be repeated."),
+]
+Seed = Annotated[int | None, typer.Option(help="What everything random starts from.", show_default="0")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk on standard error.")]
+Footprint = Annotated[
+    str | None, typer.Option(help="Area the workload works in, a power of two.", show_default="up to 3/4 of the guest")
+]
+
+
+def share(text: str) -> float | str:
+    """Return "60%" or "0.6" as 0.6; anything else as it is, for the scenario to refuse."""
+    try:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    except ValueError:
+        return text
+
+
+def names(text: str | None) -> list[str] | None:
+    """Return a comma-separated list, None for none."""
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def exact_range(text: str) -> dict[str, str]:
+    """Return START:SIZE:PAGE as the scenario has it."""
+    return dict(zip(("start", "size", "page_size"), text.split(":"), strict=False))
+
+
+def host_fields(
+    host: str | None, size: str | None, free: str | None, fragmentation: float | None, packing: str | None
+) -> dict[str, Any]:
+    """Return the host part of a scenario from options; only what was given."""
+    given = {
+        "snapshot": host,
+        "size": size,
+        "free": None if free is None else share(free),
+        "fragmentation": fragmentation,
+        "packing": packing,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def guest_fields(
+    memory: str | None, layout: str | None, page_sizes: str | None, footprint: str | None, exact: list[str] | None
+) -> dict[str, Any]:
+    """Return the guest part of a scenario from options; only what was given."""
+    given = {
+        "memory": memory,
+        "layout": layout,
+        "page_sizes": page_sizes,
+        "footprint": footprint,
+        "exact": [exact_range(text) for text in exact] if exact else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def scenario_from(path: Path | None, given: dict[str, Any]) -> "Scenario":
+    """Return the scenario of a file, or the defaults, with the options that were given laid over it."""
+    from twofold.study import load_scenario, make_scenario
+
+    fields = {} if path is None else load_scenario(path)
+    for name, value in given.items():
+        if isinstance(value, dict) and isinstance(fields.get(name), dict):
+            fields[name] = {**fields[name], **value}
+        elif value is not None and value != {}:
+            fields[name] = value
+    return make_scenario(fields, "options" if path is None else path)
+
+
+def live_snapshot(host: "HostScenario", folder: Path) -> "tuple[FreeMap | None, Path | None]":
+    """Read this host's free memory, when the scenario is about it, and save it in `folder`.
+
+    Returns
+    -------
+    free, path : the map and where it was saved; (None, None) when the scenario is not about this host
+    """
+    from twofold.study import THIS_HOST, free_map, host_summary
+
+    if host.synthetic or host.snapshot not in {None, THIS_HOST}:
+        return None, None
+    free = free_map(host, 0)
+    path = folder / f"host-{host_summary(free).digest[:12]}.twohost"
+    free.save(path)
+    return free, path

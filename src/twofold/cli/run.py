@@ -1,0 +1,73 @@
+"""`twofold run`: a real program, executed on tables that Twofold built."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twofold.cli import options
+
+EXIT_FAULT = 1
+
+
+def run(
+    program: Annotated[str, typer.Argument(help="A workload (see `twofold workloads`), or an ELF file.")],
+    host: options.Host = None,
+    size: options.HostSize = None,
+    guest: options.Memory = None,
+    layout: options.Layout = None,
+    page_sizes: options.PageSizes = None,
+    design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
+    guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M or 1G.")] = "4K",
+    footprint: options.Footprint = None,
+    steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups or lines.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
+    seed: options.Seed = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Execute a program in a guest; exit code 1 when a fault stops it.
+
+    Example:
+
+        twofold run gups --size 4GiB --guest 1GiB --guest-pages 2M --steps 1000
+    """
+    from twofold.cli.foreground import interruptible
+    from twofold.guest import Program
+    from twofold.guest import run as run_program
+    from twofold.report.terminal import plain_table, show
+    from twofold.study import guest_site
+    from twofold.trace import WORKLOADS
+
+    given = {
+        "host": options.host_fields(host, size, None, None, None),
+        "guest": options.guest_fields(guest, layout, page_sizes, footprint, None),
+        "designs": [design],
+        "guest_pages": [guest_pages],
+        "seed": seed,
+    }
+    scenario = options.scenario_from(None, given)
+    chosen = (
+        Program.workload(program, steps=steps)
+        if program in WORKLOADS or not Path(program).is_file()
+        else Program.from_file(Path(program), steps=steps)
+    )
+    with guest_site(scenario) as site:
+        result = interruptible(lambda: run_program(site, chosen, seconds=seconds))
+    figures = {
+        "exit_code": result.exit_code,
+        "output": f"{result.output:#x}",
+        "accesses": result.accesses,
+        "measured": len(result.trace),
+        "walks": result.fills,
+        "faults": list(result.faults),
+    }
+    if json:
+        import json as encoder
+
+        sys.stdout.write(encoder.dumps({"version": 1, **figures}, indent=1) + "\n")
+    else:
+        show([plain_table(("what", "value"), ((name, str(value)) for name, value in figures.items() if value != []))])
+    if result.faults:
+        sys.stderr.write(f"twofold: program {chosen.name}: {result.faults[0]}\n")
+        raise typer.Exit(EXIT_FAULT)

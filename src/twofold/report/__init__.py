@@ -1,0 +1,1 @@
+"""Reports: terminal tables, figures, one-file HTML. Computes nothing."""

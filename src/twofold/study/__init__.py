@@ -1,0 +1,41 @@
+"""Studies: scenarios, comparisons, results."""
+
+from twofold.study.compare import COLD_LINE, Progress, compare
+from twofold.study.hosts import THIS_HOST, default_memory, free_map
+from twofold.study.outcome import HostSummary, Outcome, Row, host_summary, write_text
+from twofold.study.scenario import (
+    ExactScenario,
+    GuestScenario,
+    HostScenario,
+    Scenario,
+    load_scenario,
+    make_scenario,
+)
+from twofold.study.simulation import simulate, workload_trace
+from twofold.study.sites import build_all, guest_site, read_address, walk_answer
+
+__all__ = [
+    "COLD_LINE",
+    "THIS_HOST",
+    "ExactScenario",
+    "GuestScenario",
+    "HostScenario",
+    "HostSummary",
+    "Outcome",
+    "Progress",
+    "Row",
+    "Scenario",
+    "build_all",
+    "compare",
+    "default_memory",
+    "free_map",
+    "guest_site",
+    "host_summary",
+    "load_scenario",
+    "make_scenario",
+    "read_address",
+    "simulate",
+    "walk_answer",
+    "workload_trace",
+    "write_text",
+]

@@ -1,0 +1,175 @@
+"""What a comparison found: one row a design for each guest page size, workload and CPU, and how it came about.
+
+Nothing in it depends on the time, on paths, or on how long it took.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import FormatError
+from twofold.machine import FreeMap
+from twofold.study.scenario import Scenario
+from twofold.units import FRAME_BYTES
+
+if TYPE_CHECKING:
+    import polars as pl
+
+VERSION: Final = 1
+Picture = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell of a comparison on one host state.
+
+    Figures of the MMU are None where the guest could not hold the page size; `not_available` says why.
+    """
+
+    seed: int
+    cpu: str
+    workload: str
+    guest_pages: str
+    design: str
+    leaves_1g: int
+    leaves_2m: int
+    leaves_4k: int
+    large_share: float  # of the memory, in leaves larger than 4K
+    tables: int
+    calls: int
+    extents_refused: int
+    answer: str | None = None  # what the program computed, in hex
+    misses_per_1000: float | None = None
+    reads_per_walk: float | None = None
+    walk_cycles_per_access: float | None = None
+    cycles_per_access: float | None = None  # translation and the workload's own
+    speedup: float | None = None  # against `small` in the same cell
+    not_available: str = ""
+
+    @property
+    def cell(self) -> tuple[str, str, str, str]:
+        """What the row is about, on whichever host state."""
+        return self.cpu, self.workload, self.guest_pages, self.design
+
+
+@dataclass(frozen=True)
+class HostSummary:
+    """The host state of a comparison, by what it is and not by where it was read from."""
+
+    source: str
+    exact: bool
+    assumption: str
+    notes: tuple[str, ...]
+    digest: str  # of the free map, SHA-256; of the first seed's on a synthetic host
+    machine_bytes: int
+    free_bytes: int
+    free_blocks: dict[int, int]
+
+
+def host_summary(free: FreeMap) -> HostSummary:
+    """Return what a free map says of its host."""
+    digest = hashlib.sha256(free.starts.tobytes() + free.frames.tobytes()).hexdigest()
+    return HostSummary(
+        source=free.source,
+        exact=free.exact,
+        assumption=free.assumption,
+        notes=free.notes,
+        digest=digest,
+        machine_bytes=free.machine_frames * FRAME_BYTES,
+        free_bytes=free.free_frames * FRAME_BYTES,
+        free_blocks=free.free_blocks(),
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished comparison."""
+
+    scenario: Scenario
+    host: HostSummary
+    guest_bytes: int
+    footprint: int
+    rows: tuple[Row, ...]
+    assumptions: tuple[str, ...]
+    pictures: dict[str, Picture] = field(repr=False)  # design -> P2M; "host" -> free memory, of the first seed
+
+    def spread(self, cell: tuple[str, str, str, str], column: str) -> tuple[float, float, float] | None:
+        """Return (median, least, greatest) of a figure over the host states, or None where there is none."""
+        values = [getattr(row, column) for row in self.rows if row.cell == cell]
+        if any(value is None for value in values):
+            return None
+        return median(values), min(values), max(values)
+
+    def cells(self) -> list[tuple[str, str, str, str]]:
+        """Return every (cpu, workload, guest pages, design) once, in order."""
+        return list(dict.fromkeys(row.cell for row in self.rows))
+
+    def to_frame(self) -> "pl.DataFrame":
+        """Return the rows as a Polars frame."""
+        import polars as pl  # noqa: PLC0415  takes a while to load, and a table on the terminal needs none of it
+
+        return pl.DataFrame([asdict(row) for row in self.rows], infer_schema_length=None)
+
+    def to_json(self) -> str:
+        """Return everything but the pictures as JSON; `version` changes when a field does."""
+        document = {
+            "version": VERSION,
+            "scenario": _without_paths(self.scenario),
+            "host": asdict(self.host),
+            "guest_bytes": self.guest_bytes,
+            "footprint": self.footprint,
+            "assumptions": self.assumptions,
+            "rows": [asdict(row) for row in self.rows],
+        }
+        return json.dumps(document, indent=1) + "\n"
+
+    def to_csv(self) -> str:
+        """Return the rows as CSV with a header."""
+        return self.to_frame().write_csv()
+
+    def save(self, path: Path | str) -> None:
+        """Write the rows to a file by its ending: .json, .csv or .parquet. A failure leaves no partial file."""
+        target = Path(path)
+        if target.suffix == ".parquet":
+            write_whole(target, lambda temporary: self.to_frame().write_parquet(temporary))
+        elif target.suffix in {".json", ".csv"}:
+            text = self.to_json() if target.suffix == ".json" else self.to_csv()
+            write_text(target, text)
+        else:
+            raise FormatError(path, "has an ending that is not .json, .csv or .parquet")
+
+
+def _without_paths(scenario: Scenario) -> dict[str, Any]:
+    """Return a scenario's fields without where its host was read from; the host's digest says what it was."""
+    fields = scenario.model_dump(mode="json")
+    del fields["host"]["snapshot"]
+    return fields
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole, or not at all."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Any) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it; on any failure nothing is left.
+
+    Raises
+    ------
+    FormatError : the file cannot be written
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    except OSError as error:
+        raise FormatError(path, f"cannot be written: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)

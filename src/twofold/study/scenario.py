@@ -1,0 +1,162 @@
+"""Scenarios: everything that a comparison depends on, in one checked object or one TOML file.
+
+A scenario and the host's free map decide every figure; a second run gives the same bytes.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from twofold.domain import Exact, design_names, get_layout
+from twofold.domain.options import leaf_orders
+from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
+from twofold.guest.tables import GuestTables
+from twofold.mmu import load_profile
+from twofold.trace import WORKLOADS, get_workload
+from twofold.units import parse_bytes, parse_order
+
+DEFAULT_ACCESSES: Final = 1_000_000  # a cell: with 36 cells the default comparison stays well under a minute
+MAX_FILE_BYTES: Final = 1 << 20
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _checked(check: Any) -> AfterValidator:
+    """Return a validator that runs one of our own checks and reports its message."""
+
+    def validate(value: Any) -> Any:
+        try:
+            check(value)
+        except TwofoldError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(validate)
+
+
+def _check_guest_page(text: str) -> None:
+    if parse_order(text) not in GuestTables.geometry.leaf_orders:
+        raise SizeError(text, "is no page size of a 4-level guest; it has 4K, 2M, 1G")
+
+
+def _check_design(name: str) -> None:
+    if name not in design_names():
+        raise UnknownNameError("design", name, design_names())
+
+
+Size = Annotated[str, _checked(parse_bytes)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HostScenario(_Model):
+    """Where the host's free memory comes from.
+
+    Either `snapshot` ("this", "fresh", "fragmented" or a file), or a synthetic host: `size`, `free`, `fragmentation`.
+    """
+
+    snapshot: str | None = None
+    size: Size | None = None
+    free: Share = 0.6
+    fragmentation: Share = 0.4
+    packing: str = "contiguous"  # how top blocks of /proc/buddyinfo are assumed to lie
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.snapshot is not None and self.size is not None:
+            raise ValueError("give either a snapshot or the size of a synthetic host, not both")
+        return self
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the seed decides which frames are free."""
+        return self.size is not None
+
+
+class ExactScenario(_Model):
+    """A range of guest memory that is populated at its own page size in every design."""
+
+    start: Size
+    size: Size
+    page_size: Annotated[str, _checked(parse_order)] = "4K"
+
+    def exact(self) -> Exact:
+        """Return the range as the builder takes it."""
+        return Exact(self.start, self.size, self.page_size)
+
+
+class GuestScenario(_Model):
+    """The guest that is built: None for `memory` is a quarter of the host's free memory."""
+
+    memory: Size | None = None
+    layout: Annotated[str, _checked(get_layout)] = "pvh"
+    page_sizes: Annotated[str, _checked(leaf_orders)] | None = None  # of the P2M's leaves
+    table_pool: Annotated[int, Field(ge=4)] | None = None  # [frames]
+    footprint: Size | None = None  # of the workload; None: the largest power of two in 3/4 of it
+    exact: tuple[ExactScenario, ...] = ()
+
+
+class Scenario(_Model):
+    """A comparison: host state x designs x guest page sizes x workloads x CPUs."""
+
+    host: HostScenario = HostScenario()
+    guest: GuestScenario = GuestScenario()
+    designs: tuple[Annotated[str, _checked(_check_design)], ...] = ("small", "toolstack", "opportunistic")
+    guest_pages: tuple[Annotated[str, _checked(_check_guest_page)], ...] = ("4K", "2M", "1G")
+    workloads: tuple[Annotated[str, _checked(get_workload)], ...] = tuple(WORKLOADS)
+    cpus: tuple[Annotated[str, _checked(load_profile)], ...] = ("zen3",)
+    accesses: Annotated[int, Field(ge=1)] = DEFAULT_ACCESSES
+    warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many
+    executed: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000  # steps that the engine runs, for the answer
+    seed: Annotated[int, Field(ge=0)] = 0
+    repeat: Annotated[int, Field(ge=1, le=1000)] = 5  # seeds tried on a synthetic host
+
+    @property
+    def warmup_accesses(self) -> int:
+        """Accesses that fill the caches without being counted."""
+        return self.accesses // 2 if self.warmup is None else self.warmup
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of the hosts tried: one unless the host is synthetic."""
+        return range(self.seed, self.seed + (self.repeat if self.host.synthetic else 1))
+
+
+def load_scenario(path: Path) -> dict[str, Any]:
+    """Return the fields of a TOML scenario file, not yet checked.
+
+    Raises
+    ------
+    FormatError : unreadable, too large, or no TOML
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise FormatError(path, "is too large for a scenario")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FormatError(path, error.strerror or str(error)) from None
+    except UnicodeDecodeError:
+        raise FormatError(path, "is no text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise FormatError(path, f"is no TOML: {error}") from None
+
+
+def make_scenario(fields: dict[str, Any], source: object = "scenario") -> Scenario:
+    """Return a checked scenario.
+
+    Raises
+    ------
+    FormatError : a field that is unknown or wrong; the first one is named, with how many more there are
+    """
+    try:
+        return Scenario.model_validate(fields)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the whole"
+        message = first["msg"].removeprefix("Value error, ")
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise FormatError(source, f"field {where}: {message}{more}") from None

@@ -1,0 +1,57 @@
+"""Pricing a trace on the tables of a guest."""
+
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import add
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.guest import Guest
+from twofold.mmu import CpuProfile, Mmu, MmuStats, load_profile
+from twofold.trace import AREA_BASE, Workload
+
+Gvas = npt.NDArray[np.uint64]
+BLOCK_STEPS: Final = 1 << 20  # of a generated trace that are in memory at a time
+
+
+def simulate(
+    trace: npt.ArrayLike | Iterable[Gvas], guest: Guest, cpu: str | CpuProfile = "zen3", *, warmup: int = 0
+) -> MmuStats:
+    """Return what a trace of guest virtual addresses costs on a guest's own tables.
+
+    Parameters
+    ----------
+    trace : gvas in order, one array or an iterable of arrays that follow each other
+    cpu : a profile, its name, or the path of a TOML file
+    warmup : so many first accesses fill the caches without being counted [accesses]
+
+    Raises
+    ------
+    NotPresentError : an address that the guest has not mapped
+    """
+    profile = load_profile(cpu) if isinstance(cpu, str) else cpu
+    domain = guest.domain
+    machine = domain.machine
+    mmu = Mmu(profile, machine.arena.tables, guest.tables.root, domain.p2m.root, machine.engine.mmu)
+    parts = []
+    for block in _blocks(trace):
+        cold = min(warmup, len(block))
+        warmup -= cold
+        parts.append(mmu.run(block, cold))
+    return reduce(add, parts)
+
+
+def _blocks(trace: npt.ArrayLike | Iterable[Gvas]) -> Iterator[Gvas]:
+    if isinstance(trace, Iterator):
+        yield from trace
+    else:
+        yield np.ascontiguousarray(trace, np.uint64)
+
+
+def workload_trace(workload: Workload, seed: int, footprint: int, accesses: int) -> Iterator[Gvas]:
+    """Yield at least `accesses` addresses of a workload's measured part, in blocks."""
+    steps = -(-accesses // workload.accesses_per_step)
+    for start in range(0, steps, BLOCK_STEPS):
+        yield workload.addresses(seed, AREA_BASE, footprint, min(BLOCK_STEPS, steps - start), start)
