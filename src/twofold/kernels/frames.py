@@ -1,4 +1,7 @@
-"""The frame table and the M2P over runs of frames, fast. Twin of `spec.frames`."""
+"""The frame table and the M2P over runs of frames, fast. Twin of `spec.frames`.
+
+The loops run over slices from 0 on: an index that cannot be negative needs no check, and they become vector stores.
+"""
 
 import numpy as np
 
@@ -11,12 +14,14 @@ ZERO = np.uint64(0)
 @kernel
 def set_owner(owner: Owners, use: Marks, mfns: Words, frames: Words, domid: int, purpose: int) -> None:
     """Write owner and use of every frame of the runs. Twin: spec.frames.set_owner."""
+    who, what = np.uint16(domid), np.uint8(purpose)
     for run in range(len(mfns)):
         mfn, length = np.int64(mfns[run]), np.int64(frames[run])
-        for index in range(mfn, mfn + length):
-            owner[index] = domid
-        for index in range(mfn, mfn + length):
-            use[index] = purpose
+        owners, uses = owner[mfn : mfn + length], use[mfn : mfn + length]
+        for index in range(length):
+            owners[index] = who
+        for index in range(length):
+            uses[index] = what
 
 
 @kernel
@@ -24,9 +29,9 @@ def set_m2p(m2p: Words, mfns: Words, gfns: Words, frames: Words) -> None:
     """Enter the gfn of every frame of the runs. Twin: spec.frames.set_m2p."""
     for run in range(len(mfns)):
         mfn, length = np.int64(mfns[run]), np.int64(frames[run])
-        gfn = gfns[run]
+        part, first = m2p[mfn : mfn + length], ~gfns[run]
         for index in range(length):
-            m2p[mfn + index] = ~(gfn + np.uint64(index))
+            part[index] = first - np.uint64(index)  # the complement of gfn + index
 
 
 @kernel
@@ -34,8 +39,9 @@ def clear_m2p(m2p: Words, mfns: Words, frames: Words) -> None:
     """Make the frames of the runs belong to no gfn. Twin: spec.frames.clear_m2p."""
     for run in range(len(mfns)):
         mfn, length = np.int64(mfns[run]), np.int64(frames[run])
-        for index in range(mfn, mfn + length):
-            m2p[index] = ZERO
+        part = m2p[mfn : mfn + length]
+        for index in range(length):
+            part[index] = ZERO
 
 
 @kernel

@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from twofold.formats import x86
 from twofold.formats.arrays import Marks, Words
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
 from twofold.kernels._jit import inline, kernel
+from twofold.kernels._prefetch import prefetch
 from twofold.kernels.p2m import (
     BITS,
     FRAME_MASK,
@@ -25,6 +27,8 @@ HOLE, TABLE, WHOLE = np.uint64(0), np.uint64(1), np.uint64(2)
 KIND_BITS, KIND_MASK = np.uint64(2), np.uint64(3)
 REGION_BITS = np.uint64(BITS)
 REGION_MASK = np.uint64(SLOT_MASK)
+ENTRY_SHIFT = np.uint64(x86.ENTRY_SHIFT)
+AHEAD = 32  # queries: the distance that measured best, flat from 24 to 48
 
 
 @inline
@@ -88,15 +92,24 @@ def flatten(memory: Words, root: int, out_regions: Words) -> None:
 
 @kernel
 def translate_flat(memory: Words, regions: Words, gfns: Words, out_mfns: Words) -> None:
-    """Look up each gfn through `regions`. Twin: spec.lookup.translate_flat."""
-    limit = np.uint64(len(regions))
-    for index in range(len(gfns)):
+    """Look up each gfn through `regions`. Twin: spec.lookup.translate_flat.
+
+    The entry of a later query is prefetched: random look-ups wait for memory, and this keeps more of them under way
+    than the CPU finds by itself (1.7 times the rate on a Zen 3).
+    """
+    limit, count = np.uint64(len(regions)), len(gfns)
+    base = np.uint64(memory.ctypes.data)
+    for index in range(count):
+        ahead = gfns[min(index + AHEAD, count - 1)]
+        if ahead >> REGION_BITS < limit:
+            word = np.uint64(regions[ahead >> REGION_BITS])
+            prefetch(base + ((word >> KIND_BITS) << SHIFT) + ((ahead & REGION_MASK) << ENTRY_SHIFT))
         gfn = gfns[index]
         region = gfn >> REGION_BITS
         slot = gfn & REGION_MASK
         mfn = INVALID
         if region < limit:
-            word = regions[region]
+            word = np.uint64(regions[region])
             kind = word & KIND_MASK
             if kind == TABLE:
                 entry = memory[word >> KIND_BITS, slot]

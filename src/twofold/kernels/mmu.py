@@ -218,6 +218,19 @@ def fail(out_fault: Words, status: int, nested: int, address: Word, level: Count
     return status
 
 
+@folded
+def deepest(
+    structures: Counts, tags: Words, values: Words, counters: Counts, first: int, hits: int, page: Word
+) -> tuple[Count, Count]:
+    """Return (level, slot): where a walk may start; the top level and -1 for none. Twin: spec.mmu.deepest."""
+    for cached in range(TOP_LEVEL):
+        front = touch(structures, tags, values, first + cached, page >> shift_of(cached + 1))
+        if front >= 0:
+            counters[hits + cached] += 1
+            return cached, front
+    return TOP_LEVEL, -1
+
+
 @helper
 def translate_gpa(
     memory: Words,
@@ -241,13 +254,8 @@ def translate_gpa(
     if gfn >= FRAME_LIMIT:
         return fail(out_fault, NOT_PRESENT, 1, gpa, TOP_LEVEL, ZERO), ZERO, 0
     # step 2: start below the deepest P2M entry that is cached
-    level, table = TOP_LEVEL, np.uint64(settings[P2M_ROOT])
-    for cached in range(1, TOP_LEVEL + 1):
-        front = touch(structures, tags, values, HOST_TABLES + cached - 1, gfn >> shift_of(cached))
-        if front >= 0:
-            counters[HOST_TABLE_HITS + cached - 1] += 1
-            level, table = cached - 1, values[front]
-            break
+    level, front = deepest(structures, tags, values, counters, HOST_TABLES, HOST_TABLE_HITS, gfn)
+    table = np.uint64(settings[P2M_ROOT]) if front < 0 else values[front]
     # step 3: walk down to the leaf
     while True:
         if table >= np.uint64(len(memory)):
@@ -298,7 +306,7 @@ def lookup(settings: Counts, structures: Counts, tags: Words, values: Words, cou
     return False
 
 
-@helper
+@folded
 def walk(
     memory: Words,
     settings: Counts,
@@ -316,13 +324,9 @@ def walk(
     if sign not in (ZERO, CANONICAL_ONES):
         return fail(out_fault, NOT_PRESENT, 0, gva, TOP_LEVEL, ZERO)
     # step 1: start below the deepest guest entry that is cached
-    level, table, translated, fresh = TOP_LEVEL, np.uint64(settings[GUEST_ROOT]), False, False
-    for cached in range(1, TOP_LEVEL + 1):
-        front = touch(structures, tags, values, GUEST_TABLES + cached - 1, page >> shift_of(cached))
-        if front >= 0:
-            counters[GUEST_TABLE_HITS + cached - 1] += 1
-            level, table, translated = cached - 1, values[front], settings[COMBINED] != 0
-            break
+    level, front = deepest(structures, tags, values, counters, GUEST_TABLES, GUEST_TABLE_HITS, page)
+    table = np.uint64(settings[GUEST_ROOT]) if front < 0 else values[front]
+    translated, fresh = front >= 0 and settings[COMBINED] != 0, False
     while True:
         slot = (page >> shift_of(level)) & INDEX_MASK
         # step 2: find the guest's table in machine memory; a combined entry did so already

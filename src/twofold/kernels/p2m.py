@@ -147,8 +147,10 @@ def map_pieces(
             while leaves > 0:
                 slot = slot_of(gfn, level)
                 count = min(leaves, SLOTS - slot)
-                table = descend(memory, root, stock, state, gfn, level)
-                fill(memory, stock, state, table, slot, count, mfn, level, flags)
+                whole = count == SLOTS and level < TOP_LEVEL
+                if not (whole and fill_fresh(memory, root, stock, state, gfn, mfn, level, flags)):
+                    table = descend(memory, root, stock, state, gfn, level)
+                    fill(memory, stock, state, table, slot, count, mfn, level, flags)
                 here = count << (BITS * level)
                 gfn, mfn, left = gfn + here, mfn + here, left - here
                 leaves -= count
@@ -156,27 +158,67 @@ def map_pieces(
 
 @kernel
 def fill(
-    memory: Words, stock: Words, state: Counts, table: int, slot: int, leaves: int, mfn: int, level: int, flags: int
+    memory: Words,
+    stock: Words,
+    state: Counts,
+    table: int,
+    slot: int,
+    leaves: int,
+    mfn: int,
+    level: int,
+    flags: int,
 ) -> None:
     """Store a run of leaves into one table. Twin: spec.p2m.fill."""
+    part = memory[table, slot : slot + leaves]
+    seen = ZERO
+    for index in range(leaves):
+        seen |= part[index]
+    if seen & PRESENT:
+        entry, step = first_leaf(mfn, level, flags)
+        for index in range(leaves):
+            old = part[index]
+            part[index] = entry + np.uint64(index) * step
+            if old & PRESENT:
+                forget(memory, stock, state, old, level)
+    else:
+        store_leaves(part, mfn, level, flags)
+    state[LEAVES + level] += leaves
+
+
+@inline
+def first_leaf(mfn: int, level: int, flags: int) -> tuple[int, int]:
+    """Return (entry, step): the leaf of `mfn`, and what to add for each next one."""
     entry = (np.uint64(mfn) << SHIFT) | flags
     if level > 0:
         entry |= LARGE
-    step = np.uint64(1) << (SHIFT + np.uint64(BITS * level))
-    seen = ZERO
-    for index in range(slot, slot + leaves):
-        seen |= memory[table, index]
-    if seen & PRESENT:
-        for index in range(slot, slot + leaves):
-            old = memory[table, index]
-            memory[table, index] = entry
-            if old & PRESENT:
-                forget(memory, stock, state, old, level)
-            entry += step
-    else:
-        for index in range(leaves):  # a loop of its own, so that it becomes vector stores
-            memory[table, slot + index] = entry + np.uint64(index) * step
-    state[LEAVES + level] += leaves
+    return entry, np.uint64(1) << (SHIFT + np.uint64(BITS * level))
+
+
+@inline
+def store_leaves(part: Words, mfn: int, level: int, flags: int) -> None:
+    """Store leaves into slots whose old entries do not matter; one loop of vector stores."""
+    entry, step = first_leaf(mfn, level, flags)
+    for index in range(len(part)):
+        part[index] = entry + np.uint64(index) * step
+
+
+@inline
+def fill_fresh(
+    memory: Words, root: int, stock: Words, state: Counts, gfn: int, mfn: int, level: int, flags: int
+) -> bool:
+    """Map a whole new table, written once and then linked; return False when there is a table or a leaf already.
+
+    The same result as `descend` and `fill`, without zeroing first what is overwritten at once.
+    """
+    upper = descend(memory, root, stock, state, gfn, level + 1)
+    slot = slot_of(gfn, level + 1)
+    if memory[upper, slot] & PRESENT:
+        return False
+    table = take(stock, state)
+    store_leaves(memory[table], mfn, level, flags)
+    memory[upper, slot] = table_entry(table)
+    state[LEAVES + level] += SLOTS
+    return True
 
 
 @kernel
@@ -196,13 +238,19 @@ def descend(memory: Words, root: int, stock: Words, state: Counts, gfn: int, lev
         entry = memory[table, slot]
         if not entry & PRESENT:
             new = take(stock, state)
-            for index in range(SLOTS):
-                memory[new, index] = ZERO
+            clear(memory[new])
             memory[table, slot] = table_entry(new)
         elif is_leaf(entry, upper):
             split_leaf(memory, stock, state, table, slot, upper)
         table = frame_of(memory[table, slot])
     return table
+
+
+@inline
+def clear(table: Words) -> None:
+    """Zero a table."""
+    for index in range(len(table)):
+        table[index] = ZERO
 
 
 @inline

@@ -97,7 +97,15 @@ class Heap:
         self._heap.free(self._heads, self._counts, self._links, self._orders, mfn, order)
 
     def free_runs(self, mfns: Array, frames: Array) -> None:
-        """Give back runs of frames of any length and alignment; the caller has checked that they are in use."""
+        """Give back runs of frames of any length and alignment; the caller knows that they are in use.
+
+        Raises
+        ------
+        AddressError : a run reaches beyond the machine
+        """
+        ends = mfns + frames
+        if len(ends) and int(ends.max()) > len(self):
+            raise AddressError("mfn", int(ends.max()) - 1, "is beyond the machine")
         self._heap.free_runs(self._heads, self._counts, self._links, self._orders, mfns, frames)
 
     def _check_order(self, order: int) -> None:

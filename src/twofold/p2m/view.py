@@ -30,6 +30,7 @@ LEAF_DTYPE = np.dtype(
 _READ, _WRITE, _EXECUTE = 1, 2, 4
 # Below this many look-ups a walk each is faster than flattening the upper levels first.
 _BULK = 4096
+_SHORT_WORD_FRAMES = 1 << 30  # a region word is an mfn and two bits of kind
 
 
 class P2MView:
@@ -82,7 +83,9 @@ class P2MView:
         if asked.size < _BULK:
             self._engine.lookup.translate(self._memory, self.root, flat, mfns)
         else:
-            regions = np.empty(-(-self._limit // self.geometry.entries), np.uint64)
+            # Half as many bytes compete for the cache with the entries themselves, wherever the words fit.
+            word = np.uint32 if self._hardware.frames < _SHORT_WORD_FRAMES else np.uint64
+            regions = np.empty(-(-self._limit // self.geometry.entries), word)
             self._engine.lookup.flatten(self._memory, self.root, regions)
             self._engine.lookup.translate_flat(self._memory, regions, flat, mfns)
         return mfns.reshape(asked.shape)

@@ -179,6 +179,21 @@ def fail(out_fault: Words, status: int, nested: int, address: int, level: int, e
     return status
 
 
+def deepest(
+    structures: Counts, tags: Words, values: Words, counters: Counts, first: int, hits: int, page: int
+) -> tuple[int, int]:
+    """Return (level, slot): where a walk may start, by the deepest cached entry; the top level and -1 for none.
+
+    first : the lowest of three paging-structure caches;  hits : its counter
+    """
+    for cached in range(x86.TOP_LEVEL):
+        front = touch(structures, tags, values, first + cached, page >> shift_of(cached + 1))
+        if front >= 0:
+            counters[hits + cached] += 1
+            return cached, front
+    return x86.TOP_LEVEL, -1
+
+
 def translate_gpa(
     memory: Words,
     settings: Counts,
@@ -201,13 +216,8 @@ def translate_gpa(
     if gfn >= FOUR_LEVEL.frame_limit:
         return fail(out_fault, NOT_PRESENT, 1, gpa, x86.TOP_LEVEL, 0), 0, 0
     # step 2: start below the deepest P2M entry that is cached
-    level, table = x86.TOP_LEVEL, int(settings[P2M_ROOT])
-    for cached in range(1, x86.TOP_LEVEL + 1):
-        front = touch(structures, tags, values, HOST_TABLES + cached - 1, gfn >> shift_of(cached))
-        if front >= 0:
-            counters[HOST_TABLE_HITS + cached - 1] += 1
-            level, table = cached - 1, int(values[front])
-            break
+    level, front = deepest(structures, tags, values, counters, HOST_TABLES, HOST_TABLE_HITS, gfn)
+    table = int(settings[P2M_ROOT]) if front < 0 else int(values[front])
     # step 3: walk down to the leaf
     while True:
         if table >= len(memory):
@@ -270,13 +280,9 @@ def walk(
     if page >> CANONICAL_SHIFT not in {0, CANONICAL_ONES}:
         return fail(out_fault, NOT_PRESENT, 0, gva, x86.TOP_LEVEL, 0)
     # step 1: start below the deepest guest entry that is cached
-    level, table, translated, fresh = x86.TOP_LEVEL, int(settings[GUEST_ROOT]), False, False
-    for cached in range(1, x86.TOP_LEVEL + 1):
-        front = touch(structures, tags, values, GUEST_TABLES + cached - 1, page >> shift_of(cached))
-        if front >= 0:
-            counters[GUEST_TABLE_HITS + cached - 1] += 1
-            level, table, translated = cached - 1, int(values[front]), settings[COMBINED] != 0
-            break
+    level, front = deepest(structures, tags, values, counters, GUEST_TABLES, GUEST_TABLE_HITS, page)
+    table = int(settings[GUEST_ROOT]) if front < 0 else int(values[front])
+    translated, fresh = front >= 0 and settings[COMBINED] != 0, False
     while True:
         slot = page >> shift_of(level) & x86.INDEX_MASK
         # step 2: find the guest's table in machine memory; a combined entry did so already
