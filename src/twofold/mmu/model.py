@@ -10,7 +10,14 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import AddressError, NotPresentError, ReservedBitError, TranslationError
+from twofold.errors import (
+    AddressError,
+    FormatError,
+    NotPresentError,
+    ReservedBitError,
+    SizeError,
+    TranslationError,
+)
 from twofold.formats import status as codes
 from twofold.formats import x86
 from twofold.kernels import mmu as kernels
@@ -76,7 +83,7 @@ class Mmu:
         engine: Engine = kernels,
     ) -> None:
         if memory.dtype != np.uint64 or memory.shape[1:] != (1 << x86.INDEX_BITS,):
-            raise TypeError("memory must be uint64[frames, 512]")
+            raise FormatError("memory", "must be uint64[frames, 512]")
         for space, root in (("gfn", guest_root), ("mfn", p2m_root)):
             if not 0 <= root < _MAX_FRAMES:
                 raise AddressError(space, root, "cannot be the frame of a top table")
@@ -100,9 +107,10 @@ class Mmu:
         ------
         NotPresentError : an address has no translation; a note gives the index of the access
         ReservedBitError : a malformed entry, or a table outside the machine; likewise
+        SizeError : `warmup` is negative
         """
         if warmup < 0:
-            raise ValueError("warmup must not be negative")
+            raise SizeError(str(warmup), "is no number of accesses to warm up with")
         # A read-only or strided array would compile a second version of the kernel.
         trace = np.require(gvas, np.uint64, ["C", "A", "W"])
         self._count(trace[:warmup], 0)

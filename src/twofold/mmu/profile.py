@@ -182,7 +182,7 @@ def _parse(name: str, file: Traversable) -> CpuProfile:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise FormatError(file, f"cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(file, f"is no TOML: {str(error).splitlines()[0]}") from error
     try:
         # By way of JSON: in strict mode only that form lets a table become a dataclass.
