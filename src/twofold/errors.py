@@ -139,6 +139,14 @@ class FormatError(TwofoldError):
         super().__init__(f"{self.path}: {problem}")
 
 
+class FreeMapError(TwofoldError):
+    """A map of free memory that cannot be: runs, fields or file bytes that contradict themselves."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
+
+
 class HostError(TwofoldError):
     """Something of the live host that cannot be read."""
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twofold.errors import AddressError, SizeError, UnknownNameError
+from twofold.errors import AddressError, FreeMapError, SizeError, UnknownNameError
 from twofold.machine import fragmenter
 from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.units import FRAME_BYTES
@@ -128,7 +128,7 @@ def test_a_machine_of_1_tib_is_fragmented_within_seconds():
 
 @pytest.mark.parametrize(("share", "fragmentation"), [(-0.1, 0), (1.1, 0), (0.5, 1.5), (0.5, float("nan"))])
 def test_shares_outside_0_to_1_are_refused(share, fragmentation):
-    with pytest.raises(ValueError, match="from 0 to 1"):
+    with pytest.raises(FreeMapError, match="from 0 to 1"):
         FreeMap.synthetic("1GiB", share, fragmentation)
 
 
@@ -152,7 +152,7 @@ def test_sizes_of_no_machine_are_refused(size):
 )
 def test_runs_that_adjoin_overlap_descend_or_leave_the_machine_are_refused(starts, frames):
     arrays = (np.array(starts, np.uint64), np.array(frames, np.uint64))
-    with pytest.raises(ValueError, match=r"run|arrays"):
+    with pytest.raises(FreeMapError, match=r"run|arrays"):
         FreeMap(*arrays, 10, "synthetic")
 
 
@@ -177,7 +177,7 @@ def test_a_map_cannot_be_changed_and_does_not_share_the_callers_arrays():
     ],
 )
 def test_fields_that_contradict_or_would_upset_a_terminal_are_refused(changes, problem):
-    with pytest.raises(ValueError, match=problem):
+    with pytest.raises(FreeMapError, match=problem):
         FreeMap(np.zeros(0, np.uint64), np.zeros(0, np.uint64), 10, "synthetic", **changes)
 
 

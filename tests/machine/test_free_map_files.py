@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twofold.errors import FormatError
-from twofold.machine import free_map
-from twofold.machine.free_map import FreeMap, decode_varints, encode_varints
+from twofold.errors import FormatError, FreeMapError
+from twofold.machine import map_file
+from twofold.machine.free_map import FreeMap
+from twofold.machine.map_file import decode_varints, encode_varints
 from twofold.units import FRAME_BYTES
 
 TEXTS = st.text(max_size=20).filter(str.isprintable)
@@ -46,7 +47,7 @@ def file_of(raw: bytes, meta_bytes: int, runs: int, packed: bytes | None = None)
     """Return a file with a right checksum, whatever stands in it."""
     packed = lzma.compress(raw) if packed is None else packed
     fields = (b"TWOHOST\n", 1, len(raw), meta_bytes, runs)
-    return free_map._HEADER.pack(*fields, free_map._digest(fields, packed)) + packed
+    return map_file._HEADER.pack(*fields, map_file._digest(fields, packed)) + packed
 
 
 META = {
@@ -150,7 +151,7 @@ def test_a_forged_file_is_an_error_that_says_what_is_wrong(tmp_path, content, pr
 
 
 def test_a_number_of_too_many_bytes_is_refused():
-    with pytest.raises(ValueError, match="42 bits"):
+    with pytest.raises(FreeMapError, match="42 bits"):
         decode_varints(b"\x80" * 6 + b"\x01", 1)
 
 

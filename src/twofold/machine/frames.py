@@ -46,6 +46,12 @@ class FrameTable:
         """Return whether all frames of the runs belong to this domain for this use."""
         return bool(self._engine.frames.owned_by(self.owner, self.use, mfns, frames, domid, int(use)))
 
+    def runs_of(self, domid: int, use: Use) -> tuple[Array, Array]:
+        """Return what a domain holds for a use as (mfns, frames) of runs; reads the whole frame table."""
+        mfns = np.flatnonzero((self.owner == domid) & (self.use == use))
+        starts = np.flatnonzero(np.diff(mfns, prepend=-2) != 1)
+        return mfns[starts].astype(np.uint64), np.diff(starts, append=mfns.size).astype(np.uint64)
+
 
 class M2P:
     """The machine-to-physical array: which gfn each mfn backs, `INVALID_GFN` for none."""

@@ -87,13 +87,16 @@ class Heap:
         Raises
         ------
         AddressError : the block is misaligned or beyond the machine
-        OwnershipError : its first frame is free already
+        OwnershipError : one of its frames is free already
         """
         self._check_order(order)
         if mfn & ((1 << order) - 1) or not 0 <= mfn <= len(self) - (1 << order):
             raise AddressError("mfn", mfn, f"is no block of order {order} of this machine")
         if self._heap.is_free(self._orders, mfn):
             raise OwnershipError(mfn, "is free already")
+        free_inside = np.flatnonzero(self._orders[mfn : mfn + (1 << order)])
+        if free_inside.size:
+            raise OwnershipError(mfn + int(free_inside[0]), "is free already")
         self._heap.free(self._heads, self._counts, self._links, self._orders, mfn, order)
 
     def free_runs(self, mfns: Array, frames: Array) -> None:
