@@ -8,7 +8,7 @@ opens a new folder.
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numba
 import platformdirs
@@ -31,6 +31,7 @@ def cache_folder() -> Path:
 F = TypeVar("F", bound=Callable[..., Any])
 
 CACHE_FOLDER: Final = cache_folder()
+BARE: Final = {"_nrt": False, "error_model": "numpy"}  # no reference counts, no exceptions
 
 
 def is_cold() -> bool:
@@ -54,3 +55,21 @@ def inline(function: F) -> F:
     """Compile a helper of kernels: never called from Python, so never cached on its own."""
     compiled: F = numba.njit(nogil=True, boundscheck=False)(function)
     return compiled
+
+
+def bare(function: F) -> F:
+    """Compile a helper that neither allocates nor raises nor slices: without reference counts and exceptions.
+
+    With counting, each call of a helper costs an atomic operation or two for each array: measured in the MMU model,
+    1400 instead of 660 ns a walk, and 50 instead of 2 ns a hit.
+    """
+    compiled: Any = inline(function)
+    compiled.targetoptions.update(BARE)
+    return cast("F", compiled)
+
+
+def folded(function: F) -> F:
+    """Compile a helper as `bare` does, and fold it into each of its callers."""
+    compiled: Any = bare(function)
+    compiled.targetoptions["forceinline"] = True
+    return cast("F", compiled)

@@ -31,8 +31,10 @@ def audit_leaves(
     memory: Words,
     root: int,
     owner: Owners,
+    use: Marks,
     m2p: Words,
     domid: int,
+    purpose: int,
     gfns: tuple[int, int],
     out_findings: Words,
     counts: Counts,
@@ -46,7 +48,7 @@ def audit_leaves(
         size = 1 << (BITS * level)
         gfn = here & ~(size - 1)
         if status == OK:
-            check_leaf(owner, m2p, domid, gfn, level, entry, out_findings, counts)
+            check_leaf(owner, use, m2p, domid, purpose, gfn, level, entry, out_findings, counts)
         elif status != NOT_PRESENT:
             note(out_findings, counts, MALFORMED, gfn, frame_of(entry), level, entry)
         here = gfn + size
@@ -54,7 +56,16 @@ def audit_leaves(
 
 @kernel
 def check_leaf(
-    owner: Owners, m2p: Words, domid: int, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts
+    owner: Owners,
+    use: Marks,
+    m2p: Words,
+    domid: int,
+    purpose: int,
+    gfn: int,
+    level: int,
+    entry: int,
+    out_findings: Words,
+    counts: Counts,
 ) -> None:
     """Check each frame of one leaf. Twin: spec.audit.check_leaf."""
     mfn = first_frame(entry, level)
@@ -64,7 +75,7 @@ def check_leaf(
         return
     foreign, bad = 0, 0
     for index in range(size):
-        foreign += owner[mfn + index] != domid
+        foreign += (owner[mfn + index] != domid) | (use[mfn + index] != purpose)
         bad += ~m2p[mfn + index] != np.uint64(gfn + index)
     counts[P2M_BAD_FRAMES] += bad
     if foreign:

@@ -103,7 +103,8 @@ def translate_flat(memory: Words, regions: Words, gfns: Words, out_mfns: Words) 
         ahead = gfns[min(index + AHEAD, count - 1)]
         if ahead >> REGION_BITS < limit:
             word = np.uint64(regions[ahead >> REGION_BITS])
-            prefetch(base + ((word >> KIND_BITS) << SHIFT) + ((ahead & REGION_MASK) << ENTRY_SHIFT))
+            line = base + ((word >> KIND_BITS) << SHIFT) + ((ahead & REGION_MASK) << ENTRY_SHIFT)
+            prefetch(line)  # type: ignore[call-arg]  # an intrinsic takes its typing context by itself
         gfn = gfns[index]
         region = gfn >> REGION_BITS
         slot = gfn & REGION_MASK

@@ -1,0 +1,161 @@
+"""What Numba makes of the kernels: no number is a float, and no entry loses its sign bit to int64.
+
+Numba types `u64 + i64` as float64 and `u64 + 1` as int64 without a word. So every kernel that some work has compiled is
+typed again here, and the types of all its variables are read, intermediate ones too.
+"""
+
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+from numba.core import bytecode, compiler, typed_passes, types, untyped_passes
+from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
+from numba.core.registry import cpu_target
+
+from twofold import kernels
+from twofold.domain import Machine, build
+from twofold.errors import NotPresentError
+from twofold.machine import FreeMap
+from twofold.mmu import Mmu, load_profile
+from twofold.trace import AREA_BASE, WORKLOADS
+
+ENTRIES = {"entry", "word", "leaf", "flags"}  # what kernels call a 64-bit entry, or bits that go into one
+MAY_BE_FLOAT = ("_ratio", "_share", "_seconds")  # ends of the names of variables that are meant to be floats
+
+
+def kernel_modules():
+    """Return every module of kernels, whether or not the package re-exports it."""
+    names = [each.name for each in pkgutil.iter_modules(kernels.__path__) if each.name[0] != "_"]
+    return [importlib.import_module(f"twofold.kernels.{name}") for name in names]
+
+
+@pytest.fixture
+def dispatchers():
+    """Every kernel and helper by name, after some work has given each the types that it is called with."""
+    work()
+    found = {}
+    for module in kernel_modules():
+        for name, thing in vars(module).items():
+            if isinstance(thing, Dispatcher) and thing.py_func.__module__ == module.__name__:
+                found[f"{module.__name__.removeprefix('twofold.kernels.')}.{name}"] = thing
+    return found
+
+
+def typed(dispatchers):
+    """{kernel: its variables as (name, type)}; typing a caller gives the helpers that it calls their types too."""
+    found, versions = {}, dict.fromkeys(dispatchers, 0)
+    while grown := [name for name, each in dispatchers.items() if len(each.signatures) > versions[name]]:
+        for name in grown:
+            versions[name] = len(dispatchers[name].signatures)
+            found[name] = list(variables(dispatchers[name]))
+    return found
+
+
+def work():
+    """Build, look up, split, audit and tear down a domain; run the MMU and the workload generators."""
+    with Machine(free=FreeMap.empty_machine("64MiB")) as machine:
+        domain = machine.create_domain("16MiB")
+        build(domain, "opportunistic")
+        p2m = domain.p2m
+        p2m.split(512, 0)
+        p2m.translate(np.arange(10))
+        p2m.translate(np.arange(1 << 16) % 4096)
+        p2m.get_entry(512)
+        p2m.leaf_array()
+        assert p2m.audit().clean
+        machine.heap.free(machine.heap.alloc(0), 0)
+        machine.heap.blocks()
+        machine.frame_table.holds(*domain.pool.runs, domain.domid, 2)
+        mmu = Mmu(load_profile("zen3"), machine.arena.tables, 1, int(p2m.root))
+        with pytest.raises(NotPresentError):
+            mmu.run(np.zeros(1, np.uint64))
+        steps = np.zeros((24, 6), np.uint64)
+        numbers = (np.uint64(number) for number in (1, p2m.root, 0))
+        kernels.walk.walk_2d(machine.arena.tables, *numbers, 0, steps)
+        for workload in WORKLOADS.values():
+            workload.addresses(0, AREA_BASE, 1 << 16, 1, 0)
+        domain.destroy()
+
+
+def variables(dispatcher):
+    """Yield (name, type) for every variable of every version of a kernel, and for what it returns."""
+    for signature in dispatcher.signatures:
+        state = typed_state(dispatcher.py_func, signature)
+        yield from state.typemap.items()
+        yield "return", state.return_type
+
+
+def typed_state(function, signature):
+    """Return what Numba's own passes know of a function after typing it for these arguments."""
+    target = cpu_target.target_context
+    library = target.codegen().create_library(function.__name__)
+    flags = compiler.Flags()
+    state = compiler.Compiler(cpu_target.typing_context, target, library, signature, None, flags, {}).state
+    state.func_id = bytecode.FunctionIdentity.from_function(function)
+    untyped_passes.ExtractByteCode().run_pass(state)
+    passes = compiler.DefaultPassBuilder.define_untyped_pipeline(state)
+    passes.add_pass(typed_passes.NopythonTypeInference, "types only")
+    passes.finalize()
+    passes.run(state)
+    return state
+
+
+def parts_of(type_):
+    """Yield the types that a type is made of: items of an array, members of a tuple."""
+    if isinstance(type_, types.Array):
+        yield type_.dtype
+    elif isinstance(type_, types.BaseTuple):
+        for member in type_:
+            yield from parts_of(member)
+    else:
+        yield type_
+
+
+def own_name(variable):
+    """Return a variable's name in the source: Numba numbers its versions, `entry.2`."""
+    return variable.removeprefix("arg.").partition(".")[0]
+
+
+def test_kernels_compute_in_whole_numbers_and_entries_are_unsigned(dispatchers):
+    found = typed(dispatchers)
+    assert not dispatchers.keys() - found.keys(), "the work does not reach these"
+    wrong = [
+        f"{name}: {variable} is {type_}"
+        for name, types_ in found.items()
+        for variable, type_ in types_
+        if is_wrong(own_name(variable), type_)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def is_wrong(variable, type_):
+    """Return whether a variable is a float that is not named so, or an entry that is not a 64-bit word."""
+    if variable in ENTRIES:
+        return type_ != types.uint64
+    has_float = any(isinstance(part, types.Float | types.Complex) for part in parts_of(type_))
+    return has_float and not variable.endswith(MAY_BE_FLOAT)
+
+
+def test_every_kernel_has_one_version_a_call(dispatchers):
+    """A wrapper that passes an int here and a `np.uint64` there compiles a kernel twice."""
+    twice = {
+        name: dispatcher.signatures
+        for name, dispatcher in dispatchers.items()
+        if isinstance(dispatcher._cache, FunctionCache)  # a helper of kernels may have one for each kind of caller
+        and len({tuple(map(types.unliteral, signature)) for signature in dispatcher.signatures}) > 1
+    }
+    assert not twice, twice
+
+
+def test_a_float_in_a_kernel_is_noticed():
+    @kernels._jit.inline
+    def total_of(steps):
+        total = np.uint64(0)
+        for step in range(steps):
+            total += step
+        return total
+
+    total_of(3)
+    assert types.float64 in [type_ for name, type_ in variables(total_of) if own_name(name) == "total"]

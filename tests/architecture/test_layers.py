@@ -1,0 +1,119 @@
+"""The layers of Twofold: one list is the architecture, and every import must point downward in it."""
+
+from collections.abc import Iterator
+
+import pytest
+from source_tree import Module, imports, modules
+
+LAYERS = (
+    "units errors",
+    "formats",
+    "spec kernels",
+    "machine",
+    "p2m mmu",
+    "paging",
+    "domain",
+    "trace",
+    "guest hosts",
+    "study",
+    "report",
+    "cli",
+)
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
+WITHIN_A_LAYER = {("units", "errors")}  # sizes that cannot be read raise an error of ours
+
+CALL_KERNELS = {"machine", "p2m", "mmu", "paging", "domain", "guest", "trace", "study"}
+REPORT_READS = {"units", "errors", "study", "domain.Built", "guest.NestedStep"}  # results, and how to print sizes
+CLI_LEAVES_ALONE = {"formats", "spec", "kernels"}
+
+
+def internal_imports(module: Module) -> Iterator[tuple[str, str]]:
+    """Yield (place, room) for everything of Twofold that a module imports from another room."""
+    for each in imports(module):
+        if each.room not in {"", module.home}:
+            yield f"{module.place}:{each.line}", each.room
+
+
+def test_every_room_has_a_place_among_the_layers():
+    assert {module.home for module in modules()} <= set(RANK)
+
+
+def test_every_import_points_downward():
+    wrong = [
+        f"{place}: {module.home} imports {room}"
+        for module in modules()
+        for place, room in internal_imports(module)
+        if RANK[room] >= RANK[module.home] and (module.home, room) not in WITHIN_A_LAYER
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_errors_know_nothing_of_units():
+    (errors,) = (module for module in modules() if module.home == "errors")
+    assert list(internal_imports(errors)) == []
+
+
+def test_imports_are_absolute_and_pass_by_the_facade():
+    wrong = [
+        f"{module.place}:{each.line}"
+        for module in modules()
+        for each in imports(module)
+        if each.level or each.target == "twofold"
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(("twin", "other"), [("spec", "kernels"), ("kernels", "spec")])
+def test_twins_do_not_know_each_other(twin, other):
+    wrong = [
+        place
+        for module in modules()
+        if module.home == twin
+        for place, room in internal_imports(module)
+        if room == other
+    ]
+    assert not wrong
+
+
+def test_only_the_rooms_that_own_data_call_kernels():
+    wrong = [
+        place
+        for module in modules()
+        for place, room in internal_imports(module)
+        if room == "kernels" and module.home not in CALL_KERNELS
+    ]
+    assert not wrong
+
+
+def test_the_report_reads_results_and_computes_nothing():
+    wrong = [
+        f"{module.place}:{each.line}: {each.target}.{each.name}"
+        for module in modules()
+        if module.home == "report"
+        for each in imports(module)
+        if each.target.startswith("twofold.")
+        and not {each.room, f"{each.room}.{each.name}"} & (REPORT_READS | {"report"})
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_command_line_leaves_bits_and_loops_alone():
+    wrong = [
+        f"{place}: {room}"
+        for module in modules()
+        if module.home == "cli"
+        for place, room in internal_imports(module)
+        if room in CLI_LEAVES_ALONE
+    ]
+    assert not wrong
+
+
+def test_no_module_is_part_of_an_import_cycle():
+    graph = {
+        module.name: {each.target for each in imports(module) if not each.deferred and each.target != module.name}
+        for module in modules()
+    }
+    waiting = {name: targets & graph.keys() for name, targets in graph.items()}
+    while ready := {name for name, targets in waiting.items() if not targets & waiting.keys()}:
+        waiting = {name: targets for name, targets in waiting.items() if name not in ready}
+    assert not waiting, f"in a cycle, or above one: {sorted(waiting)}"
