@@ -158,7 +158,8 @@ class MemoryOperations:
     def decrease_reservation(self, gfns: Sequence[int] | Array, order: int, caller: str = "toolstack") -> Extents:
         """Give back the 2**order frames that are mapped at each gfn; whole large leaves are removed whole.
 
-        An extent with a hole in it is not removed at all. Frames are freed after the flush.
+        An extent with a hole in it, or with a frame that is not the domain's own memory, is not removed at all.
+        Frames are freed after the flush.
         """
         self.counters.calls["decrease_reservation"] += 1
         asked = len(gfns)
@@ -175,7 +176,7 @@ class MemoryOperations:
         if not 0 <= gfn <= self._p2m.geometry.frame_limit - frames:
             return Reason.BEYOND
         _, mfns, lengths = self._p2m.runs(gfn, frames)
-        if int(lengths.sum()) != frames:
+        if int(lengths.sum()) != frames or not self._are_own(mfns, lengths):
             return Reason.UNPOPULATED
         if not self._p2m.can_unmap(gfn, frames):
             return Reason.NO_TABLES
@@ -189,8 +190,18 @@ class MemoryOperations:
         self._hardware.give_back(mfns, lengths)
         self.owned_frames -= int(lengths.sum())
 
+    def _are_own(self, mfns: Array, lengths: Array) -> bool:
+        """Return whether runs are memory of this domain and name no frame twice."""
+        order = np.argsort(mfns)
+        starts, ends = mfns[order], mfns[order] + lengths[order]
+        return bool((ends[:-1] <= starts[1:]).all()) and self._hardware.frame_table.holds(
+            mfns, lengths, self._domid, Use.RAM
+        )
+
     def release_all(self) -> None:
-        """Give back all memory of the domain."""
+        """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps."""
         end = self._p2m.max_gfn
         _, mfns, lengths = self._p2m.runs(0, end)
+        if int(lengths.sum()) != self.owned_frames or not self._are_own(mfns, lengths):
+            mfns, lengths = self._hardware.frame_table.runs_of(self._domid, Use.RAM)
         self._release(0, end, mfns, lengths)

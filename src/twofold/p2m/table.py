@@ -193,8 +193,9 @@ class P2M(P2MView):
         table, m2p = self._hardware.frame_table, self._hardware.m2p.complement
         rows, counts = np.zeros((_MAX_FINDINGS, 5), np.uint64), np.zeros(COUNT_COLUMNS, np.int64)
         run = self._engine.audit
-        run.audit_leaves(self._memory, self.root, table.owner, m2p, self._domid, (0, self._limit), rows, counts)
-        run.audit_frames(self._memory, self.root, table.owner, table.use, m2p, self._domid, int(Use.RAM), rows, counts)
+        who = table.owner, table.use, m2p, self._domid, int(Use.RAM)
+        run.audit_leaves(self._memory, self.root, *who, (0, self._limit), rows, counts)
+        run.audit_frames(self._memory, self.root, *who, rows, counts)
         kept = min(int(counts[FINDINGS]), _MAX_FINDINGS)
         findings = (
             Finding(code, Gfn(gfn), Mfn(mfn), level, entry) for code, gfn, mfn, level, entry in rows[:kept].tolist()

@@ -42,8 +42,10 @@ def audit_leaves(
     memory: Words,
     root: int,
     owner: Owners,
+    use: Marks,
     m2p: Words,
     domid: int,
+    purpose: int,
     gfns: tuple[int, int],
     out_findings: Words,
     counts: Counts,
@@ -58,7 +60,7 @@ def audit_leaves(
         level += status == OUTSIDE  # the entry that points outside stands one level above
         gfn = here & ~(span(level) - 1)
         if status == OK:
-            check_leaf(owner, m2p, domid, gfn, level, entry, out_findings, counts)
+            check_leaf(owner, use, m2p, domid, purpose, gfn, level, entry, out_findings, counts)
         elif status != NOT_PRESENT:
             note(out_findings, counts, MALFORMED, gfn, x86.frame_of(entry), level, entry)
         here = gfn + span(level)
@@ -66,8 +68,10 @@ def audit_leaves(
 
 def check_leaf(
     owner: Owners,
+    use: Marks,
     m2p: Words,
     domid: int,
+    purpose: int,
     gfn: int,
     level: int,
     entry: int,
@@ -81,7 +85,7 @@ def check_leaf(
         return
     foreign, bad = 0, 0
     for index in range(span(level)):
-        foreign += int(owner[mfn + index]) != domid
+        foreign += int(owner[mfn + index]) != domid or int(use[mfn + index]) != purpose
         bad += int(~m2p[mfn + index]) != gfn + index
     counts[P2M_BAD_FRAMES] += bad
     if foreign:

@@ -1,0 +1,38 @@
+"""What all tests share: the two engines, Hypothesis profiles, and small machines that are closed afterwards."""
+
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from twofold import kernels, spec
+from twofold.domain import Machine
+
+# "fast" keeps the default set under a minute. A first call of a kernel compiles it, so an example has no deadline.
+settings.register_profile(
+    "fast", max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", settings.get_profile("fast"), max_examples=80, stateful_step_count=50)
+settings.load_profile("fast")
+
+
+@pytest.fixture(scope="session", params=[spec, kernels], ids=["spec", "kernels"])
+def engine(request: pytest.FixtureRequest) -> ModuleType:
+    """The package that does the work: the readable twin, then the fast one."""
+    return request.param
+
+
+@pytest.fixture
+def make_machine(engine: ModuleType) -> Iterator[Callable[..., Machine]]:
+    """A maker of machines on the engine under test; all are closed at the end."""
+    machines: list[Machine] = []
+
+    def make(*args: Any, **kwargs: Any) -> Machine:
+        machines.append(Machine(*args, engine=engine, **kwargs))
+        return machines[-1]
+
+    yield make
+    for machine in machines:
+        machine.close()

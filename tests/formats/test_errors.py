@@ -1,0 +1,93 @@
+"""Every expected failure has fields, a base and a message in hex with the space named."""
+
+import inspect
+import pickle
+
+import pytest
+
+from twofold import errors
+from twofold.errors import TwofoldError
+
+EXAMPLES = [
+    (errors.SizeError("4X", "is no size"), {"text": "4X"}, "size '4X' is no size"),
+    (errors.AddressError("gfn", 0x1234, "is too high"), {"space": "gfn", "number": 0x1234}, "gfn 0x1234 is too high"),
+    (
+        errors.HeapExhaustedError(9, 512, 7),
+        {"order": 9, "wanted_frames": 512, "free_frames": 7},
+        "the heap cannot give 512 frames at order 9: 7 frames are free",
+    ),
+    (
+        errors.PoolExhaustedError(1, 8),
+        {"free": 1, "capacity": 8},
+        (
+            "the table pool is too small: 1 of its 8 frames are free, and the change needs more; "
+            "give the domain a larger table_pool"
+        ),
+    ),
+    (errors.OwnershipError(0xAB, "is free already"), {"mfn": 0xAB}, "mfn 0xab is free already"),
+    (
+        errors.P2MTypeError("MMIO_DM", "has no present entry"),
+        {"type_name": "MMIO_DM"},
+        "P2M type MMIO_DM has no present entry",
+    ),
+    (
+        errors.NotPresentError("gpa", 0x1000, 2, 0),
+        {"space": "gpa", "address": 0x1000, "level": 2, "entry": 0},
+        "gpa 0x1000 is not mapped (level 2, entry 0x0)",
+    ),
+    (
+        errors.PermissionFaultError("gva", 0x1000, 0, 0x65),
+        {"level": 0, "entry": 0x65},
+        "gva 0x1000 forbids the access (level 0, entry 0x65)",
+    ),
+    (
+        errors.ReservedBitError("gpa", 0x1000, 3, 0xE7),
+        {"level": 3, "entry": 0xE7},
+        "gpa 0x1000 has a malformed entry (level 3, entry 0xe7)",
+    ),
+    (errors.BuildError("no memory"), {"problem": "no memory"}, "cannot build the domain: no memory"),
+    (errors.ProfileError("zen9", "is unknown"), {"name": "zen9"}, "CPU profile 'zen9' is unknown"),
+    (errors.FormatError("a.json", "is empty"), {"path": "a.json"}, "a.json: is empty"),
+    (errors.FreeMapError("runs overlap"), {"problem": "runs overlap"}, "runs overlap"),
+    (errors.HostError("/proc/buddyinfo", "is empty"), {"source": "/proc/buddyinfo"}, "/proc/buddyinfo: is empty"),
+    (
+        errors.UnknownNameError("layout", "x", ("pvh", "hvm")),
+        {"kind": "layout", "name": "x", "known": ("pvh", "hvm")},
+        "unknown layout 'x'; known are pvh, hvm",
+    ),
+    (errors.GuestError("no program"), {"problem": "no program"}, "no program"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "fields", "message"),
+    EXAMPLES,
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_carries_its_fields_and_builds_its_message(error, fields, message):
+    assert isinstance(error, TwofoldError)
+    assert {name: getattr(error, name) for name in fields} == fields
+    assert str(error) == message
+
+
+def test_every_error_class_is_shown_by_an_example():
+    bases = {TwofoldError, errors.TranslationError}
+    classes = {thing for _, thing in inspect.getmembers(errors, inspect.isclass) if issubclass(thing, TwofoldError)}
+    assert classes - bases == {type(error) for error, _, _ in EXAMPLES}
+
+
+def test_what_a_walk_ends_in_can_be_caught_as_one():
+    for kind in (errors.NotPresentError, errors.PermissionFaultError, errors.ReservedBitError):
+        assert issubclass(kind, errors.TranslationError)
+
+
+@pytest.mark.parametrize(
+    ("error", "fields", "message"),
+    EXAMPLES,
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_an_error_survives_the_way_between_processes(error, fields, message):
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert type(again) is type(error)
+    assert str(again) == message
+    assert {name: getattr(again, name) for name in fields} == fields

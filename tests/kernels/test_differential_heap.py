@@ -1,0 +1,170 @@
+"""The heap's kernels against their twins: same arrays in, same answers and same lists out."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from twofold import kernels, spec
+from twofold.units import MAX_HEAP_ORDER
+
+NONE = spec.heap.NONE
+ORDERS = st.one_of(st.integers(0, 4), st.integers(0, MAX_HEAP_ORDER))
+
+
+class Arrays:
+    """The arrays of one heap and the engine that works on them."""
+
+    def __init__(self, engine, frames: int) -> None:
+        self.heap = engine.heap
+        self.heads = np.full(MAX_HEAP_ORDER + 1, NONE, np.int64)
+        self.counts = np.zeros(MAX_HEAP_ORDER + 1, np.int64)
+        self.links = np.zeros((frames, 2), np.uint32)
+        self.orders = np.zeros(frames, np.uint8)
+
+    @property
+    def lists(self):
+        return self.heads, self.counts, self.links, self.orders
+
+    def content(self):
+        """Return heads, counts, orders and every list in its order; links are read at heads only."""
+        mfns, orders = np.empty(self.counts.sum(), np.uint64), np.empty(self.counts.sum(), np.uint8)
+        found = self.heap.collect_blocks(self.orders, self.heads, self.links, mfns, orders)
+        assert found == len(mfns)
+        return self.heads.tolist(), self.counts.tolist(), self.orders.tobytes(), mfns.tolist(), orders.tolist()
+
+
+class Twins:
+    """One heap an engine; each call goes to both, and both must agree."""
+
+    def __init__(self, frames: int) -> None:
+        self.spec, self.fast = Arrays(spec, frames), Arrays(kernels, frames)
+
+    def call(self, name: str, *arguments, make_out=tuple):
+        answers = []
+        for twin in (self.spec, self.fast):
+            out = make_out()
+            answer = getattr(twin.heap, name)(*twin.lists, *arguments, *out)
+            answers.append((None if answer is None else int(answer), [array[: answer or 0].tolist() for array in out]))
+        assert answers[0] == answers[1]
+        assert self.spec.content() == self.fast.content()
+        return answers[0]
+
+
+@given(
+    st.integers(1, 3000),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["alloc", "alloc_runs", "free", "free_runs"]),
+            ORDERS,
+            st.integers(0, 700),
+            st.integers(0, 9),
+        ),
+        max_size=25,
+    ),
+)
+def test_a_random_life_of_a_heap_is_the_same_in_both(frames, life):
+    twins = Twins(frames)
+    whole = np.array([0], np.uint64), np.array([frames], np.uint64)
+    twins.call("free_runs", *whole)
+    owned: list[tuple[int, int]] = []  # runs of frames
+    for action, order, number, room in life:
+        if action == "alloc":
+            mfn, _ = twins.call("alloc", order)
+            if mfn >= 0:
+                owned.append((mfn, 1 << order))
+        elif action == "alloc_runs":
+            runs, (mfns, extents) = twins.call(
+                "alloc_runs", order, number, make_out=lambda room=room: [np.zeros(room, np.uint64) for _ in range(2)]
+            )
+            assert runs == len(mfns)
+            owned += [(mfn, count << order) for mfn, count in zip(mfns, extents, strict=True)]
+        elif action == "free" and owned:
+            mfn, length = owned.pop(number % len(owned))
+            block = spec.heap.block_order(mfn, length)
+            if length > 1 << block:
+                owned.append((mfn + (1 << block), length - (1 << block)))
+            twins.call("free", mfn, block)
+        elif owned:
+            kept = [owned.pop(number % len(owned)) for _ in range(min(room, len(owned)))]
+            arrays = np.array(kept, np.uint64).reshape(-1, 2)
+            twins.call("free_runs", arrays[:, 0].copy(), arrays[:, 1].copy())
+    every = np.array(sorted(owned), np.uint64).reshape(-1, 2)
+    twins.call("free_runs", every[:, 0].copy(), every[:, 1].copy())
+    assert twins.spec.content()[3:] == fresh_blocks(frames), "all that was taken came back and merged"
+
+
+def fresh_blocks(frames: int) -> tuple[list[int], list[int]]:
+    """Return mfns and orders of a machine that is wholly free, small blocks first."""
+    blocks, mfn = [], 0
+    while mfn < frames:
+        order = spec.heap.block_order(mfn, frames - mfn)
+        blocks.append((order, mfn))
+        mfn += 1 << order
+    ordered = sorted(blocks)
+    return [mfn for _, mfn in ordered], [order for order, _ in ordered]
+
+
+@given(st.lists(st.integers(0, 63), unique=True, max_size=20), st.data())
+def test_pushing_and_removing_keep_equal_lists(mfns, data):
+    twins = Twins(64)
+    for mfn in mfns:
+        twins.call("push", mfn, mfn % 3)
+    for mfn in data.draw(st.permutations(mfns)):
+        twins.call("remove", mfn, mfn % 3)
+    assert twins.spec.counts.tolist() == [0] * (MAX_HEAP_ORDER + 1)
+    assert twins.spec.heads.tolist() == [NONE] * (MAX_HEAP_ORDER + 1)
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique_by=lambda block: block[0]))
+def test_pushing_blocks_puts_the_lowest_in_front(blocks):
+    twins = Twins(31 * 8)
+    blocks = sorted(blocks)
+    mfns = np.array([slot * 8 for slot, _ in blocks], np.uint64)
+    orders = np.array([order for _, order in blocks], np.uint8)
+    twins.call("push_blocks", mfns, orders)
+    for order in set(orders.tolist()):
+        assert twins.spec.heads[order] == min(slot * 8 for slot, each in blocks if each == order)
+
+
+@given(st.integers(0, 1 << 40), st.integers(1, 1 << 40))
+def test_the_largest_aligned_block_is_the_same_and_fits(mfn, frames):
+    order = spec.heap.block_order(mfn, frames)
+    assert kernels.heap.block_order(mfn, frames) == order
+    assert mfn % (1 << order) == 0
+    assert 1 << order <= frames
+    if order < MAX_HEAP_ORDER:
+        assert mfn % (2 << order) or 2 << order > frames, "no larger one would do"
+
+
+@given(st.integers(1, 600), st.lists(st.integers(0, 5), max_size=12))
+def test_both_know_which_frames_are_free(frames, allocations):
+    twins = Twins(frames)
+    twins.call("free_runs", np.array([0], np.uint64), np.array([frames], np.uint64))
+    taken = set()
+    for order in allocations:
+        mfn, _ = twins.call("alloc", order)
+        if mfn >= 0:
+            taken |= set(range(mfn, mfn + (1 << order)))
+    for mfn in range(frames):
+        assert kernels.heap.is_free(twins.fast.orders, mfn) is spec.heap.is_free(twins.spec.orders, mfn)
+        assert spec.heap.is_free(twins.spec.orders, mfn) is (mfn not in taken)
+
+
+@pytest.mark.parametrize("order", [0, 9, 18, 20])
+def test_bulk_allocation_is_one_by_one_allocation(order):
+    frames = (1 << 21) + 5
+    for extents in (1, 3, 5):
+        one, many = Arrays(spec, frames), Arrays(kernels, frames)
+        for arrays in (one, many):
+            arrays.heap.free_runs(*arrays.lists, np.array([1], np.uint64), np.array([frames - 1], np.uint64))
+        mfns = [one.heap.alloc(*one.lists, order) for _ in range(extents)]
+        starts, counts = np.zeros(extents, np.uint64), np.zeros(extents, np.uint64)
+        runs = many.heap.alloc_runs(*many.lists, order, extents, starts, counts)
+        unrolled = [
+            start + (index << order)
+            for start, count in zip(starts[:runs].tolist(), counts[:runs].tolist(), strict=True)
+            for index in range(count)
+        ]
+        assert unrolled == [mfn for mfn in mfns if mfn >= 0]
+        assert one.content() == many.content()

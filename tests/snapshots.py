@@ -1,0 +1,54 @@
+"""The whole state of a machine and a domain as values that compare: what a failed operation must leave alone."""
+
+from typing import Any
+
+from twofold.domain import Domain
+from twofold.machine import Heap
+
+
+def snapshot(domain: Domain) -> dict[str, Any]:
+    """Return heap (as a set of blocks), frame table, M2P, P2M and the counts of one domain."""
+    machine = domain.machine
+    return {
+        "heap": machine.heap.blocks(),
+        "owner": machine.frame_table.owner.tobytes(),
+        "use": machine.frame_table.use.tobytes(),
+        "m2p": machine.m2p.complement.tobytes(),
+        "leaf_array": domain.p2m.leaf_array().tolist(),
+        "leaves": domain.p2m.leaves(),
+        "tables": domain.p2m.tables,
+        "free tables": domain.pool.free,
+        "owned": domain.memory.owned_frames,
+    }
+
+
+def leave_free(heap: Heap, extents: int, order: int) -> None:
+    """Use up the heap but for `extents` single blocks of one order that are no buddies of each other."""
+    mfns, counts = heap.alloc_runs(order, len(heap) >> order)
+    blocks = [
+        mfn + (index << order)
+        for mfn, count in zip(mfns.tolist(), counts.tolist(), strict=True)
+        for index in range(count)
+    ]
+    while heap.free_frames:
+        heap.alloc(0)
+    even = [mfn for mfn in blocks if not mfn >> order & 1]
+    assert len(even) >= extents, "the machine is large enough for the test"
+    for mfn in even[:extents]:
+        heap.free(mfn, order)
+
+
+def assert_heap_is_canonical(heap: Heap) -> None:
+    """Check that free blocks are aligned, do not overlap, and that no two free buddies stand side by side."""
+    blocks, end = heap.blocks(), 0
+    for mfn, order in blocks:
+        assert mfn % (1 << order) == 0
+        assert mfn >= end
+        end = mfn + (1 << order)
+    assert end <= len(heap)
+    every = set(blocks)
+    assert not [block for block in blocks if block[1] < 20 and (block[0] ^ 1 << block[1], block[1]) in every]
+    counted: dict[int, int] = {}
+    for _, order in blocks:
+        counted[order] = counted.get(order, 0) + 1
+    assert heap.free_blocks() == dict(sorted(counted.items()))
