@@ -78,6 +78,8 @@ class MemoryOperations:
 
     def _populate_run(self, run: Run, order: int, flags: Mem, limit: int) -> tuple[int, Reason]:
         """Populate as many extents of a run as possible; return how many, and what stopped the next one."""
+        if flags & Mem.EXACT and not self._p2m.can_map_exactly(run.gfn, order):
+            return 0, Reason.NOT_EXACT
         extents, reason = self._admit(run, order)
         if not extents:
             return 0, reason

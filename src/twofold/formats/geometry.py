@@ -14,6 +14,7 @@ Read first: this page, then `x86` for the entries. Left out for now: formats oth
 from dataclasses import dataclass
 from typing import Final
 
+from twofold.errors import AddressError
 from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, Order
 
 
@@ -46,7 +47,14 @@ class Geometry:
         return frame >> (self.index_bits * level) & (self.entries - 1)
 
     def level_of(self, order: int) -> int:
-        """Return the level whose leaves have this order."""
+        """Return the level whose leaves have this order.
+
+        Raises
+        ------
+        AddressError : no leaf has it
+        """
+        if order not in self.leaf_orders:
+            raise AddressError("order", order, f"is not that of any leaf of a {self.name} table")
         return self.leaf_orders.index(Order(order))
 
 

@@ -83,6 +83,12 @@ class P2M(P2MView):
         bits = self.geometry.index_bits
         return np.array([sizes & ((2 << order // bits) - 1) for order in orders], np.int64)
 
+    def can_map_exactly(self, gfn: int, order: int) -> bool:
+        """Return whether a leaf of just this order may start at `gfn`, given the page sizes that are on."""
+        if order not in self.geometry.leaf_orders or gfn & ((1 << order) - 1):
+            return False
+        return bool(int(self._pool.state[at.SIZES]) >> self.geometry.level_of(order) & 1)
+
     def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: npt.NDArray[np.int64], extent_frames: int) -> int:
         """Return how many whole extents, from the first on, the free tables suffice to map. Changes nothing.
 
@@ -109,6 +115,7 @@ class P2M(P2MView):
         stock, state = self._pool.stock, self._pool.state
         self._engine.p2m.map_pieces(self._memory, self.root, stock, state, gfns, mfns, frames, sizes, flags)
         self._limit = max(self._limit, int((gfns + frames).max()))
+        self._only_ram &= type_ in npt_format.RAM_TYPES
         self._settle()
 
     def can_unmap(self, gfn: int, frames: int) -> bool:

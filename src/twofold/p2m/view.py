@@ -43,6 +43,7 @@ class P2MView:
         self._pool = pool
         self._engine = hardware.engine
         self._limit = 0  # no gfn at or above it was ever mapped
+        self._only_ram = True  # no leaf of another type was ever mapped
 
     @property
     def _memory(self) -> Array:
@@ -97,14 +98,22 @@ class P2MView:
 
     def leaves(self) -> dict[int, int]:
         """Return {order: present RAM leaves} for each order that the format has."""
-        return {
-            int(order): int(self._pool.state[at.LEAVES + level])
-            for level, order in enumerate(self.geometry.leaf_orders)
-        }
+        if self._only_ram:
+            counts = self._present()
+        else:
+            rows = self.leaf_array()
+            orders = rows["order"][np.isin(rows["type"], [int(type_) for type_ in npt_format.RAM_TYPES])]
+            counts = [int((orders == order).sum()) for order in self.geometry.leaf_orders]
+        return {int(order): count for order, count in zip(self.geometry.leaf_orders, counts, strict=True)}
+
+    def _present(self) -> list[int]:
+        """Return the present leaves of each level, whatever their type."""
+        levels = len(self.geometry.leaf_orders)
+        return [int(count) for count in self._pool.state[at.LEAVES : at.LEAVES + levels]]
 
     def leaf_array(self) -> npt.NDArray[np.void]:
         """Return one row a leaf, ascending gfn: gfn, mfn, order, type, access, present, recalc."""
-        total = sum(self.leaves().values())
+        total = sum(self._present())
         gfns, levels = np.empty(total, np.uint64), np.empty(total, np.uint8)
         entries = np.empty(total, np.uint64)
         self._engine.lookup.collect_leaves(self._memory, self.root, 0, self._limit, gfns, levels, entries)
@@ -122,7 +131,7 @@ class P2MView:
     def runs(self, gfn: int, frames: int) -> tuple[Array, Array, Array]:
         """Return what a range maps as (gfns, mfns, frames) of runs contiguous in both, clipped to the range."""
         self._check_gfn(gfn, frames)
-        room = min(frames, sum(self.leaves().values()))
+        room = min(frames, sum(self._present()))
         gfns, mfns, lengths = (np.empty(room, np.uint64) for _ in range(3))
         found = self._engine.lookup.collect_runs(self._memory, self.root, gfn, frames, gfns, mfns, lengths)
         return gfns[:found], mfns[:found], lengths[:found]
