@@ -1,6 +1,7 @@
 """Tables for the terminal. They show what they are given and compute nothing."""
 
 import io
+import os
 from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
@@ -18,7 +19,7 @@ _NOT_AVAILABLE = "n/a"
 
 def console() -> Console:
     """Return a console on standard output: colours only on a terminal, and wide enough for tables elsewhere."""
-    on_terminal = Console()
+    on_terminal = Console(color_system=None if os.environ.get("NO_COLOR") else "auto")
     return on_terminal if on_terminal.is_terminal else Console(width=_MIN_WIDTH, color_system=None)
 
 
@@ -52,16 +53,22 @@ def outcome_view(outcome: Outcome) -> list[RenderableType]:
 
 def host_lines(host: HostSummary) -> list[Text]:
     """Return a host's state in a few lines."""
-    kind = "exact" if host.exact else "counts above the kernel's largest block are upper bounds"
     blocks = ", ".join(f"{order_name(order)}: {count}" for order, count in host.free_blocks.items())
+    extents = ", ".join(f"{order_name(order)}: {_between(*bounds)}" for order, bounds in host.bounds.items())
     return [
         Text(
             f"host: {format_bytes(host.free_bytes)} of {format_bytes(host.machine_bytes)} free, "
-            f"from {host.source} ({kind}), free map {host.digest[:12]}"
+            f"from {host.source}, free map {host.digest[:12]}"
         ),
-        Text(f"free blocks by size: {blocks}"),
+        Text(f"free blocks by size{'' if host.exact else ', as assumed'}: {blocks}"),
+        Text(f"aligned free extents: {extents}"),
         *(Text(f"note: {note}") for note in host.notes),
+        *((Text(f"assumed: {host.assumption}"),) if host.assumption else ()),
     ]
+
+
+def _between(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"
 
 
 def _outcome_table(outcome: Outcome) -> Table:
@@ -75,7 +82,7 @@ def _outcome_table(outcome: Outcome) -> Table:
     for cell in outcome.cells():
         if before and cell[1:3] != before:
             table.add_section()
-        table.add_row(*cell, *_figures(outcome, cell))
+        table.add_row(*map(Text, cell), *_figures(outcome, cell))
         before = cell[1:3]
     return table
 
@@ -153,5 +160,5 @@ def plain_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Tab
     for name in header:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # as it is: a bracket in it is no markup
     return table

@@ -1,0 +1,202 @@
+"""One HTML page of a comparison, for people: one file that needs no network and no server.
+
+The page shows what the outcome has and nothing else, so equal outcomes give equal bytes. All text from outside
+is escaped (a host's notes may come from anybody's snapshot file), and the page's own policy forbids the browser
+to load anything. Read first: `data/report/page.html`.
+"""
+
+import json
+import re
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any, Final
+
+from twofold.report.figures import (
+    SIZE_COLOURS,
+    Drawing,
+    blocks_drawing,
+    chart_drawings,
+    curve_positions,
+    picture_drawings,
+)
+from twofold.report.html_table import design_swatch, full_table, glance_table, legend, swatch
+from twofold.report.words import between, cpu_name, listed, share, times
+from twofold.study import Outcome, write_text
+from twofold.units import format_bytes, order_name
+
+SIZES: Final = ("nothing", "less than 2M", "2M up to 1G", "1G and more")  # by the codes of a picture
+DIGEST_DIGITS: Final = 12
+
+
+def write_report(outcome: Outcome, path: Path) -> None:
+    """Write the page of a comparison to a file: whole, or not at all.
+
+    Raises
+    ------
+    FormatError : the file cannot be written
+    """
+    write_text(path, report_html(outcome))
+
+
+def report_html(outcome: Outcome) -> str:
+    """Return the page of a comparison; equal outcomes give equal text."""
+    from plotly.offline import get_plotlyjs  # noqa: PLC0415  heavy, and only needed here
+
+    pictures, charts, blocks = picture_drawings(outcome), chart_drawings(outcome), blocks_drawing(outcome)
+    parts = _words(outcome) | {
+        "glance": glance_table(outcome),
+        "picture_legend": legend([swatch(colour, size) for colour, size in zip(SIZE_COLOURS, SIZES, strict=True)]),
+        "pictures": _figures(pictures),
+        "design_legend": legend([design_swatch(outcome, design) for design in outcome.scenario.designs]),
+        "charts": _figures(charts),
+        "table": full_table(outcome),
+        "blocks": _figures([blocks]),
+        "drawings": _script_json(_drawn([*pictures, *charts, blocks])),
+        "plotly": get_plotlyjs(),
+        "style": _template("page.css"),
+        "script": _template("page.js"),
+    }
+    return Template(_template("page.html")).substitute(parts)
+
+
+def _template(name: str) -> str:
+    """Return one of the texts that the page is made of."""
+    return (resources.files("twofold") / "data" / "report" / name).read_text(encoding="utf-8").rstrip("\n")
+
+
+def _words(outcome: Outcome) -> dict[str, str]:
+    """Return the page's sentences and lists, as markup."""
+    states = len(outcome.scenario.seeds)
+    several = states > 1
+    return {
+        "title": escape(f"a {format_bytes(outcome.guest_bytes)} guest on a {_machine(outcome)} host"),
+        "headline": escape(_headline(outcome)),
+        "first_seed": " All are of the first host state." if several else "",
+        "bars_note": f" A bar is the median of {states} host states, its line their range." if several else "",
+        "table_note": _code(_table_note(states)),
+        "host": _definitions(_host_facts(outcome)),
+        "assumptions": "\n".join(f"<li>{_code(sentence)}</li>" for sentence in outcome.assumptions),
+        "scenario": _definitions(_scenario_facts(outcome)),
+    }
+
+
+def _machine(outcome: Outcome) -> str:
+    return format_bytes(outcome.host.machine_bytes)
+
+
+def _headline(outcome: Outcome) -> str:
+    """Return the answer in a few sentences."""
+    shares = {cell[3]: outcome.spread(cell, "large_share") for cell in outcome.cells()}
+    medians = {design: spread[0] for design, spread in shares.items() if spread is not None}
+    most = max(medians.values())
+    guest = format_bytes(outcome.guest_bytes)
+    if most == 0:
+        return f"No design gives the {guest} guest any page larger than 4K on this host."
+    best = [design for design, part in medians.items() if part == most]
+    backed = f"{listed(best)} {'back' if len(best) > 1 else 'backs'} {share(most).replace('>', 'over ')}"
+    return f"{backed} of the {guest} guest with pages larger than 4K.{_gains(outcome, best)}"
+
+
+def _gains(outcome: Outcome, expected: list[str]) -> str:
+    """Return the sentence about the best speed-up with each guest page size, "" where nothing can be compared."""
+    best = (_best_gain(outcome, pages, expected) for pages in outcome.scenario.guest_pages)
+    known = [gain for gain in best if gain]
+    return f" Against 4K leaves only, programs run up to {listed(known)}." if known else ""
+
+
+def _best_gain(outcome: Outcome, pages: str, expected: list[str]) -> str:
+    """Return the greatest median speed-up with guest pages of one size, and where; designs as expected go unsaid."""
+    cells = [cell for cell in outcome.cells() if cell[2] == pages and cell[3] != "small"]
+    gains = {cell: spread[0] for cell in cells if (spread := outcome.spread(cell, "speedup")) is not None}
+    if not gains:
+        return ""
+    (cpu, workload, *_), factor = max(gains.items(), key=lambda gain: gain[1])
+    designs = [cell[3] for cell, gain in gains.items() if gain == factor and cell[:2] == (cpu, workload)]
+    where = f"{workload} on {cpu_name(cpu)}" if len(outcome.scenario.cpus) > 1 else workload
+    under = "" if designs == expected else f", {listed(designs)}"
+    return f"{times(factor)} as fast with {pages} guest pages ({where}{under})"
+
+
+def _table_note(states: int) -> str:
+    """Return how to read the table."""
+    seeds = f" Medians of {states} host states, with the range below where it is one." if states > 1 else ""
+    return (
+        "Large leaves are those of 2M and 1G. Calls are memory operations; an extent is refused when the machine "
+        f"has no such block free. Speed-up is against `small` with the same program and guest pages.{seeds}"
+    )
+
+
+def _host_facts(outcome: Outcome) -> list[tuple[str, str]]:
+    """Return what is known of the host and the guest, by name."""
+    host = outcome.host
+    exact = "every free frame is known" if host.exact else "places and the largest blocks are assumed"
+    extents = (f"{order_name(order)}: {between(*bounds)}" for order, bounds in host.bounds.items())
+    facts = [
+        ("host", f"{format_bytes(host.free_bytes)} of {_machine(outcome)} free"),
+        ("source", f"{host.source}: {exact}"),
+        ("assumption", host.assumption),
+        *(("note", note) for note in host.notes),
+        ("free extents", f"{', '.join(extents)} (aligned, larger blocks included)"),
+        ("free map", f"SHA-256 {host.digest[:DIGEST_DIGITS]}"),
+        ("guest", f"{format_bytes(outcome.guest_bytes)}, layout {outcome.scenario.guest.layout}"),
+        ("workload area", format_bytes(outcome.footprint)),
+    ]
+    return [(name, text) for name, text in facts if text]
+
+
+def _scenario_facts(outcome: Outcome) -> list[tuple[str, str]]:
+    """Return the fields of the scenario as its saved form has them: without where the host was read from."""
+    fields: dict[str, Any] = json.loads(outcome.to_json())["scenario"]
+    fields["cpus"] = [cpu_name(cpu) for cpu in fields["cpus"]]
+    return list(_flattened(fields))
+
+
+def _flattened(fields: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested fields by dotted names; what was left to Twofold says so."""
+    facts: list[tuple[str, str]] = []
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            facts += _flattened(value, f"{prefix}{name}.")
+            continue
+        parts = value if isinstance(value, list) else ["default" if value is None else value]
+        facts.append((f"{prefix}{name}", ", ".join(map(_field, parts)) or "none"))
+    return facts
+
+
+def _field(value: object) -> str:
+    """Return one value of a scenario as text."""
+    return " ".join(f"{name}={part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _code(sentence: str) -> str:
+    """Return a sentence as markup, names between backticks as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
+
+
+def _definitions(facts: list[tuple[str, str]]) -> str:
+    """Return names with their texts as a list."""
+    items = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    return f'<dl class="small">\n{items}\n</dl>'
+
+
+def _figures(drawings: list[Drawing]) -> str:
+    """Return the places that the page's script draws in, each with its words."""
+    return "\n".join(
+        f"<figure><figcaption>{escape(drawing.title)}<small>{escape(drawing.note)}</small></figcaption>"
+        f'<div class="drawing" id="{drawing.name}" role="img" aria-label="{escape(drawing.alt)}"></div></figure>'
+        for drawing in drawings
+    )
+
+
+def _drawn(drawings: list[Drawing]) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    figures = {drawing.name: drawing.figure for drawing in drawings}
+    return {"sizes": SIZES, "positions": curve_positions(), "drawings": figures}
+
+
+def _script_json(document: dict[str, Any]) -> str:
+    """Return JSON that cannot end the script element it stands in."""
+    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

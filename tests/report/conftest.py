@@ -1,0 +1,21 @@
+"""What the tests of the report share: one small comparison, with two host states and a page size that does not fit."""
+
+import pytest
+
+from twofold.study import Outcome, compare, make_scenario
+
+SMALL = {
+    "host": {"size": "1GiB", "free": 0.9, "fragmentation": 0.3},
+    "guest": {"memory": "128MiB"},
+    "accesses": 2000,
+    "executed": 50,
+    "repeat": 2,
+    "workloads": ["gups", "stream"],
+    "guest_pages": ["4K", "2M", "1G"],
+}
+
+
+@pytest.fixture(scope="session")
+def outcome() -> Outcome:
+    """A comparison that takes a few seconds; 1G guest pages are not available in it."""
+    return compare(make_scenario(SMALL))
