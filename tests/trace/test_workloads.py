@@ -43,8 +43,7 @@ def test_blocks_joined_are_one_long_run(name, seed, footprint, start, cuts):
     workload = WORKLOADS[name]
     edges = [0, *sorted(cuts), 40]
     blocks = [
-        workload.addresses(seed, AREA_BASE, footprint, end - begin, start + begin)
-        for begin, end in pairwise(edges)
+        workload.addresses(seed, AREA_BASE, footprint, end - begin, start + begin) for begin, end in pairwise(edges)
     ]
     whole = workload.addresses(seed, AREA_BASE, footprint, 40, start)
     np.testing.assert_array_equal(np.concatenate(blocks), whole)

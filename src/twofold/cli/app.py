@@ -4,8 +4,10 @@ Exit codes: 0 done, 1 findings, 2 usage, 3 expected failure (one line on standar
 modules are imported inside the subcommand that uses them, so that `--help` stays quick.
 """
 
+import contextlib
 import os
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -27,6 +29,7 @@ app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")
 
+EXIT_USAGE = 2
 EXIT_FAILURE = 3
 EXIT_INTERRUPTED = 130
 
@@ -34,22 +37,42 @@ EXIT_INTERRUPTED = 130
 def main() -> None:
     """Run the command line; every expected failure is one line, never a traceback."""
     try:
-        app(standalone_mode=True)
+        code = app(standalone_mode=False) or 0
+        sys.stdout.flush()  # here, where a reader that has gone can be told apart
     except KeyboardInterrupt:
-        _leave("interrupted; nothing was written", EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, which is its right
         os._exit(0)
+    except SystemExit as end:  # how Typer passes that on
+        os._exit(0 if isinstance(end.__context__, BrokenPipeError) else EXIT_FAILURE)
+    except (MemoryError, OSError) as error:
+        _leave(str(error) or "out of memory", EXIT_FAILURE)
     except Exception as error:
         from twofold.errors import TwofoldError
 
-        if not isinstance(error, TwofoldError):
+        if isinstance(error, TwofoldError):
+            _leave(str(error), EXIT_FAILURE)
+        if not hasattr(error, "format_message"):  # what the parser of the command line raises
             raise
-        _leave(str(error), EXIT_FAILURE)
+        _refuse(error.format_message())
+    if code == EXIT_INTERRUPTED:
+        _leave("interrupted; nothing was written", EXIT_INTERRUPTED)
+    sys.exit(code)
 
 
-def _leave(line: str, code: int) -> None:
+def _refuse(message: str) -> NoReturn:
+    """Say what is wrong with the command line; without any arguments that is the help."""
+    if "\n" in message:
+        sys.stderr.write(f"{message}\n")
+        sys.exit(EXIT_USAGE)
+    _leave(f"{message} (--help says what there is)", EXIT_USAGE)
+
+
+def _leave(line: str, code: int) -> NoReturn:
     """Say one line and go at once, whatever other threads are still doing."""
-    sys.stdout.flush()
-    sys.stderr.write(f"twofold: {' '.join(line.split())}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"twofold: {' '.join(line.split())}\n")
+        sys.stderr.flush()
     os._exit(code)

@@ -44,9 +44,10 @@ def compare(
 
     Example:
 
-        twofold compare --host fragmented --guest 1GiB --workload gups --accesses 20000
+        twofold compare --host fragmented --guest 2GiB --workload gups
     """
     from twofold.cli.foreground import Bar, interruptible
+    from twofold.study import check_target
     from twofold.study import compare as run_comparison
 
     given = {
@@ -64,6 +65,9 @@ def compare(
     if json and csv:
         raise typer.BadParameter("give one of --json and --csv")
     chosen = options.scenario_from(scenario, given)
+    for target in (output, report):
+        if target not in {None, Path("-")}:
+            check_target(target)
     folder = Path.cwd() if output == Path("-") else output.parent
     free_memory, snapshot = options.live_snapshot(chosen.host, folder)
     with Bar(quiet=quiet) as bar:
@@ -73,6 +77,8 @@ def compare(
         from twofold.report import write_report
 
         write_report(outcome, report)
+    if free_memory is not None and snapshot is not None:
+        free_memory.save(snapshot)
     if not quiet:
         _tell(snapshot, report)
 
@@ -85,7 +91,10 @@ def _print(outcome: "Outcome", form: str, output: Path) -> None:
     if form == "table" and output == Path("-"):
         show(outcome_view(outcome))
         return
-    text = {"json": outcome.to_json, "csv": outcome.to_csv, "table": lambda: render(outcome_view(outcome))}[form]()
+    if form == "table":
+        text = render(outcome_view(outcome))
+    else:
+        text = outcome.to_json() if form == "json" else outcome.to_csv()
     if output == Path("-"):
         sys.stdout.write(text)
     else:

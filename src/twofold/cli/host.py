@@ -43,8 +43,9 @@ def snapshot(
 
         twofold host snapshot myhost.twohost
     """
-    from twofold.study import THIS_HOST, free_map
+    from twofold.study import THIS_HOST, check_target, free_map
 
+    check_target(file)
     scenario = options.scenario_from(None, {"host": options.host_fields(THIS_HOST, None, None, None, packing)})
     free_map(scenario.host, 0).save(file)
     sys.stderr.write(f"saved {file}\n")

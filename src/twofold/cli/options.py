@@ -53,13 +53,13 @@ def names(text: str | None) -> list[str] | None:
 
 def exact_range(text: str) -> dict[str, str]:
     """Return START:SIZE:PAGE as the scenario has it."""
-    return dict(zip(("start", "size", "page_size"), text.split(":"), strict=False))
+    return dict(zip(("start", "size", "page_size"), text.split(":", 2), strict=False))
 
 
 def host_fields(
     host: str | None, size: str | None, free: str | None, fragmentation: float | None, packing: str | None
 ) -> dict[str, Any]:
-    """Return the host part of a scenario from options; only what was given."""
+    """Return the host part of a scenario from options; only what was given, and that no other origin is meant."""
     given = {
         "snapshot": host,
         "size": size,
@@ -67,7 +67,8 @@ def host_fields(
         "fragmentation": fragmentation,
         "packing": packing,
     }
-    return {name: value for name, value in given.items() if value is not None}
+    origins = ("snapshot", "size") if host is not None or size is not None else ()
+    return {name: value for name, value in given.items() if value is not None or name in origins}
 
 
 def guest_fields(
@@ -98,17 +99,15 @@ def scenario_from(path: Path | None, given: dict[str, Any]) -> "Scenario":
 
 
 def live_snapshot(host: "HostScenario", folder: Path) -> "tuple[FreeMap | None, Path | None]":
-    """Read this host's free memory, when the scenario is about it, and save it in `folder`.
+    """Read this host's free memory, when the scenario is about it.
 
     Returns
     -------
-    free, path : the map and where it was saved; (None, None) when the scenario is not about this host
+    free, path : the map and where to save it in `folder`; (None, None) when the scenario is not about this host
     """
     from twofold.study import THIS_HOST, free_map, host_summary
 
     if host.synthetic or host.snapshot not in {None, THIS_HOST}:
         return None, None
     free = free_map(host, 0)
-    path = folder / f"host-{host_summary(free).digest[:12]}.twohost"
-    free.save(path)
-    return free, path
+    return free, folder / f"host-{host_summary(free).digest[:12]}.twohost"

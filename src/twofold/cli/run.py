@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twofold.cli import options
+
+if TYPE_CHECKING:
+    from twofold.guest import RunResult
 
 EXIT_FAULT = 1
 
@@ -52,8 +55,12 @@ def run(
         if program in WORKLOADS or not Path(program).is_file()
         else Program.from_file(Path(program), steps=steps)
     )
-    with guest_site(scenario) as site:
-        result = interruptible(lambda: run_program(site, chosen, seconds=seconds))
+
+    def work() -> "RunResult":  # Ctrl-C must not close the machine under a program that still runs on it
+        with guest_site(scenario) as site:
+            return run_program(site, chosen, seconds=seconds)
+
+    result = interruptible(work)
     figures = {
         "exit_code": result.exit_code,
         "output": f"{result.output:#x}",

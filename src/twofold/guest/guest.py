@@ -11,7 +11,7 @@ from twofold.guest.tables import GuestTables
 from twofold.guest.walks import NestedStep, steps_of
 from twofold.spec.walk import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.trace import AREA_BASE
-from twofold.units import FRAME_SHIFT, ORDER_4K, parse_bytes, parse_order
+from twofold.units import FRAME_SHIFT, ORDER_4K, format_bytes, parse_bytes, parse_order
 
 Array = npt.NDArray[np.uint64]
 MODES = ("4-level",)
@@ -50,10 +50,12 @@ class Guest:
             raise SizeError(page_sizes, f"is no page size of a {mode} guest; it has 4K, 2M, 1G")
         if not domain.memory.owned_frames:
             raise GuestError(f"domain {domain.name!r} has no memory; build it first")
+        if missing := _missing_frames(domain):
+            raise GuestError(f"{missing} frames of the RAM of domain {domain.name!r} are not populated")
         self.footprint = default_footprint(domain) if footprint is None else parse_bytes(footprint)
         frames = self.footprint >> FRAME_SHIFT
-        if not frames or frames & (frames - 1):
-            raise SizeError(str(footprint), "is no footprint: a power of two of at least 4KiB")
+        if not frames or self.footprint & (self.footprint - 1):
+            raise SizeError(format_bytes(self.footprint), "is no footprint: a power of two of at least 4KiB")
         self._area = place_area(domain, frames, self.page_order)
         domain.wipe()
         self._source = FrameSource(domain, self._area, self.page_order)
@@ -107,6 +109,12 @@ class Guest:
             out_steps,
         )
         return int(status), int(count), int(maddr), int(writable)
+
+
+def _missing_frames(domain: Domain) -> int:
+    """Return how many frames of a domain's RAM are holes."""
+    ranges = domain.layout.ram(domain.frames)
+    return sum(ram.frames - int(domain.p2m.runs(ram.gfn, ram.frames)[2].sum()) for ram in ranges)
 
 
 def default_footprint(domain: Domain) -> int:

@@ -62,11 +62,12 @@ class Program:
     ) -> "Program":
         """Return a program from an ELF file that takes the same parameter block."""
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise FormatError(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             raise FormatError(path, error.strerror or str(error)) from None
+        if len(data) > MAX_FILE_BYTES:
+            raise FormatError(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
         return cls(str(path), data, footprint, steps, seed)
 
     def area_bytes(self, guest_footprint: int) -> int:
@@ -94,7 +95,7 @@ class Program:
         if elf.num_segments() > MAX_SEGMENTS:
             raise FormatError(self.name, f"has more than {MAX_SEGMENTS} segments")
         headers = [part.header for part in elf.iter_segments() if part.header["p_type"] == "PT_LOAD"]
-        segments = tuple(self._segment(header) for header in headers)
+        segments = tuple(self._segment(header) for header in headers if header["p_memsz"])
         if not segments or sum(part.length for part in segments) > MAX_IMAGE_BYTES:
             raise FormatError(self.name, f"has nothing to load, or more than {MAX_IMAGE_BYTES >> 20} MiB")
         return int(elf.header["e_entry"]), segments

@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import GuestError, SizeError, UnknownNameError
+from twofold.errors import FormatError, GuestError, SizeError, UnknownNameError
 from twofold.guest.guest import Guest
 from twofold.guest.program import Program, Segment
-from twofold.trace import AREA_BASE, PARAMETERS_BYTES, PHASE_DONE, PHASE_OFFSET
+from twofold.trace import AREA_BASE, MIN_FOOTPRINT, PARAMETERS_BYTES, PHASE_DONE, PHASE_OFFSET
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, format_bytes
 
 PARAMETERS_GVA: Final = 0x200000  # one page, below where programs are linked
+MAX_SECONDS: Final = 1e9  # the engine counts microseconds in 64 bits
 ACCESS_DTYPE: Final = np.dtype([("gva", np.uint64), ("bytes", np.uint8), ("write", np.bool_)])
 Accesses = npt.NDArray[np.void]
 
@@ -82,13 +83,21 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
     area = program.area_bytes(guest.footprint)
     if area > guest.footprint:
         raise SizeError(format_bytes(area), f"is larger than the guest's area of {format_bytes(guest.footprint)}")
+    if area < MIN_FOOTPRINT or area & (area - 1):
+        least = format_bytes(MIN_FOOTPRINT)
+        raise SizeError(format_bytes(area), f"is no footprint of a program: a power of two of at least {least}")
+    if not 0 <= program.steps < 1 << 64:
+        raise GuestError(f"a program cannot take {program.steps} steps: they are counted in 64 bits")
+    if not 0 < seconds <= MAX_SECONDS:
+        raise GuestError(f"a program cannot be given {seconds} seconds: more than 0, at most {MAX_SECONDS:g}")
     entry, segments = program.image()
-    guest.wipe_area()
     for segment in segments:
-        _load(guest, segment)
+        if segment.gva < PARAMETERS_GVA + FRAME_BYTES and segment.gva + segment.length > PARAMETERS_GVA:
+            raise FormatError(program.name, f"has a segment where its parameters go, at gva {PARAMETERS_GVA:#x}")
+    guest.wipe_area()
     seed = guest.domain.machine.seed if program.seed is None else program.seed
     block = struct.pack("<6Q", AREA_BASE, area, program.steps, seed & (2**64 - 1), 0, 0)
-    parameters = _load(guest, Segment(PARAMETERS_GVA, block, PARAMETERS_BYTES))
+    parameters = _load(guest, (*segments, Segment(PARAMETERS_GVA, block, PARAMETERS_BYTES)))
     execution = known[engine](guest, entry, PARAMETERS_GVA, seconds)
     phase, output = struct.unpack("<2Q", guest.domain.read(parameters + PHASE_OFFSET, 16))
     if phase != PHASE_DONE and not execution.fault:
@@ -97,28 +106,35 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
         exit_code=1 if execution.fault else 0,
         output=output,
         accesses=len(execution.accesses),
-        trace=_measured(execution.accesses, area),
+        trace=_measured(execution.accesses, area, is_done=phase == PHASE_DONE),
         faults=(execution.fault,) if execution.fault else (),
         fills=execution.fills,
     )
 
 
-def _load(guest: Guest, segment: Segment) -> int:
-    """Put a segment into guest memory and return the gpa of its first byte."""
-    first = segment.gva >> FRAME_SHIFT << FRAME_SHIFT
-    inside = segment.gva - first
-    pages = -(-(inside + segment.length) // FRAME_BYTES)
-    gfns = guest.program_pages(first, pages)
-    padded = (b"\0" * inside + segment.data).ljust(pages * FRAME_BYTES, b"\0")
-    for page, gfn in enumerate(gfns.tolist()):
-        guest.domain.write(gfn << FRAME_SHIFT, padded[page * FRAME_BYTES : (page + 1) * FRAME_BYTES])
-    return (int(gfns[0]) << FRAME_SHIFT) + inside
+def _load(guest: Guest, segments: tuple[Segment, ...]) -> int:
+    """Put segments into guest memory, zeros around them, and return the gpa of the first byte of the last one."""
+    places = []
+    for segment in segments:  # all are zeroed before any is stored: two may share a page
+        inside = segment.gva % FRAME_BYTES
+        gfns = guest.program_pages(segment.gva - inside, -(-(inside + segment.length) // FRAME_BYTES)).tolist()
+        places.append([gfn << FRAME_SHIFT for gfn in gfns])
+        for gpa in places[-1]:
+            guest.domain.write(gpa, bytes(FRAME_BYTES))
+    for segment, gpas in zip(segments, places, strict=True):
+        here, gva = 0, segment.gva
+        while here < len(segment.data):
+            inside = gva % FRAME_BYTES
+            part = segment.data[here : here + FRAME_BYTES - inside]
+            guest.domain.write(gpas[(gva >> FRAME_SHIFT) - (segment.gva >> FRAME_SHIFT)] + inside, part)
+            here, gva = here + len(part), gva + len(part)
+    return int(places[-1][0]) + segments[-1].gva % FRAME_BYTES
 
 
-def _measured(accesses: Accesses, area: int) -> Accesses:
-    """Return the accesses in the area that follow the store which starts the measured part."""
+def _measured(accesses: Accesses, area: int, *, is_done: bool) -> Accesses:
+    """Return the accesses in the area that follow the store which starts the measured part; without one, all."""
     marks = np.flatnonzero((accesses["gva"] == PARAMETERS_GVA + PHASE_OFFSET) & accesses["write"])
-    start = int(marks[0]) + 1 if len(marks) else 0
+    start = int(marks[0]) + 1 if len(marks) > is_done else 0  # the last store of a program that is done says so
     part = accesses[start:]
     return part[(part["gva"] >= AREA_BASE) & (part["gva"] < AREA_BASE + area)]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from twofold.errors import FormatError
 from twofold.machine import FreeMap
 from twofold.study.scenario import Scenario
-from twofold.units import FRAME_BYTES
+from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M
 
 if TYPE_CHECKING:
     import polars as pl
@@ -71,6 +71,7 @@ class HostSummary:
     machine_bytes: int
     free_bytes: int
     free_blocks: dict[int, int]
+    bounds: dict[int, tuple[int, int]]  # {order: least, most aligned free extents}; equal where they are known
 
 
 def host_summary(free: FreeMap) -> HostSummary:
@@ -85,6 +86,7 @@ def host_summary(free: FreeMap) -> HostSummary:
         machine_bytes=free.machine_frames * FRAME_BYTES,
         free_bytes=free.free_frames * FRAME_BYTES,
         free_blocks=free.free_blocks(),
+        bounds={int(order): free.bounds(order) for order in (ORDER_2M, ORDER_1G)},
     )
 
 
@@ -137,6 +139,7 @@ class Outcome:
     def save(self, path: Path | str) -> None:
         """Write the rows to a file by its ending: .json, .csv or .parquet. A failure leaves no partial file."""
         target = Path(path)
+        check_target(target)
         if target.suffix == ".parquet":
             write_whole(target, lambda temporary: self.to_frame().write_parquet(temporary))
         elif target.suffix in {".json", ".csv"}:
@@ -153,6 +156,21 @@ def _without_paths(scenario: Scenario) -> dict[str, Any]:
     return fields
 
 
+def check_target(path: Path) -> None:
+    """Refuse, before any work is done, a file that could not be written.
+
+    Raises
+    ------
+    FormatError : no file name, a folder, a device or pipe, or in a folder that does not exist
+    """
+    if not path.name or path.is_dir():
+        raise FormatError(path, "is a folder, not a file to write")
+    if path.exists() and not path.is_file():  # a new file would take its place, /dev/null's too
+        raise FormatError(path, "is no regular file; it is left alone")
+    if not path.parent.is_dir():
+        raise FormatError(path, f"cannot be written: there is no folder {path.parent}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole, or not at all."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -165,6 +183,7 @@ def write_whole(path: Path, write: Any) -> None:
     ------
     FormatError : the file cannot be written
     """
+    check_target(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         write(temporary)

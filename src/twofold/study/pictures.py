@@ -63,7 +63,7 @@ def free_picture(free: FreeMap) -> Picture:
     starts = mfns.astype(np.int64)
     kind = np.where(orders >= ORDER_1G, LARGE, np.where(orders >= ORDER_2M, MIDDLE, SMALL)).astype(np.uint8)
     first = starts * count // free.machine_frames
-    last = (starts + (1 << orders.astype(np.int64)) - 1) * count // free.machine_frames
+    last = ((starts + (1 << orders.astype(np.int64))) * count - 1) // free.machine_frames
     cells = np.zeros(count, np.uint8)
     np.maximum.at(cells, first, kind)
     for block in np.flatnonzero(last > first).tolist():  # only blocks that are larger than a cell

@@ -19,6 +19,7 @@ from twofold.units import parse_bytes, parse_order
 
 DEFAULT_ACCESSES: Final = 1_000_000  # a cell: with 36 cells the default comparison stays well under a minute
 MAX_FILE_BYTES: Final = 1 << 20
+MAX_SHOWN: Final = 300  # of a name or message from a file [letters]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -45,6 +46,19 @@ def _check_design(name: str) -> None:
         raise UnknownNameError("design", name, design_names())
 
 
+def _check_file(name: str) -> None:
+    if "\0" in name:
+        raise FormatError(ascii(name), "is no file name")
+
+
+def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} is listed twice")
+    return names
+
+
+_SIDE: Final = (Field(min_length=1), AfterValidator(_once))  # a list that makes a side of the comparison
 Size = Annotated[str, _checked(parse_bytes)]
 
 
@@ -58,7 +72,7 @@ class HostScenario(_Model):
     Either `snapshot` ("this", "fresh", "fragmented" or a file), or a synthetic host: `size`, `free`, `fragmentation`.
     """
 
-    snapshot: str | None = None
+    snapshot: Annotated[str, _checked(_check_file)] | None = None
     size: Size | None = None
     free: Share = 0.6
     fragmentation: Share = 0.4
@@ -104,10 +118,14 @@ class Scenario(_Model):
 
     host: HostScenario = HostScenario()
     guest: GuestScenario = GuestScenario()
-    designs: tuple[Annotated[str, _checked(_check_design)], ...] = ("small", "toolstack", "opportunistic")
-    guest_pages: tuple[Annotated[str, _checked(_check_guest_page)], ...] = ("4K", "2M", "1G")
-    workloads: tuple[Annotated[str, _checked(get_workload)], ...] = tuple(WORKLOADS)
-    cpus: tuple[Annotated[str, _checked(load_profile)], ...] = ("zen3",)
+    designs: Annotated[tuple[Annotated[str, _checked(_check_design)], ...], *_SIDE] = (
+        "small",
+        "toolstack",
+        "opportunistic",
+    )
+    guest_pages: Annotated[tuple[Annotated[str, _checked(_check_guest_page)], ...], *_SIDE] = ("4K", "2M", "1G")
+    workloads: Annotated[tuple[Annotated[str, _checked(get_workload)], ...], *_SIDE] = tuple(WORKLOADS)
+    cpus: Annotated[tuple[Annotated[str, _checked(load_profile)], ...], *_SIDE] = ("zen3",)
     accesses: Annotated[int, Field(ge=1)] = DEFAULT_ACCESSES
     warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many
     executed: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000  # steps that the engine runs, for the answer
@@ -125,6 +143,12 @@ class Scenario(_Model):
         return range(self.seed, self.seed + (self.repeat if self.host.synthetic else 1))
 
 
+def _printable(text: str) -> str:
+    """Return text of a file in one line that a terminal can show."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
+
+
 def load_scenario(path: Path) -> dict[str, Any]:
     """Return the fields of a TOML scenario file, not yet checked.
 
@@ -133,14 +157,16 @@ def load_scenario(path: Path) -> dict[str, Any]:
     FormatError : unreadable, too large, or no TOML
     """
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+        if len(text) > MAX_FILE_BYTES:
             raise FormatError(path, "is too large for a scenario")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(text.decode())
     except OSError as error:
         raise FormatError(path, error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise FormatError(path, "is no text") from None
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOML that is wrong, a number too long, nesting too deep
         raise FormatError(path, f"is no TOML: {error}") from None
 
 
@@ -156,7 +182,7 @@ def make_scenario(fields: dict[str, Any], source: object = "scenario") -> Scenar
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the whole"
-        message = first["msg"].removeprefix("Value error, ")
+        where = ".".join(_printable(str(part)) for part in first["loc"]) or "the whole"
+        message = _printable(first["msg"].removeprefix("Value error, "))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise FormatError(source, f"field {where}: {message}{more}") from None

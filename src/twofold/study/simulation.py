@@ -1,9 +1,9 @@
 """Pricing a trace on the tables of a guest."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -40,14 +40,15 @@ def simulate(
         cold = min(warmup, len(block))
         warmup -= cold
         parts.append(mmu.run(block, cold))
-    return reduce(add, parts)
+    return reduce(add, parts or [mmu.run(np.empty(0, np.uint64))])
 
 
-def _blocks(trace: npt.ArrayLike | Iterable[Gvas]) -> Iterator[Gvas]:
-    if isinstance(trace, Iterator):
+def _blocks(trace: Any) -> Iterator[Gvas]:
+    """Yield the arrays of a trace; a list of numbers is one array."""
+    if isinstance(trace, Iterator) or (isinstance(trace, Sequence) and trace and isinstance(trace[0], np.ndarray)):
         yield from trace
     else:
-        yield np.ascontiguousarray(trace, np.uint64)
+        yield np.ascontiguousarray(trace, np.uint64).reshape(-1)
 
 
 def workload_trace(workload: Workload, seed: int, footprint: int, accesses: int) -> Iterator[Gvas]:

@@ -2,6 +2,7 @@
 
 from twofold.trace.workloads import (
     AREA_BASE,
+    MIN_FOOTPRINT,
     PARAMETERS_BYTES,
     PHASE_DONE,
     PHASE_MEASURED,
@@ -15,6 +16,7 @@ from twofold.trace.workloads import (
 
 __all__ = [
     "AREA_BASE",
+    "MIN_FOOTPRINT",
     "PARAMETERS_BYTES",
     "PHASE_DONE",
     "PHASE_MEASURED",

@@ -83,9 +83,7 @@ class Workload:
         """
         _check_footprint(footprint)
         gvas = np.empty(steps * self.accesses_per_step, np.uint64)
-        self.generate(
-            np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), gvas
-        )
+        self.generate(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), gvas)
         return gvas
 
     def answer(self, seed: int, base: int, footprint: int, steps: int) -> int:
@@ -157,9 +155,7 @@ def _answer_stream(seed: int, _base: int, footprint: int, steps: int) -> int:
     """
     lines = footprint // NODE_BYTES
     laps, rest = divmod(steps, lines)
-    whole = laps * (laps + 1) // 2 * _sum_of_lines(lines, seed) + lines**2 * (
-        (laps - 1) * laps * (laps + 1) // 6
-    )
+    whole = laps * (laps + 1) // 2 * _sum_of_lines(lines, seed) + lines**2 * ((laps - 1) * laps * (laps + 1) // 6)
     last = (laps + 1) * _sum_of_lines(rest, seed) + rest * lines * (laps * (laps + 1) // 2)
     return (whole + last) & _MASK64
 

@@ -1,0 +1,365 @@
+"""The subcommands: their examples, their exit codes, what they print where, and what they leave behind."""
+
+import csv
+import io
+import json
+import os
+import pty
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from twofold.machine import FreeMap
+from twofold.trace import WORKLOADS
+
+COMMANDS = ("compare", "build", "run", "walk", "workloads", "cpus", "host show", "host snapshot")
+HOST = ("--size", "1GiB", "--guest", "64MiB")
+QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
+THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
+NEEDS_THIS_HOST = pytest.mark.skipif(not THIS_HOST, reason="needs /proc/kpageflags and /proc/buddyinfo (root)")
+
+
+# -- help -------------------------------------------------------------------------------------------------------
+
+
+def example_of(help_text):
+    """Return the example in a help text as arguments; it stands on one line, for copying."""
+    lines = help_text.splitlines()
+    start = lines.index("  Example:")
+    assert not lines[start + 1]
+    assert not lines[start + 3], "the example does not fit one line of 80 columns"
+    program, *argv = shlex.split(lines[start + 2])
+    assert program == "twofold"
+    return argv
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_of_the_help_runs(twofold, command):
+    done = twofold(*command.split(), "--help")
+    assert done.code == 0
+    argv = example_of(done.out)
+    assert " ".join(argv).startswith(command)
+    if command == "host snapshot" and not THIS_HOST:
+        pytest.skip("needs /proc/kpageflags and /proc/buddyinfo (root)")
+    done = twofold(*argv)
+    assert done.code == 0, done.err
+    assert done.out or command == "host snapshot"
+    assert "Traceback" not in done.err
+    assert twofold.files() == (["myhost.twohost"] if command == "host snapshot" else [])
+
+
+def test_help_lists_every_command(twofold):
+    done = twofold("--help")
+    assert done.code == 0
+    assert all(f"\n  {command.split()[0]} " in done.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("argv", [[], ["host"]])
+def test_no_arguments_at_all_is_a_matter_of_help(twofold, argv):
+    done = twofold(*argv)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Usage: twofold")
+
+
+# -- output -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        QUICK,
+        ("build", *HOST),
+        ("run", "gups", *HOST, "--steps", "50"),
+        ("walk", *HOST, "--footprint", "1MiB"),
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_json_on_standard_output_is_nothing_but_json(twofold, argv):
+    done = twofold(*argv, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["version"] == 1
+    assert done.err == ""
+    assert twofold.files() == []
+
+
+def test_csv_on_standard_output_is_nothing_but_csv(twofold):
+    done = twofold(*QUICK, "--csv")
+    rows = list(csv.DictReader(io.StringIO(done.out)))
+    assert [row["design"] for row in rows] == ["small", "toolstack", "opportunistic"]
+    assert rows[0]["speedup"] == "1.0"
+
+
+def test_a_second_run_prints_the_same_bytes(twofold):
+    for form in ("--json", "--csv"):
+        assert twofold(*QUICK, form, "--seed", "3").out == twofold(*QUICK, form, "--seed", "3").out
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", None])
+def test_output_to_a_file_is_what_would_have_been_printed(twofold, form):
+    forms = [form] if form else []
+    printed = twofold(*QUICK, *forms)
+    done = twofold(*QUICK, *forms, "-o", "r.txt")
+    assert (done.code, done.out) == (0, "")
+    assert (twofold.folder / "r.txt").read_text() == printed.out
+    assert twofold.files() == ["r.txt"]
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"TERM": "xterm-256color"}], ids=["NO_COLOR", "TERM"])
+@pytest.mark.parametrize("argv", [QUICK, ("walk", *HOST), ("cpus", "zen3"), ("host", "show", "fresh")])
+def test_piped_output_has_no_escape_codes(twofold, argv, env):
+    done = twofold(*argv, **env)
+    assert done.code == 0
+    assert "\x1b" not in done.out + done.err
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_a_terminal_gets_colours_unless_told_not_to(twofold, no_color):
+    ours, theirs = pty.openpty()
+    twofold.start("walk", *HOST, stdout=os.ttyname(theirs), TERM="xterm-256color", NO_COLOR=no_color)
+    assert twofold.finish().code == 0
+    os.close(theirs)
+    seen = b""
+    try:
+        while part := os.read(ours, 65536):
+            seen += part
+    except OSError:  # Linux ends a terminal that nobody holds any more so
+        pass
+    finally:
+        os.close(ours)
+    assert b"P2M" in seen
+    assert (b"\x1b[" in seen) == (not no_color)
+
+
+def test_a_table_shows_every_cell_and_each_reason(twofold):
+    done = twofold(*QUICK, "--repeat", "2", "--guest-pages", "2M,1G")
+    assert done.code == 0
+    assert done.out.count("opportunistic") == 2
+    assert "n/a: 1G guest pages: a 1G page is larger than the area of 32MiB" in done.out
+    assert "assumptions:" in done.out
+
+
+def test_cpus_are_listed_and_shown_with_their_sources(twofold):
+    assert "zen3" in twofold("cpus").out
+    assert "confidence" in twofold("cpus", "zen3").out
+
+
+def test_a_walk_says_how_many_reads_it_took(twofold):
+    assert "24 table reads" in twofold("walk", "+4097", *HOST, "--design", "small").out
+    assert "is not mapped" in twofold("walk", "0xdead000", *HOST).out
+
+
+def test_options_win_over_the_scenario_file(twofold):
+    (twofold.folder / "s.toml").write_text(
+        'accesses = 700\nworkloads = ["chase"]\nguest_pages = ["4K"]\nrepeat = 1\n[host]\nsize = "1GiB"\n'
+        '[guest]\nmemory = "64MiB"\nlayout = "flat"\n'
+    )
+    done = twofold("compare", "--scenario", "s.toml", "--workload", "gups", "--guest", "32MiB", "--json")
+    scenario = json.loads(done.out)["scenario"]
+    assert (scenario["accesses"], scenario["workloads"]) == (700, ["gups"])
+    assert (scenario["guest"]["memory"], scenario["guest"]["layout"]) == ("32MiB", "flat")
+    done = twofold("compare", "--scenario", "s.toml", "--host", "fresh", "--json")
+    assert json.loads(done.out)["host"]["source"] != "synthetic", done.err
+    (twofold.folder / "s.toml").write_text(
+        'guest_pages = ["4K"]\naccesses = 100\nrepeat = 1\n[host]\nsnapshot = "no"\n'
+    )
+    done = twofold("compare", "--scenario", "s.toml", *HOST, "--workload", "gups", "--json")
+    assert json.loads(done.out)["host"]["source"] == "synthetic", done.err
+
+
+# -- exit codes -------------------------------------------------------------------------------------------------
+
+
+def elf_that_faults():
+    """Return a program that loads from a gva which nothing maps."""
+    tiny = runpy.run_path(str(Path(__file__).parents[1] / "guest" / "tiny_elf.py"))
+    return tiny["code"](tiny["load_from"](0xDEAD0000))
+
+
+def test_a_program_that_faults_exits_with_1_and_one_line(twofold):
+    (twofold.folder / "bad.elf").write_bytes(elf_that_faults())
+    done = twofold("run", "bad.elf", *HOST)
+    assert done.code == 1
+    assert done.line == "twofold: program bad.elf: it read gva 0xdead0000, which is not mapped (in the guest's tables)"
+    done = twofold("run", "bad.elf", *HOST, "--json")
+    assert json.loads(done.out)["exit_code"] == 1
+
+
+def test_a_program_of_ones_own_runs(twofold):
+    (twofold.folder / "mine.elf").write_bytes(WORKLOADS["stream"].program())
+    one, other = (twofold("run", name, *HOST, "--steps", "99", "--json") for name in ("mine.elf", "stream"))
+    assert one.code == 0
+    assert one.out == other.out
+
+
+USAGE = [
+    ("compare", "--json", "--csv"),
+    ("compare", "--accesses", "many"),
+    ("compare", "--no-such-option"),
+    ("compare", "extra"),
+    ("run",),
+    ("run", "gups", "--steps", "-1"),
+    ("run", "gups", "--steps", "0"),
+    ("run", "gups", "--seconds", "0"),
+    ("run", "gups", "--seconds", "nan"),
+    ("nonsense",),
+    ("host", "nonsense"),
+    ("host", "snapshot"),
+]
+
+
+@pytest.mark.parametrize("argv", USAGE, ids=" ".join)
+def test_a_wrong_command_line_exits_with_2_and_one_line(twofold, argv):
+    done = twofold(*argv)
+    assert (done.code, done.out) == (2, "")
+    assert done.line.startswith("twofold: ")
+    assert "--help" in done.line
+
+
+FAILURES = [
+    # names
+    (*QUICK, "--designs", "tall"),
+    (*QUICK, "--designs", ""),
+    (*QUICK, "--designs", "small,small"),
+    (*QUICK, "--cpu", "z80"),
+    (*QUICK, "--cpu", "missing.toml"),
+    (*QUICK, "--cpu", "garbage.toml"),
+    (*QUICK, "--workload", "spec"),
+    (*QUICK, "--layout", "pv"),
+    ("compare", "--host", "this", "--packing", "loose"),
+    ("cpus", "z80"),
+    ("cpus", ""),
+    ("build", *HOST, "--design", "tall"),
+    ("build", *HOST, "--fallback", "nowhere"),
+    ("run", "nothing", *HOST),
+    ("run", "", *HOST),
+    ("walk", *HOST, "--access", "smell"),
+    # sizes
+    (*QUICK, "--guest", "12Q"),
+    (*QUICK, "--guest", ""),
+    (*QUICK, "--guest", "0"),
+    (*QUICK, "--guest", "-1"),
+    (*QUICK, "--guest", "5000"),
+    (*QUICK, "--guest", "2GiB"),
+    (*QUICK, "--guest", "4K"),
+    (*QUICK, "--size", "0"),
+    (*QUICK, "--size", "1QiB"),
+    (*QUICK, "--size", "99999999T"),
+    (*QUICK, "--page-sizes", "4M"),
+    (*QUICK, "--page-sizes", "4K,4M"),
+    (*QUICK, "--page-sizes", "2M"),
+    (*QUICK, "--page-sizes", ""),
+    (*QUICK, "--guest-pages", "4M"),
+    (*QUICK, "--guest-pages", ""),
+    (*QUICK, "--footprint", "3MiB"),
+    (*QUICK, "--footprint", "0"),
+    (*QUICK, "--footprint", "1K"),
+    (*QUICK, "--exact", "0:1MiB:1G"),
+    (*QUICK, "--exact", "0"),
+    (*QUICK, "--exact", "0:2MiB:2M:more"),
+    (*QUICK, "--exact", "32GiB:2MiB:2M"),
+    ("walk", "", *HOST),
+    ("walk", "12Q", *HOST),
+    ("walk", "0xffffffffffffffff", *HOST),
+    ("walk", "+0xffffffffffff", *HOST),
+    # numbers
+    (*QUICK, "--accesses", "-5"),
+    (*QUICK, "--accesses", "0"),
+    (*QUICK, "--warmup", "-1"),
+    (*QUICK, "--seed", "-1"),
+    (*QUICK, "--repeat", "0"),
+    (*QUICK, "--free", "120%"),
+    (*QUICK, "--free", "nan"),
+    (*QUICK, "--free", "lots"),
+    (*QUICK, "--fragmentation", "2"),
+    (*QUICK, "--fragmentation", "nan"),
+    ("run", "gups", *HOST, "--steps", "18446744073709551616"),
+    ("run", "gups", *HOST, "--seconds", "inf"),
+    # files
+    ("compare", "--host", "missing.twohost"),
+    ("compare", "--host", "garbage.twohost"),
+    ("compare", "--host", ""),
+    ("compare", "--host", "."),
+    ("host", "show", "garbage.twohost"),
+    ("host", "snapshot", "missing/a.twohost"),
+    ("compare", "--host", "fresh", "--size", "1GiB"),
+    ("compare", "--scenario", "missing.toml"),
+    ("compare", "--scenario", "."),
+    ("compare", "--scenario", "garbage.toml"),
+    ("compare", "--scenario", "wrong.toml"),
+    ("compare", "--scenario", "/dev/zero"),
+    ("run", "garbage.elf", *HOST),
+    (*QUICK, "-o", "missing/r.json"),
+    (*QUICK, "-o", ""),
+    (*QUICK, "-o", "/"),
+    (*QUICK, "-o", "garbage.toml/r.json"),
+    (*QUICK, "--report", "missing/r.html"),
+    (*QUICK, "--json", "-o", "."),
+]
+
+
+@pytest.fixture
+def wrong_files(twofold):
+    """Files that are not what they should be; return their names."""
+    for name in ("garbage.toml", "garbage.twohost", "garbage.elf"):
+        (twofold.folder / name).write_bytes(b"\x7fELF\x02\xff\xfe = garbage" * 30)
+    (twofold.folder / "wrong.toml").write_text("[host]\nsise = '1GiB'\n")
+    return twofold.files()
+
+
+@pytest.mark.parametrize("argv", FAILURES, ids=lambda argv: " ".join(argv).replace(" ".join(QUICK), "compare ..."))
+def test_what_cannot_be_done_exits_with_3_and_one_line_and_leaves_nothing(twofold, wrong_files, argv):
+    done = twofold(*argv)
+    assert done.code == 3, done
+    assert done.out == ""
+    assert done.line.startswith("twofold: ")
+    assert done.line.isprintable()
+    assert len(done.line) < 500
+    assert twofold.files() == wrong_files
+
+
+def test_a_wrong_field_is_named(twofold, wrong_files):
+    assert twofold("compare", "--scenario", "wrong.toml").line == (
+        "twofold: wrong.toml: field host.sise: Extra inputs are not permitted"
+    )
+
+
+@pytest.mark.parametrize(
+    "argv", [(*QUICK, "-o"), (*QUICK, "--report"), ("host", "snapshot")], ids=["-o", "--report", "host"]
+)
+def test_a_pipe_is_not_replaced_by_a_file(twofold, argv):
+    os.mkfifo(twofold.folder / "pipe")
+    done = twofold(*argv, "pipe")
+    assert (done.code, done.line) == (3, "twofold: pipe: is no regular file; it is left alone")
+    assert (twofold.folder / "pipe").is_fifo()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(twofold):
+    assert twofold(*QUICK, "--accesses", str(10**12), "-o", "missing/r.json").code == 3
+
+
+# -- this host --------------------------------------------------------------------------------------------------
+
+
+@NEEDS_THIS_HOST
+def test_a_run_on_this_host_saves_it_beside_the_result_and_can_be_repeated(twofold):
+    argv = [*QUICK[:1], "--guest", "64MiB", *QUICK[5:], "--json"]
+    done = twofold(*argv, "-o", "r.json")
+    assert done.code == 0
+    name, result = twofold.files()
+    assert result == "r.json"
+    assert name.startswith("host-")
+    assert f"repeat with --host {name}" in done.line
+    again = twofold(*argv, "--host", name)
+    assert again.out == (twofold.folder / "r.json").read_text()
+    assert again.err == ""
+    assert FreeMap.load(twofold.folder / name).exact
+
+
+@NEEDS_THIS_HOST
+def test_a_run_on_this_host_that_fails_leaves_nothing(twofold):
+    done = twofold("compare", "--guest", "999TiB", "--accesses", "10")
+    assert done.code == 3
+    assert done.line
+    assert twofold.files() == []

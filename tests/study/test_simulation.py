@@ -1,0 +1,100 @@
+"""Pricing a trace on a guest's tables: warm-up, blocks, and what is not mapped."""
+
+import numpy as np
+import pytest
+
+from twofold.domain import Machine, build
+from twofold.errors import NotPresentError, TwofoldError
+from twofold.guest import Guest
+from twofold.mmu import load_profile
+from twofold.study import simulate, workload_trace
+from twofold.study.simulation import BLOCK_STEPS
+from twofold.trace import AREA_BASE, WORKLOADS
+
+FOOTPRINT = 64 << 20
+
+
+@pytest.fixture(scope="module")
+def guest():
+    with Machine("512MiB") as machine:
+        domain = machine.create_domain("128MiB")
+        build(domain, "small")
+        yield Guest(domain, footprint=FOOTPRINT)
+
+
+@pytest.fixture(scope="module")
+def gvas():
+    return WORKLOADS["gups"].addresses(3, AREA_BASE, FOOTPRINT, 2000)
+
+
+def test_every_access_is_counted(guest, gvas):
+    stats = simulate(gvas, guest)
+    assert stats.accesses == len(gvas) == sum(stats.l1_hits) + sum(stats.l2_hits) + stats.walks
+    assert stats.walks > 1000
+    assert simulate(gvas, guest) == stats, "each simulation starts cold"
+
+
+def test_warm_up_fills_the_caches_and_is_not_counted(guest, gvas):
+    once = simulate(gvas[:500], guest)
+    twice = simulate(np.concatenate([gvas[:500], gvas[:500]]), guest, warmup=500)
+    assert twice.accesses == once.accesses == 500
+    assert twice.walks < once.walks
+    assert simulate(gvas, guest, warmup=len(gvas)).accesses == 0
+    assert simulate(gvas, guest, warmup=10 * len(gvas)).accesses == 0
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 700, 1500, 3999])
+def test_blocks_are_equal_to_one_array(guest, gvas, warmup):
+    whole = simulate(gvas, guest, warmup=warmup)
+    blocks = np.split(gvas, [1, 700, 701, 3000])
+    assert simulate(iter(blocks), guest, warmup=warmup) == whole
+    assert simulate(blocks, guest, warmup=warmup) == whole, "a list of arrays"
+    assert simulate(tuple(blocks), guest, warmup=warmup) == whole
+    assert simulate(gvas.reshape(2, -1), guest, warmup=warmup) == whole
+
+
+def test_a_list_of_numbers_is_a_trace(guest, gvas):
+    assert simulate(gvas.tolist(), guest) == simulate(gvas, guest)
+    assert simulate(AREA_BASE, guest).accesses == 1
+
+
+@pytest.mark.parametrize(
+    "nothing", [[], (), np.empty(0, np.uint64), iter(())], ids=["list", "tuple", "array", "iterator"]
+)
+def test_an_empty_trace_counts_nothing(guest, nothing):
+    assert simulate(nothing, guest).accesses == 0
+
+
+@pytest.mark.parametrize("gva", [0, AREA_BASE - 1, AREA_BASE + FOOTPRINT, 2**63])
+def test_an_unmapped_address_is_an_error_that_names_the_access(guest, gva):
+    trace = np.array([AREA_BASE, AREA_BASE + 4096, gva], np.uint64)
+    with pytest.raises(NotPresentError, match=f"gva {gva:#x} is not mapped") as caught:
+        simulate(trace, guest)
+    assert caught.value.__notes__ == ["at access 2 of this run"]
+
+
+def test_a_profile_goes_by_name_or_as_it_is(guest, gvas):
+    assert simulate(gvas, guest, "zen3") == simulate(gvas, guest, load_profile("zen3"))
+    assert simulate(gvas, guest, "none").walks > simulate(gvas, guest, "zen3").walks
+    with pytest.raises(TwofoldError, match="z80"):
+        simulate(gvas, guest, "z80")
+
+
+def test_without_any_cache_every_access_walks_24_entries(guest, gvas):
+    stats = simulate(gvas, guest, "none")
+    assert stats.walks == len(gvas)
+    assert stats.reads_per_walk == 24
+
+
+def test_blocks_of_a_workload_joined_are_its_addresses():
+    chase = WORKLOADS["chase"]
+    blocks = list(workload_trace(chase, 5, FOOTPRINT, BLOCK_STEPS + 10))
+    assert [len(block) for block in blocks] == [BLOCK_STEPS, 10]
+    np.testing.assert_array_equal(np.concatenate(blocks), chase.addresses(5, AREA_BASE, FOOTPRINT, BLOCK_STEPS + 10))
+
+
+def test_a_trace_is_as_long_as_asked_or_one_step_longer():
+    for accesses in (1, 2, 7, 1000):
+        for workload in WORKLOADS.values():
+            length = sum(map(len, workload_trace(workload, 0, FOOTPRINT, accesses)))
+            assert accesses <= length < accesses + workload.accesses_per_step
