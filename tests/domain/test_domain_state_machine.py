@@ -107,6 +107,7 @@ class DomainModel(RuleBasedStateMachine):
         assert answer.complete is (answer.reason is Reason.NONE)
         for start in gfns[: answer.done]:
             self.put(start, order, enlarged=bool(flags & (Mem.FALLBACK | Mem.COALESCE)))
+            assert not flags & Mem.EXACT or self.p2m.get_entry(start).order == order
         if not answer.complete:
             self.check_reason(gfns[answer.done], order, flags, answer.reason)
 
@@ -145,6 +146,9 @@ class DomainModel(RuleBasedStateMachine):
             assert self.mapped(slice(gfn, gfn + frames)).any()
         elif reason is Reason.QUOTA:
             assert self.domain.memory.owned_frames + frames > self.max_pages
+        elif reason is Reason.NOT_EXACT:
+            assert flags & Mem.EXACT
+            assert gfn % frames or order not in self.sizes
         elif reason is Reason.NO_MEMORY:
             if flags & (Mem.FALLBACK | Mem.COALESCE):
                 assert self.machine.heap.free_frames < frames

@@ -48,7 +48,7 @@ def test_a_cell_shows_the_leaf_at_its_middle(memory, layout, design):
         build(domain, design)
         cells = cells_along(p2m_picture(domain))
         codes = {0: SMALL, 9: MIDDLE, 18: LARGE}
-        end = domain.p2m.max_gfn
+        end = domain.layout.ram(domain.frames)[-1].end
         for cell in range(0, SIDE * SIDE, 37):
             entry = domain.p2m.get_entry((2 * cell + 1) * end // (2 * SIDE * SIDE))
             assert cells[cell] == (NOTHING if entry.mfn == INVALID_MFN else codes[entry.order])

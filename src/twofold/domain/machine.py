@@ -6,9 +6,9 @@ from typing import Final, Self
 from twofold import kernels
 from twofold.domain.domain import Domain
 from twofold.domain.options import DomainOptions, leaf_orders
-from twofold.errors import SizeError, UnknownNameError
+from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.machine import FreeMap, Hardware
-from twofold.units import Order, parse_frames
+from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
 PAGING_MODES: Final = ("4-level",)
 
@@ -59,14 +59,20 @@ class Machine(Hardware):
 
         Raises
         ------
-        HeapExhaustedError : the heap cannot give the table pool
+        BuildError : the heap cannot give the table pool
         """
         frames = parse_frames(size)
         if not frames:
             raise SizeError(str(size), "is no memory at all")
         self._last_domid += 1
         domid = self._last_domid
-        domain = Domain(self, domid, name or f"domain{domid}", frames, options or DomainOptions())
+        try:
+            domain = Domain(self, domid, name or f"domain{domid}", frames, options or DomainOptions())
+        except HeapExhaustedError as error:
+            raise BuildError(
+                f"its table pool needs {format_bytes(error.wanted_frames << FRAME_SHIFT)} and the machine has "
+                f"{format_bytes(error.free_frames << FRAME_SHIFT)} free; make the guest smaller"
+            ) from error
         self.domains[domid] = domain
         return domain
 

@@ -15,7 +15,7 @@ from twofold.errors import GuestError
 from twofold.guest import Guest, Program, check_answer, default_footprint, run
 from twofold.kernels import is_cold
 from twofold.machine import FreeMap
-from twofold.mmu import ASSUMPTIONS, MmuStats
+from twofold.mmu import ASSUMPTIONS, MmuStats, load_profile
 from twofold.study.hosts import free_map
 from twofold.study.outcome import Outcome, Picture, Row, host_summary
 from twofold.study.pictures import free_picture, p2m_picture
@@ -82,7 +82,7 @@ def compare(
         host=host_summary(first),
         guest_bytes=memory,
         footprint=footprint,
-        rows=tuple(_in_order(scenario, _with_speedups(rows))),
+        rows=tuple(_named(_in_order(scenario, _with_speedups(rows)))),
         assumptions=_assumptions(scenario, first, footprint),
         pictures=pictures,
     )
@@ -215,6 +215,12 @@ def _in_order(scenario: Scenario, rows: list[Row]) -> list[Row]:
             scenario.designs.index(row.design),
         ),
     )
+
+
+def _named(rows: list[Row]) -> list[Row]:
+    """Return the rows with each CPU's own name, where the scenario may have the path of a profile."""
+    names = {cpu: load_profile(cpu).name for cpu in {row.cpu for row in rows}}
+    return [replace(row, cpu=names[row.cpu]) for row in rows]
 
 
 def _assumptions(scenario: Scenario, free: FreeMap, footprint: int) -> tuple[str, ...]:

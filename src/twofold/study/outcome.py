@@ -123,7 +123,7 @@ class Outcome:
         """Return everything but the pictures as JSON; `version` changes when a field does."""
         document = {
             "version": VERSION,
-            "scenario": _without_paths(self.scenario),
+            "scenario": _without_paths(self.scenario, self.rows),
             "host": asdict(self.host),
             "guest_bytes": self.guest_bytes,
             "footprint": self.footprint,
@@ -149,10 +149,11 @@ class Outcome:
             raise FormatError(path, "has an ending that is not .json, .csv or .parquet")
 
 
-def _without_paths(scenario: Scenario) -> dict[str, Any]:
-    """Return a scenario's fields without where its host was read from; the host's digest says what it was."""
+def _without_paths(scenario: Scenario, rows: tuple[Row, ...]) -> dict[str, Any]:
+    """Return a scenario's fields without where its host was read from (its digest says it), and CPUs by name."""
     fields = scenario.model_dump(mode="json")
     del fields["host"]["snapshot"]
+    fields["cpus"] = list(dict.fromkeys(row.cpu for row in rows))
     return fields
 
 

@@ -45,9 +45,9 @@ def along_curve(cells: npt.NDArray[np.uint8]) -> Picture:
 
 
 def p2m_picture(domain: Domain) -> Picture:
-    """Return a P2M from gfn 0 to its last: a cell shows the leaf that maps its middle."""
+    """Return a P2M from gfn 0 to the end of RAM: a cell shows the leaf that maps its middle."""
     count = 1 << (2 * SIDE_BITS)
-    middles = (2 * np.arange(count) + 1) * domain.p2m.max_gfn // (2 * count)
+    middles = (2 * np.arange(count) + 1) * domain.layout.ram(domain.frames)[-1].end // (2 * count)
     leaves = domain.p2m.leaf_array()
     found = np.searchsorted(leaves["gfn"], middles.astype(np.uint64), "right") - 1
     order = leaves["order"][np.maximum(found, 0)].astype(np.int64)

@@ -52,7 +52,8 @@ def _blocks(trace: Any) -> Iterator[Gvas]:
 
 
 def workload_trace(workload: Workload, seed: int, footprint: int, accesses: int) -> Iterator[Gvas]:
-    """Yield at least `accesses` addresses of a workload's measured part, in blocks."""
+    """Yield `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short."""
     steps = -(-accesses // workload.accesses_per_step)
     for start in range(0, steps, BLOCK_STEPS):
-        yield workload.addresses(seed, AREA_BASE, footprint, min(BLOCK_STEPS, steps - start), start)
+        block = workload.addresses(seed, AREA_BASE, footprint, min(BLOCK_STEPS, steps - start), start)
+        yield block[: accesses - start * workload.accesses_per_step]
