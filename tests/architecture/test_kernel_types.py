@@ -118,6 +118,7 @@ def own_name(variable):
     return variable.removeprefix("arg.").partition(".")[0]
 
 
+@pytest.mark.slow
 def test_kernels_compute_in_whole_numbers_and_entries_are_unsigned(dispatchers):
     found = typed(dispatchers)
     assert not dispatchers.keys() - found.keys(), "the work does not reach these"

@@ -308,7 +308,12 @@ def wrong_files(twofold):
     return twofold.files()
 
 
-@pytest.mark.parametrize("argv", FAILURES, ids=lambda argv: " ".join(argv).replace(" ".join(QUICK), "compare ..."))
+# Each is a process of its own: every second one is left to the slow set.
+@pytest.mark.parametrize(
+    "argv",
+    [pytest.param(argv, marks=[pytest.mark.slow] * (index % 2)) for index, argv in enumerate(FAILURES)],
+    ids=[" ".join(argv).replace(" ".join(QUICK), "compare ...") for argv in FAILURES],
+)
 def test_what_cannot_be_done_exits_with_3_and_one_line_and_leaves_nothing(twofold, wrong_files, argv):
     done = twofold(*argv)
     assert done.code == 3, done

@@ -46,6 +46,7 @@ def test_renaming_or_adding_a_source_changes_the_hash(tmp_path):
     assert len(hashes) == 3
 
 
+@pytest.mark.slow
 def test_an_edited_callee_in_another_file_gives_the_new_answer(tmp_path):
     copy = tmp_path / "twofold"
     copy.mkdir()

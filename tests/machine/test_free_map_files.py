@@ -172,6 +172,7 @@ def test_files_that_cannot_be_opened_are_errors_and_leave_nothing_behind(tmp_pat
     assert os.listdir(tmp_path) == ["taken"]  # noqa: PTH208 - hidden drafts would show here
 
 
+@pytest.mark.slow
 def test_a_map_of_too_many_runs_is_refused_before_anything_is_written(tmp_path):
     runs = 9 << 20
     starts = np.arange(runs, dtype=np.uint64) * np.uint64(2)

@@ -51,6 +51,7 @@ def test_both_engines_agree_on_every_shipped_cpu(name):
     assert everything(profile, tables, gvas, fast) == everything(profile, tables, gvas, plain)
 
 
+@pytest.mark.slow
 @relaxed
 @given(profile=profiles(), seed=st.integers(0, 2**32))
 def test_hostile_tables_end_in_a_translation_or_an_expected_error(profile, seed):

@@ -142,7 +142,7 @@ class P2MModel(RuleBasedStateMachine):
                     assert self.p2m.get_entry(beside).mfn == wanted
 
 
-@pytest.mark.parametrize("twin", [spec, kernels], ids=["spec", "kernels"])
+@pytest.mark.parametrize("twin", [pytest.param(spec, marks=pytest.mark.slow), kernels], ids=["spec", "kernels"])
 def test_the_p2m_keeps_to_its_model(twin):
     model = type("Model", (P2MModel,), {"engine": twin})
     run_state_machine_as_test(model, settings=settings(max_examples=12))

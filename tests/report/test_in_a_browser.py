@@ -117,7 +117,7 @@ def palette_of(page, names, mode):
     return page.evaluate(READ_COLOURS, names)
 
 
-@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("mode", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_picture_shows_each_size_in_its_own_colour(page, outcome, mode):
     palette = palette_of(page, SIZE_COLOURS, mode)
     for number, name in enumerate(["host", *outcome.scenario.designs]):
@@ -128,7 +128,7 @@ def test_every_picture_shows_each_size_in_its_own_colour(page, outcome, mode):
             assert counts.get(palette[code], 0) / total == pytest.approx(expected, abs=0.03), (name, code)
 
 
-@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("mode", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_chart_has_bars_in_the_colour_of_each_design(page, mode):
     palette = palette_of(page, DESIGN_COLOURS, mode)
     assert len(set(palette)) == len(palette)
