@@ -1,6 +1,8 @@
 """How long `twofold --help` takes, against a bare program of the same CLI library printing its help.
 
     .venv/bin/python benchmarks/startup.py
+
+Both run in turn, as whole processes.
 """
 
 import subprocess
