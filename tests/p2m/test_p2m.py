@@ -394,3 +394,16 @@ def test_the_audit_names_what_is_wrong(make_machine):
     assert lines[0].startswith("gfn 0x200 (4K) maps frames that are not this domain's memory: mfn 0x64")
     assert lines[1].startswith("gfn 0x200 (4K) maps frames whose M2P entries name other gfns")
     assert lines[2].startswith("gfn 0x200 (4K) is named by the M2P entry of a frame that it does not map")
+
+
+@pytest.mark.parametrize("count", [100, 5000])
+def test_bulk_look_ups_go_where_they_are_told_to(make_p2m, count):
+    p2m = make_p2m()
+    p2m.set_entry(0, GIB, 18)
+    gfns = np.arange(count, dtype=np.uint64)
+    out = np.zeros(count, np.uint64)
+    assert p2m.translate(gfns, out) is out
+    assert out.tolist() == list(range(GIB, GIB + count))
+    for wrong in (np.zeros(count - 1, np.uint64), np.zeros(count, np.int64), np.zeros(2 * count, np.uint64)[::2]):
+        with pytest.raises(SizeError, match="no place"):
+            p2m.translate(gfns, wrong)

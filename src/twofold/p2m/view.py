@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import AddressError
+from twofold.errors import AddressError, SizeError
 from twofold.formats import npt as npt_format
 from twofold.formats import p2m_state as at
 from twofold.formats import x86
@@ -77,19 +77,27 @@ class P2MView:
             table = x86.frame_of(entry)
         return tuple(steps)
 
-    def translate(self, gfns: npt.ArrayLike) -> Array:
-        """Return the mfn of each gfn, uint64 to uint64, shape kept; `INVALID_MFN` for holes."""
+    def translate(self, gfns: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Return the mfn of each gfn, uint64 to uint64, shape kept; `INVALID_MFN` for holes.
+
+        Parameters
+        ----------
+        out : write them there, C-contiguous uint64 of the same shape; at ten million a new array is a fifth of the time
+        """
         asked = np.ascontiguousarray(gfns, np.uint64)
-        flat, mfns = asked.reshape(-1), np.empty(asked.size, np.uint64)
+        mfns = np.empty(asked.shape, np.uint64) if out is None else out
+        if mfns.shape != asked.shape or mfns.dtype != np.uint64 or not mfns.flags.c_contiguous:
+            raise SizeError(str(mfns.shape), f"is no place for the mfns of {asked.shape} gfns: uint64, C-contiguous")
+        flat, found = asked.reshape(-1), mfns.reshape(-1)
         if asked.size < _BULK:
-            self._engine.lookup.translate(self._memory, self.root, flat, mfns)
+            self._engine.lookup.translate(self._memory, self.root, flat, found)
         else:
             # Half as many bytes compete for the cache with the entries themselves, wherever the words fit.
             word = np.uint32 if self._hardware.frames < _SHORT_WORD_FRAMES else np.uint64
             regions = np.empty(-(-self._limit // self.geometry.entries), word)
             self._engine.lookup.flatten(self._memory, self.root, regions)
-            self._engine.lookup.translate_flat(self._memory, regions, flat, mfns)
-        return mfns.reshape(asked.shape)
+            self._engine.lookup.translate_flat(self._memory, regions, flat, found)
+        return mfns
 
     def clear_frames(self, gfn: int, frames: int) -> int:
         """Return how many frames from `gfn` on are holes, at most `frames`."""
