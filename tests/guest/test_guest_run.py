@@ -319,7 +319,7 @@ def test_an_image_that_cannot_be_loaded_is_refused(segments, problem):
 
 
 def test_a_file_is_read_no_further_than_it_may_be_long(tmp_path):
-    with pytest.raises(FormatError, match="larger than 16 MiB"):
+    with pytest.raises(FormatError, match="larger than 16MiB"):
         Program.from_file(tmp_path.__class__("/dev/zero"))
     with pytest.raises(FormatError, match="No such file"):
         Program.from_file(tmp_path / "missing.elf")

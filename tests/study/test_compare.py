@@ -333,7 +333,7 @@ def refusal(text, tmp_path):
         ("[" + "a." * 5000 + "a]", "field a"),
         ("'" + "x" * 100_000 + "' = 1", "field xxx"),
         (b"\xff\xfe", "is no text"),
-        (b"#" * ((1 << 20) + 1), "too large"),
+        (b"#" * ((1 << 20) + 1), "larger than 1MiB"),
     ],
     ids=lambda value: repr(value)[:40],
 )

@@ -47,7 +47,7 @@ def compare(
         twofold compare --host fragmented --guest 2GiB --workload gups
     """
     from twofold.cli.foreground import Bar, interruptible
-    from twofold.study import check_target
+    from twofold.files import check_target
     from twofold.study import compare as run_comparison
 
     given = {
@@ -85,8 +85,8 @@ def compare(
 
 def _print(outcome: "Outcome", form: str, output: Path) -> None:
     """Print a result, or write it whole to a file."""
+    from twofold.files import write_text
     from twofold.report.terminal import outcome_view, render, show
-    from twofold.study import write_text
 
     if form == "table" and output == Path("-"):
         show(outcome_view(outcome))

@@ -43,7 +43,8 @@ def snapshot(
 
         twofold host snapshot myhost.twohost
     """
-    from twofold.study import THIS_HOST, check_target, free_map
+    from twofold.files import check_target
+    from twofold.study import THIS_HOST, free_map
 
     check_target(file)
     scenario = options.scenario_from(None, {"host": options.host_fields(THIS_HOST, None, None, None, packing)})

@@ -12,6 +12,7 @@ from typing import Final
 from elftools.elf.elffile import ELFFile
 
 from twofold.errors import FormatError
+from twofold.files import read_bounded
 from twofold.trace import get_workload
 from twofold.units import FRAME_BYTES, parse_bytes
 
@@ -61,13 +62,7 @@ class Program:
         cls, path: Path, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
     ) -> "Program":
         """Return a program from an ELF file that takes the same parameter block."""
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise FormatError(path, error.strerror or str(error)) from None
-        if len(data) > MAX_FILE_BYTES:
-            raise FormatError(path, f"is larger than {MAX_FILE_BYTES >> 20} MiB")
+        data = read_bounded(path, MAX_FILE_BYTES)
         return cls(str(path), data, footprint, steps, seed)
 
     def area_bytes(self, guest_footprint: int) -> int:

@@ -4,13 +4,13 @@ import numpy as np
 
 from twofold.formats.arrays import Counts, Marks, Owners, Words
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
+from twofold.kernels._bits import ZERO
 from twofold.kernels._jit import inline, kernel
 from twofold.kernels.lookup import find, first_frame, look_up
 from twofold.kernels.p2m import BITS, frame_of
 
 MALFORMED, BEYOND, NOT_OWNED, P2M_BAD, M2P_BAD = 1, 2, 3, 4, 5
 FINDINGS, ORPHANS, P2M_BAD_FRAMES, M2P_BAD_FRAMES = 0, 1, 2, 3
-ZERO = np.uint64(0)
 
 
 @inline

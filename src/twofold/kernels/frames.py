@@ -6,9 +6,8 @@ The loops run over slices from 0 on: an index that cannot be negative needs no c
 import numpy as np
 
 from twofold.formats.arrays import Marks, Owners, Words
+from twofold.kernels._bits import ZERO
 from twofold.kernels._jit import kernel
-
-ZERO = np.uint64(0)
 
 
 @kernel

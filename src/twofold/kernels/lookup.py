@@ -2,32 +2,20 @@
 
 import numpy as np
 
-from twofold.formats import x86
 from twofold.formats.arrays import Marks, Words
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
+from twofold.kernels._bits import ENTRY_SHIFT, FRAME_MASK, PRESENT, SHIFT, ZERO
 from twofold.kernels._jit import inline, kernel
 from twofold.kernels._prefetch import prefetch
-from twofold.kernels.p2m import (
-    BITS,
-    FRAME_MASK,
-    PRESENT,
-    SHIFT,
-    SLOT_MASK,
-    TOP_LEVEL,
-    frame_of,
-    is_leaf,
-    slot_of,
-)
+from twofold.kernels.p2m import BITS, SLOT_MASK, TOP_LEVEL, frame_of, is_leaf, slot_of
 from twofold.kernels.walk import check_entry
 from twofold.units import INVALID_MFN
 
 INVALID = np.uint64(INVALID_MFN)
-ZERO = np.uint64(0)
 HOLE, TABLE, WHOLE = np.uint64(0), np.uint64(1), np.uint64(2)
 KIND_BITS, KIND_MASK = np.uint64(2), np.uint64(3)
 REGION_BITS = np.uint64(BITS)
 REGION_MASK = np.uint64(SLOT_MASK)
-ENTRY_SHIFT = np.uint64(x86.ENTRY_SHIFT)
 AHEAD = 32  # queries: the distance that measured best, flat from 24 to 48
 
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from twofold.formats import status as codes
 from twofold.formats import x86
 from twofold.formats.geometry import FOUR_LEVEL
+from twofold.kernels._bits import ENTRY_SHIFT, FRAME_MASK, INDEX_BITS, INDEX_MASK, LARGE, ONE, SHIFT, ZERO
 from twofold.kernels._jit import BARE, bare, folded, kernel
 from twofold.kernels.walk import check_entry
-from twofold.units import FRAME_SHIFT
 
 Words = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
@@ -56,13 +56,6 @@ FAULT_COLUMNS = 5
 
 SIZES = 3
 GROUP = 4  # ways compared at once
-ZERO, ONE = np.uint64(0), np.uint64(1)
-SHIFT = np.uint64(FRAME_SHIFT)
-ENTRY_SHIFT = np.uint64(x86.ENTRY_SHIFT)
-INDEX_BITS = np.uint64(x86.INDEX_BITS)
-INDEX_MASK = np.uint64(x86.INDEX_MASK)
-FRAME_MASK = np.uint64(x86.FRAME_MASK)
-LARGE = np.uint64(x86.LARGE)
 OFFSET_MASK = (ONE << SHIFT) - ONE
 FRAME_LIMIT = np.uint64(FOUR_LEVEL.frame_limit)
 TAG_BITS = np.uint64(5)

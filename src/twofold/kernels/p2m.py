@@ -5,12 +5,20 @@ Frame numbers, levels and counts are int64 (all below 2**52, so exact); only ent
 
 import numpy as np
 
-from twofold.formats import npt as npt_format
 from twofold.formats import p2m_state as at
 from twofold.formats import x86
 from twofold.formats.arrays import Counts, Words
+from twofold.kernels._bits import (
+    FRAME_MASK,
+    LARGE,
+    LARGE_PAT,
+    PAT,
+    PRESENT,
+    SHIFT,
+    TABLE_FLAGS,
+    ZERO,
+)
 from twofold.kernels._jit import inline, kernel
-from twofold.units import FRAME_SHIFT
 
 NOTHING = -1
 BITS = x86.INDEX_BITS
@@ -19,15 +27,6 @@ SLOT_MASK = x86.INDEX_MASK
 TOP_LEVEL = x86.TOP_LEVEL
 FREE, RETIRED, LEAVES, SPLITS = at.FREE, at.RETIRED, at.LEAVES, at.SPLITS
 ALLOCATED, FREED, REPLACED, SIZES = at.ALLOCATED, at.FREED, at.REPLACED, at.SIZES
-
-ZERO = np.uint64(0)
-SHIFT = np.uint64(FRAME_SHIFT)
-FRAME_MASK = np.uint64(x86.FRAME_MASK)
-PRESENT = np.uint64(x86.PRESENT)
-LARGE = np.uint64(x86.LARGE)
-LARGE_PAT = np.uint64(x86.LARGE_PAT)
-PAT = np.uint64(x86.PAT)
-TABLE_FLAGS = np.uint64(npt_format.TABLE_FLAGS)
 
 
 @inline

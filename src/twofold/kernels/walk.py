@@ -5,6 +5,22 @@ import numpy as np
 from twofold.formats import status as codes
 from twofold.formats import x86
 from twofold.formats.arrays import Words
+from twofold.kernels._bits import (
+    ENTRY_SHIFT,
+    FRAME_MASK,
+    INDEX_BITS,
+    INDEX_MASK,
+    LARGE,
+    NO_EXECUTE,
+    ONE,
+    PRESENT,
+    RESERVED_1G,
+    RESERVED_2M,
+    SHIFT,
+    USER,
+    WRITABLE,
+    ZERO,
+)
 from twofold.kernels._jit import inline, kernel
 from twofold.units import FRAME_SHIFT
 
@@ -14,20 +30,7 @@ READ, WRITE, EXECUTE = 0, 1, 2
 DATA = 9
 TOP_LEVEL = x86.TOP_LEVEL
 
-ZERO, ONE = np.uint64(0), np.uint64(1)
-SHIFT = np.uint64(FRAME_SHIFT)
 GPA_BITS = np.uint64(FRAME_SHIFT + x86.INDEX_BITS * (x86.TOP_LEVEL + 1))
-ENTRY_SHIFT = np.uint64(x86.ENTRY_SHIFT)
-INDEX_BITS = np.uint64(x86.INDEX_BITS)
-INDEX_MASK = np.uint64(x86.INDEX_MASK)
-FRAME_MASK = np.uint64(x86.FRAME_MASK)
-PRESENT = np.uint64(x86.PRESENT)
-WRITABLE = np.uint64(x86.WRITABLE)
-USER = np.uint64(x86.USER)
-LARGE = np.uint64(x86.LARGE)
-NO_EXECUTE = np.uint64(x86.NO_EXECUTE)
-RESERVED_2M = np.uint64(x86.RESERVED_2M)
-RESERVED_1G = np.uint64(x86.RESERVED_1G)
 
 
 @kernel

@@ -11,7 +11,6 @@ A `FreeMap` is where a machine heap starts from. Three kinds of origin, in falli
 `map_file` has the format of a saved map. Left out: nodes and zones.
 """
 
-import secrets
 from dataclasses import KW_ONLY, dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -21,6 +20,7 @@ from typing import Final, Self
 import numpy as np
 
 from twofold.errors import AddressError, FormatError, FreeMapError, HostError, SizeError, UnknownNameError
+from twofold.files import read_bounded, write_whole
 from twofold.machine import buddyinfo, fragmenter, kpageflags, map_file
 from twofold.machine.fragmenter import Frames, Orders
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER, format_bytes, parse_frames
@@ -230,11 +230,7 @@ class FreeMap:
         FormatError : the file cannot be read, is no saved map, or is damaged; loading any file takes bounded
             memory
         """
-        try:
-            with Path(path).open("rb") as file:
-                packed = file.read(map_file.MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise FormatError(path, f"cannot be read ({error.strerror})") from error
+        packed = read_bounded(Path(path), map_file.MAX_FILE_BYTES)
         return cls._decode(packed, path)
 
     def save(self, path: str | Path) -> None:
@@ -249,14 +245,7 @@ class FreeMap:
             packed = map_file.pack(self._scalars(), self.starts, self.frames)
         except FreeMapError as error:
             raise FormatError(path, f"cannot be saved: {error}") from error
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # same folder: a rename stays atomic
-        try:
-            with draft.open("xb") as file:
-                file.write(packed)
-            draft.replace(path)
-        except OSError as error:
-            draft.unlink(missing_ok=True)
-            raise FormatError(path, f"cannot be written ({error.strerror})") from error
+        write_whole(path, lambda draft: draft.write_bytes(packed))
 
     @classmethod
     def _decode(cls, packed: bytes, path: str | Path | Traversable) -> Self:

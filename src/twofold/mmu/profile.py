@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from twofold.errors import FormatError, ProfileError, UnknownNameError
+from twofold.files import read_bounded
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Confidence = Literal["high", "medium", "low"]
 SUFFIX: Final = ".toml"
 MAX_ENTRIES: Final = 1 << 24  # of one structure: as lines, a share of 1 GiB
+MAX_FILE_BYTES: Final = 1 << 20
 MAX_CYCLES: Final = 1_000_000  # of one table read
 _STRICT: Final = {"extra": "forbid"}  # what Pydantic reads from a dataclass: no field that is not declared
 
@@ -178,10 +180,9 @@ def _parse(name: str, file: Traversable) -> CpuProfile:
     """Read, validate and check one profile; `name` is what messages call it."""
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - heavy, and only needed here
 
+    text = read_bounded(file, MAX_FILE_BYTES)
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise FormatError(file, f"cannot be read: {error.strerror}") from error
+        document = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(file, f"is no TOML: {str(error).splitlines()[0]}") from error
     try:

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from twofold.files import write_text
 from twofold.report.figures import (
     SIZE_COLOURS,
     Drawing,
@@ -23,7 +24,7 @@ from twofold.report.figures import (
 )
 from twofold.report.html_table import design_swatch, full_table, glance_table, legend, swatch
 from twofold.report.words import between, cpu_name, listed, share, times
-from twofold.study import Outcome, write_text
+from twofold.study import Outcome
 from twofold.units import format_bytes, order_name
 
 SIZES: Final = ("nothing", "less than 2M", "2M up to 1G", "1G and more")  # by the codes of a picture

@@ -2,7 +2,7 @@
 
 from twofold.study.compare import COLD_LINE, Progress, compare
 from twofold.study.hosts import THIS_HOST, default_memory, free_map
-from twofold.study.outcome import HostSummary, Outcome, Row, check_target, host_summary, write_text
+from twofold.study.outcome import HostSummary, Outcome, Row, host_summary
 from twofold.study.scenario import (
     ExactScenario,
     GuestScenario,
@@ -26,7 +26,6 @@ __all__ = [
     "Row",
     "Scenario",
     "build_all",
-    "check_target",
     "compare",
     "default_memory",
     "free_map",
@@ -38,5 +37,4 @@ __all__ = [
     "simulate",
     "walk_answer",
     "workload_trace",
-    "write_text",
 ]

@@ -5,7 +5,6 @@ Nothing in it depends on the time, on paths, or on how long it took.
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import FormatError
+from twofold.files import check_target, write_text, write_whole
 from twofold.machine import FreeMap
 from twofold.study.scenario import Scenario
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M
@@ -155,41 +155,3 @@ def _without_paths(scenario: Scenario, rows: tuple[Row, ...]) -> dict[str, Any]:
     del fields["host"]["snapshot"]
     fields["cpus"] = list(dict.fromkeys(row.cpu for row in rows))
     return fields
-
-
-def check_target(path: Path) -> None:
-    """Refuse, before any work is done, a file that could not be written.
-
-    Raises
-    ------
-    FormatError : no file name, a folder, a device or pipe, or in a folder that does not exist
-    """
-    if not path.name or path.is_dir():
-        raise FormatError(path, "is a folder, not a file to write")
-    if path.exists() and not path.is_file():  # a new file would take its place, /dev/null's too
-        raise FormatError(path, "is no regular file; it is left alone")
-    if not path.parent.is_dir():
-        raise FormatError(path, f"cannot be written: there is no folder {path.parent}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole, or not at all."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it; on any failure nothing is left.
-
-    Raises
-    ------
-    FormatError : the file cannot be written
-    """
-    check_target(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        raise FormatError(path, f"cannot be written: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)

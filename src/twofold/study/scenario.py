@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from twofold.domain import Exact, design_names, get_layout
 from twofold.domain.options import leaf_orders
 from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
+from twofold.files import read_bounded
 from twofold.guest.tables import GuestTables
 from twofold.mmu import load_profile
 from twofold.trace import WORKLOADS, get_workload
@@ -156,14 +157,9 @@ def load_scenario(path: Path) -> dict[str, Any]:
     ------
     FormatError : unreadable, too large, or no TOML
     """
+    text = read_bounded(path, MAX_FILE_BYTES)
     try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-        if len(text) > MAX_FILE_BYTES:
-            raise FormatError(path, "is too large for a scenario")
         return tomllib.loads(text.decode())
-    except OSError as error:
-        raise FormatError(path, error.strerror or str(error)) from None
     except UnicodeDecodeError:
         raise FormatError(path, "is no text") from None
     except (ValueError, RecursionError) as error:  # TOML that is wrong, a number too long, nesting too deep
