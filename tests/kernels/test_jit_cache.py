@@ -74,3 +74,15 @@ def test_an_edited_callee_in_another_file_gives_the_new_answer(tmp_path):
     assert edited != text
     walk.write_text(edited)
     assert probe() == "0xffffffffffffffff 0", "the callee now calls every entry a hole"
+
+
+@pytest.mark.slow
+def test_without_a_cache_folder_nothing_is_kept_beside_the_sources():
+    code = (
+        "from twofold.kernels import heap, is_cold; import numpy as np;"
+        "assert is_cold(); assert heap.block_order(8, 9) == 3;"
+        "print(type(heap.block_order._cache).__name__)"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": "/proc/nowhere"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "NullCache"), done.stderr

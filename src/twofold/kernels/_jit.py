@@ -6,6 +6,7 @@ opens a new folder.
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -30,13 +31,25 @@ def cache_folder() -> Path:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+def is_usable(folder: Path) -> bool:
+    """Return whether machine code can be kept in a folder, which is made if it can be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
 CACHE_FOLDER: Final = cache_folder()
+# Without it nothing is kept: Numba would fall back to the folder of the sources, where a changed callee goes unseen.
+CACHE_IS_USABLE: Final = is_usable(CACHE_FOLDER)
 BARE: Final = {"_nrt": False, "error_model": "numpy"}  # no reference counts, no exceptions
 
 
 def is_cold() -> bool:
     """Return whether no kernel of these sources has been compiled and kept yet."""
-    return not any(CACHE_FOLDER.glob("**/*.nbi"))
+    return not CACHE_IS_USABLE or not any(CACHE_FOLDER.glob("**/*.nbi"))
 
 
 def kernel(function: F) -> F:
@@ -45,7 +58,7 @@ def kernel(function: F) -> F:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(CACHE_FOLDER)  # read once, when caching is enabled; other users keep theirs
     try:
-        compiled: F = numba.njit(cache=True, nogil=True, boundscheck=False)(function)
+        compiled: F = numba.njit(cache=CACHE_IS_USABLE, nogil=True, boundscheck=False)(function)
     finally:
         config.CACHE_DIR = before
     return compiled
