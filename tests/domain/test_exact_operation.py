@@ -3,6 +3,7 @@
 import pytest
 
 from twofold.domain import DomainOptions, Mem, Reason
+from twofold.errors import AddressError
 from twofold.formats.npt import P2MType
 
 
@@ -27,3 +28,19 @@ def test_leaves_counts_ram_and_no_other_type(make_machine):
     domain.memory.populate_physmap([0x3000], 0)
     assert domain.p2m.leaves() == {0: 1, 9: 0, 18: 0}
     assert len(domain.p2m.leaf_array()) == 2
+
+
+def test_an_exact_extent_never_falls_back_whatever_else_is_asked(make_machine):
+    machine = make_machine("64MiB")
+    domain = machine.create_domain("32MiB")
+    machine.heap.alloc_runs(9, 1 << 20)  # no 2M block is left
+    answer = domain.memory.populate_physmap([0], 9, Mem.EXACT | Mem.FALLBACK | Mem.COALESCE)
+    assert (answer.done, answer.reason) == (0, Reason.NO_MEMORY)
+    assert domain.memory.populate_physmap([0], 0, Mem.EXACT).complete
+
+
+@pytest.mark.parametrize("operation", ["populate_physmap", "decrease_reservation"])
+def test_a_negative_order_is_an_error_of_ours(make_machine, operation):
+    memory = make_machine("64MiB").create_domain("32MiB").memory
+    with pytest.raises(AddressError, match="order -0x1 is negative"):
+        getattr(memory, operation)([0], -1)

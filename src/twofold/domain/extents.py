@@ -69,6 +69,12 @@ def order_limit(caller: str) -> int:
     return ORDER_LIMITS[caller]
 
 
+def check_order(order: int) -> None:
+    """Raise AddressError for an order that no extent can have."""
+    if order < 0:
+        raise AddressError("order", order, "is negative")
+
+
 def runs_of(gfns: Sequence[int] | Array, order: int) -> list[Run]:
     """Return first gfns of extents as runs, in the order given. A `range` costs nothing, whatever its length."""
     step = 1 << order

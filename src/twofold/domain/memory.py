@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from twofold.domain.extents import Extents, Mem, Pieces, Reason, Run, aligned_run, order_limit, runs_of
+from twofold.domain.extents import Extents, Mem, Pieces, Reason, Run, aligned_run, check_order, order_limit, runs_of
 from twofold.machine import Hardware, Use
 from twofold.p2m import P2M
 from twofold.units import ORDER_4K
@@ -57,13 +57,14 @@ class MemoryOperations:
         Parameters
         ----------
         gfns : first gfn of each extent; any sequence of integers, a `range` is cheapest
-        flags : `Mem`; at most one of FALLBACK, EXACT and COALESCE
+        flags : `Mem`; EXACT wins over the others
         caller : "toolstack" or "guest", which bounds the order
 
         Returns
         -------
         extents : done counts from the first; none of the others left a trace
         """
+        check_order(order)
         self.counters.calls["populate_physmap"] += 1
         limit, asked, done = order_limit(caller), len(gfns), 0
         if order > limit:
@@ -115,7 +116,8 @@ class MemoryOperations:
     def _allocate(self, run: Run, order: int, flags: Mem, limit: int) -> Pieces:
         """Allocate a run's memory, at most all of it, in the order of its gfns."""
         if not flags & Mem.COALESCE or flags & Mem.EXACT:
-            return self._allocate_extents(run.gfn, run.extents, order, fallback=bool(flags & Mem.FALLBACK))
+            fallback = flags & (Mem.FALLBACK | Mem.EXACT) == Mem.FALLBACK  # an exact extent never falls back
+            return self._allocate_extents(run.gfn, run.extents, order, fallback=fallback)
         orders = [leaf for leaf in self._p2m.geometry.leaf_orders if leaf <= limit]
         parts, gfn, left = [], run.gfn, run.extents << order
         while left:
@@ -163,6 +165,7 @@ class MemoryOperations:
         An extent with a hole in it, or with a frame that is not the domain's own memory, is not removed at all.
         Frames are freed after the flush.
         """
+        check_order(order)
         self.counters.calls["decrease_reservation"] += 1
         asked = len(gfns)
         if order > order_limit(caller):
