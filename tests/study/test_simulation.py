@@ -5,7 +5,7 @@ import pytest
 
 from twofold.domain import Machine, build
 from twofold.errors import NotPresentError, TwofoldError
-from twofold.guest import Guest
+from twofold.guest import Guest, Program, run
 from twofold.mmu import load_profile
 from twofold.study import simulate, workload_trace
 from twofold.study.simulation import BLOCK_STEPS
@@ -93,8 +93,13 @@ def test_blocks_of_a_workload_joined_are_its_addresses():
     np.testing.assert_array_equal(np.concatenate(blocks), chase.addresses(5, AREA_BASE, FOOTPRINT, BLOCK_STEPS + 10))
 
 
-def test_a_trace_is_as_long_as_asked_or_one_step_longer():
+def test_a_trace_is_just_as_long_as_asked():
     for accesses in (1, 2, 7, 1000):
         for workload in WORKLOADS.values():
-            length = sum(map(len, workload_trace(workload, 0, FOOTPRINT, accesses)))
-            assert accesses <= length < accesses + workload.accesses_per_step
+            assert sum(map(len, workload_trace(workload, 0, FOOTPRINT, accesses))) == accesses
+
+
+def test_what_a_run_recorded_is_a_trace(guest):
+    recorded = run(guest, Program.workload("gups", steps=300, seed=3)).trace
+    assert simulate(recorded, guest) == simulate(recorded["gva"], guest)
+    assert simulate(recorded, guest).accesses == 600

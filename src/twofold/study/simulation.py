@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from twofold.guest import Guest
+from twofold.guest import ACCESS_DTYPE, Guest
 from twofold.mmu import CpuProfile, Mmu, MmuStats, load_profile
 from twofold.trace import AREA_BASE, Workload
 
@@ -23,7 +23,7 @@ def simulate(
 
     Parameters
     ----------
-    trace : gvas in order, one array or an iterable of arrays that follow each other
+    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
 
@@ -44,8 +44,10 @@ def simulate(
 
 
 def _blocks(trace: Any) -> Iterator[Gvas]:
-    """Yield the arrays of a trace; a list of numbers is one array."""
-    if isinstance(trace, Iterator) or (isinstance(trace, Sequence) and trace and isinstance(trace[0], np.ndarray)):
+    """Yield the arrays of a trace; a list of numbers is one array, and so is a recording."""
+    if isinstance(trace, np.ndarray) and trace.dtype == ACCESS_DTYPE:
+        yield np.ascontiguousarray(trace["gva"])
+    elif isinstance(trace, Iterator) or (isinstance(trace, Sequence) and trace and isinstance(trace[0], np.ndarray)):
         yield from trace
     else:
         yield np.ascontiguousarray(trace, np.uint64).reshape(-1)
