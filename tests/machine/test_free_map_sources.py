@@ -189,6 +189,8 @@ def test_the_live_exact_map_agrees_with_the_kernels_own_counts():
         before = buddyinfo.read_buddyinfo().free_frames
         free = FreeMap.this_host()
         gaps.append(abs(free.free_frames - before) / before)
+        if gaps[-1] < 0.02:
+            break
     assert free.exact
     assert min(gaps) < 0.02
 
