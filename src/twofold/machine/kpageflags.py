@@ -31,7 +31,7 @@ KPF_BUDDY: Final = np.uint64(10)  # bit number, from include/uapi/linux/kernel-p
 WORD_BYTES: Final = 8
 CHUNK_BYTES: Final = 1 << 20
 MEMFREE_TOLERANCE: Final = 0.02  # per-CPU lists and blocks that move during the scan stay below this share
-ADVICE: Final = "run as root, or give a saved map (--host FILE) or an amount (--free SIZE)"
+ADVICE: Final = "run as root, or give a saved map (--host FILE) or make one up (--size 16GiB)"
 
 
 class FreeRuns(NamedTuple):
