@@ -98,6 +98,14 @@ def scenario_from(path: Path | None, given: dict[str, Any]) -> "Scenario":
     return make_scenario(fields, "options" if path is None else path)
 
 
+def single_guest(
+    host: dict[str, Any], guest: dict[str, Any], design: str, guest_pages: str, seed: int | None
+) -> "Scenario":
+    """Return the scenario of one guest: one design, one page size inside."""
+    fields = {"host": host, "guest": guest, "designs": [design], "guest_pages": [guest_pages], "seed": seed}
+    return scenario_from(None, fields)
+
+
 def live_snapshot(host: "HostScenario", folder: Path) -> "tuple[FreeMap | None, Path | None]":
     """Read this host's free memory, when the scenario is about it.
 

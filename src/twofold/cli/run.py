@@ -42,14 +42,9 @@ def run(
     from twofold.study import guest_site
     from twofold.trace import WORKLOADS
 
-    given = {
-        "host": options.host_fields(host, size, None, None, None),
-        "guest": options.guest_fields(guest, layout, page_sizes, footprint, None),
-        "designs": [design],
-        "guest_pages": [guest_pages],
-        "seed": seed,
-    }
-    scenario = options.scenario_from(None, given)
+    origin = options.host_fields(host, size, None, None, None)
+    inside = options.guest_fields(guest, layout, page_sizes, footprint, None)
+    scenario = options.single_guest(origin, inside, design, guest_pages, seed)
     chosen = (
         Program.workload(program, steps=steps)
         if program in WORKLOADS or not Path(program).is_file()

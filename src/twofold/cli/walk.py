@@ -33,14 +33,9 @@ def walk(
     from twofold.report.terminal import show, walk_table
     from twofold.study import guest_site, read_address, walk_answer
 
-    given = {
-        "host": options.host_fields(host, size, None, None, None),
-        "guest": options.guest_fields(guest, layout, page_sizes, footprint, None),
-        "designs": [design],
-        "guest_pages": [guest_pages],
-        "seed": seed,
-    }
-    scenario = options.scenario_from(None, given)
+    origin = options.host_fields(host, size, None, None, None)
+    inside = options.guest_fields(guest, layout, page_sizes, footprint, None)
+    scenario = options.single_guest(origin, inside, design, guest_pages, seed)
     gva = read_address(address)
     with guest_site(scenario) as site:
         status, steps, maddr = site.walk(gva, access)

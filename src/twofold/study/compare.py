@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
-from twofold.domain import Built, Domain, Machine, SmallDesign, build
+from twofold.domain import Built, Domain, Machine, SmallDesign
 from twofold.errors import GuestError
 from twofold.guest import Guest, Program, check_answer, default_footprint, run
 from twofold.kernels import is_cold
@@ -21,7 +21,7 @@ from twofold.study.outcome import Outcome, Picture, Row, host_summary
 from twofold.study.pictures import free_picture, p2m_picture
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate, workload_trace
-from twofold.study.sites import domain_options, guest_memory
+from twofold.study.sites import build_guest, guest_memory
 from twofold.trace import AREA_BASE, Workload, get_workload
 from twofold.units import format_bytes, parse_bytes
 
@@ -106,8 +106,7 @@ class _Ticks:
 
 def _build_site(scenario: Scenario, seed: int, design: str, machine: Machine, memory: int) -> _Site:
     """Build the guest by one design on a fresh machine."""
-    domain = machine.create_domain(memory, design, domain_options(scenario.guest))
-    built = build(domain, design, exact=[part.exact() for part in scenario.guest.exact])
+    domain, built = build_guest(scenario, machine, memory, design)
     asked = scenario.guest.footprint
     footprint = default_footprint(domain) if asked is None else parse_bytes(asked)
     return _Site(scenario, seed, design, domain, built, footprint)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from twofold.domain import Built, DomainOptions, Machine, build
+from twofold.domain import Built, Domain, DomainOptions, Machine, build
 from twofold.formats import status as codes
 from twofold.guest import Guest
 from twofold.machine import FreeMap
@@ -30,6 +30,21 @@ def guest_memory(scenario: Scenario, free: FreeMap) -> int:
     return default_memory(free) if scenario.guest.memory is None else parse_bytes(scenario.guest.memory)
 
 
+def build_guest(
+    scenario: Scenario, machine: Machine, memory: int, design: str, fallback: str | None = None
+) -> tuple[Domain, Built]:
+    """Create a scenario's guest on a machine and build it by one design.
+
+    Parameters
+    ----------
+    memory : of the guest [bytes]
+    fallback : for the design "toolstack" alone; see `domain.build`
+    """
+    domain = machine.create_domain(memory, design, domain_options(scenario.guest))
+    exact = [part.exact() for part in scenario.guest.exact]
+    return domain, build(domain, design, fallback=fallback, exact=exact)
+
+
 def build_all(scenario: Scenario, free: FreeMap, fallback: str | None = None) -> list[tuple[str, Built]]:
     """Build the guest by each design of a scenario, each on a machine of its own; return what came of it.
 
@@ -40,10 +55,8 @@ def build_all(scenario: Scenario, free: FreeMap, fallback: str | None = None) ->
     builds = []
     for design in scenario.designs:
         with Machine(free=free, seed=scenario.seed) as machine:
-            domain = machine.create_domain(guest_memory(scenario, free), design, domain_options(scenario.guest))
-            exact = [part.exact() for part in scenario.guest.exact]
             chosen = fallback if design == "toolstack" else None
-            builds.append((design, build(domain, design, fallback=chosen, exact=exact)))
+            builds.append((design, build_guest(scenario, machine, guest_memory(scenario, free), design, chosen)[1]))
     return builds
 
 
@@ -52,9 +65,7 @@ def guest_site(scenario: Scenario) -> Iterator[Guest]:
     """Build a scenario's guest by its first design and yield it, with the first of its page sizes inside."""
     free = free_map(scenario.host, scenario.seed)
     with Machine(free=free, seed=scenario.seed) as machine:
-        design = scenario.designs[0]
-        domain = machine.create_domain(guest_memory(scenario, free), design, domain_options(scenario.guest))
-        build(domain, design, exact=[part.exact() for part in scenario.guest.exact])
+        domain, _ = build_guest(scenario, machine, guest_memory(scenario, free), scenario.designs[0])
         yield Guest(domain, page_sizes=scenario.guest_pages[0], footprint=scenario.guest.footprint)
 
 
