@@ -17,19 +17,25 @@ from pathlib import Path
 from typing import Final
 
 PROGRAMS: Final = Path(__file__).resolve().parent.parent / "src" / "twofold" / "data" / "programs"
-FLAGS: Final = (
+COMMON_FLAGS: Final = (
     *("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"),
-    *("-march=x86-64", "-mgeneral-regs-only", "-ffreestanding", "-nostdlib"),
+    *("-mgeneral-regs-only", "-ffreestanding", "-nostdlib"),
     *("-static", "-no-pie", "-fno-pic", "-fno-stack-protector", "-fcf-protection=none"),
     # nothing beside the code: no unwind tables, no compiler name, no build id, no symbols
     *("-fno-asynchronous-unwind-tables", "-fno-ident", "-Wl,--build-id=none", "-s"),
     # a loop stays a loop: the library calls that it might become do not exist here
     "-fno-tree-loop-distribute-patterns",
+    *("-Wl,-z,max-page-size=4096", "-Wl,-z,noexecstack"),
+)
+FLAGS_64: Final = (
+    "-march=x86-64",
     # no stack: a program has no caller whose registers it must save, and hoisted constants would spill
     *("-ffixed-rbp", "-fcall-used-rbx", "-fcall-used-r12", "-fcall-used-r13", "-fcall-used-r14"),
     *("-fcall-used-r15", "-fno-move-loop-invariants"),
-    *("-Wl,-z,max-page-size=4096", "-Wl,-z,noexecstack"),
 )
+FLAGS_32: Final = ("-m32", "-march=i686", "-mpreferred-stack-boundary=2")
+# What each kind of program ends in, and what it is built with.
+KINDS: Final = {".elf": COMMON_FLAGS + FLAGS_64, ".i386.elf": COMMON_FLAGS + FLAGS_32}
 
 
 def version_of(tool: str) -> str | None:
@@ -51,11 +57,11 @@ def source_paths() -> list[Path]:
     return sorted(path for path in PROGRAMS.iterdir() if path.suffix in {".c", ".h", ".ld"})
 
 
-def build_program(source: Path, output: Path) -> Path:
-    """Compile and link one program into a folder; return its path."""
-    program = output / f"{source.stem}.elf"
+def build_program(source: Path, output: Path, suffix: str) -> Path:
+    """Compile and link one program into a folder; return its path. `suffix` : which of `KINDS`."""
+    program = output / f"{source.stem}{suffix}"
     script = PROGRAMS / "program.ld"
-    subprocess.run(["gcc", *FLAGS, "-T", script, "-o", program, source], check=True)  # noqa: S603, S607 our own
+    subprocess.run(["gcc", *KINDS[suffix], "-T", script, "-o", program, source], check=True)  # noqa: S603, S607 our own
     program.chmod(0o644)  # it is data: no host should run it
     return program
 
@@ -65,7 +71,7 @@ def manifest_of(programs: list[Path]) -> dict[str, object]:
     return {
         "compiler": version_of("gcc"),
         "linker": version_of("ld"),
-        "flags": FLAGS,
+        "flags": KINDS,
         "sources": {path.name: sha256_of(path) for path in source_paths()},
         "programs": {path.name: sha256_of(path) for path in programs},
     }
@@ -78,7 +84,8 @@ def main() -> None:
     output: Path = parser.parse_args().output
     if version_of("gcc") is None or version_of("ld") is None:
         sys.exit("building the programs needs gcc and ld (GNU binutils); neither is needed to use them")
-    programs = [build_program(source, output) for source in source_paths() if source.suffix == ".c"]
+    sources = [path for path in source_paths() if path.suffix == ".c"]
+    programs = [build_program(source, output, suffix) for suffix in KINDS for source in sources]
     text = json.dumps(manifest_of(programs), indent=2) + "\n"
     (output / "manifest.json").write_text(text, encoding="utf-8")
 

@@ -63,6 +63,19 @@ class PoolExhaustedError(TwofoldError):
         )
 
 
+class EncodingError(TwofoldError):
+    """A frame that an entry of this table format cannot hold; nothing was changed."""
+
+    def __init__(self, gfn: int, table_format: str, limit: int) -> None:
+        self.gfn = gfn
+        self.table_format = table_format
+        self.limit = limit
+        super().__init__(
+            f"gfn {gfn:#x} needs small entries of a {table_format} table for machine frames from {limit:#x} on, which "
+            "they cannot hold; move them below first"
+        )
+
+
 class OwnershipError(TwofoldError):
     """A frame that belongs to another domain, to nobody, or is in use."""
 

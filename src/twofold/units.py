@@ -17,9 +17,11 @@ FRAME_SHIFT: Final = 12
 FRAME_BYTES: Final = 1 << FRAME_SHIFT
 ORDER_4K: Final = Order(0)
 ORDER_2M: Final = Order(9)
+ORDER_4M: Final = Order(10)
 ORDER_1G: Final = Order(18)
 MAX_HEAP_ORDER: Final = Order(20)  # 4 GiB: the largest block that the buddy heap keeps
 INVALID_GFN: Final = Gfn(2**64 - 1)
+SHARED_M2P: Final = Gfn(2**64 - 2)  # what the M2P says of a frame that several gfns share
 INVALID_MFN: Final = Mfn(2**64 - 1)
 
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

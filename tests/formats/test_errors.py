@@ -17,6 +17,14 @@ EXAMPLES = [
         "the heap cannot give 512 frames at order 9: 7 frames are free",
     ),
     (
+        errors.EncodingError(0x400, "npt-2", 1 << 20),
+        {"gfn": 0x400, "table_format": "npt-2", "limit": 1 << 20},
+        (
+            "gfn 0x400 needs small entries of a npt-2 table for machine frames from 0x100000 on, which they cannot "
+            "hold; move them below first"
+        ),
+    ),
+    (
         errors.PoolExhaustedError(1, 8),
         {"free": 1, "capacity": 8},
         (

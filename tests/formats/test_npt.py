@@ -3,7 +3,7 @@
 import pytest
 
 from twofold.errors import P2MTypeError
-from twofold.formats import guest, npt, x86
+from twofold.formats import guest, npt, p2m_types, x86
 from twofold.formats.geometry import FOUR_LEVEL
 from twofold.formats.npt import P2MType
 
@@ -18,6 +18,7 @@ PRESENT_TYPES = [
     (P2MType.GRANT_MAP_RO, 8 << 52 | NX | 0x65),
     (P2MType.RAM_SHARED, 12 << 52 | 0x65),
     (P2MType.MAP_FOREIGN, 14 << 52 | NX | 0x67),
+    (P2MType.IOREQ_SERVER, 15 << 52 | NX | 0x67),
 ]
 
 
@@ -52,7 +53,9 @@ def test_a_type_without_a_frame_has_no_leaf(type_):
 
 
 def test_every_type_either_has_a_leaf_or_is_known_to_have_none():
-    assert {type_ for type_, _ in PRESENT_TYPES} | {P2MType.INVALID, P2MType.MMIO_DM} == set(P2MType)
+    present = {type_ for type_, _ in PRESENT_TYPES}
+    assert present == p2m_types.PRESENT_TYPES
+    assert present | p2m_types.HOLE_TYPES | p2m_types.PLACE_TYPES == set(P2MType)
 
 
 @pytest.mark.parametrize("type_", [type_ for type_, _ in PRESENT_TYPES])

@@ -32,7 +32,7 @@ def image_or_none(data):
         return None
     assert 0 < len(segments) <= MAX_SEGMENTS
     assert sum(part.length for part in segments) <= MAX_IMAGE_BYTES
-    assert all(0 < part.gva <= part.gva + part.length <= MAX_GVA for part in segments)
+    assert all(0 < part.gva <= part.gva + part.length <= MAX_GVA[64] for part in segments)
     assert all(len(part.data) <= part.length for part in segments)
     return entry, segments
 

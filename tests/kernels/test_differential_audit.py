@@ -1,4 +1,4 @@
-"""The audit's kernels against their twins, on P2Ms and frame tables that are wrong in every way."""
+"""The audit's kernels against their twins, on P2Ms and frame tables that are wrong in every way, in every format."""
 
 import numpy as np
 import pytest
@@ -6,135 +6,204 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold import kernels, spec
-from twofold.formats import npt
-from twofold.spec.audit import BEYOND, COUNT_COLUMNS, FINDINGS, M2P_BAD, MALFORMED, NOT_OWNED, ORPHANS, P2M_BAD
+from twofold.formats import findings as at
+from twofold.formats import shape as form
+from twofold.formats.p2m_types import P2MType
+from twofold.formats.table_formats import P2M_FORMATS
+from twofold.units import SHARED_M2P
 
-FRAMES = 2048
-DOMID, RAM = 3, 1
+FRAMES = 4096
+DOMID, RAM, TABLES = 3, 1, 2
+FORMATS = [pytest.param(each, id=name) for name, each in P2M_FORMATS.items()]
+
+
+class Wrong:
+    """A small machine with one P2M: the root and one table a level below it, tables 0 to 4, leaves put in by hand."""
+
+    def __init__(self, table_format) -> None:
+        self.format, self.shape = table_format, table_format.shape
+        self.slots, self.top = table_format.geometry.entries, table_format.geometry.levels - 1
+        self.memory = np.zeros((FRAMES, self.slots), table_format.entry_dtype)
+        self.memory[: self.top + 1] = int(self.shape[form.EMPTY])
+        for table in range(self.top):
+            self.memory[table, 0] = form.table_entry(self.shape, table + 1, self.top - table)
+        self.owner, self.use = np.zeros(FRAMES, np.uint16), np.zeros(FRAMES, np.uint8)
+        self.m2p, self.orders = np.zeros(FRAMES, np.uint64), np.zeros(FRAMES, np.uint8)
+        self.own(0, self.top + 1, TABLES)
+
+    def own(self, mfn: int, frames: int, use: int = RAM, domid: int = DOMID) -> None:
+        self.owner[mfn : mfn + frames], self.use[mfn : mfn + frames] = domid, use
+
+    def leaf(self, slot: int, mfn: int, level: int = 0, type_: P2MType = P2MType.RAM_RW) -> int:
+        entry = form.put_frame(self.shape, mfn, level) | self.format.flags(type_, "rwx")
+        self.memory[self.top - level, slot] = entry
+        return entry
+
+    def mapped(self, slot: int, mfn: int, level: int = 0) -> None:
+        """Put in a leaf that is as it should be."""
+        self.leaf(slot, mfn, level)
+        frames, gfn = self.slots**level, slot * self.slots**level
+        self.own(mfn, frames)
+        self.m2p[mfn : mfn + frames] = ~np.arange(gfn, gfn + frames, dtype=np.uint64)
+
+    def run(self, engine, room: int = 100, budget: int = 1 << 40, *, has_owners: bool = True):
+        """Return (rows, counts) of a whole audit."""
+        rows, counts = np.zeros((room, 5), np.uint64), np.zeros(at.COUNT_COLUMNS, np.int64)
+        marks, cursor = np.zeros(FRAMES, np.uint8), np.zeros(at.CURSOR, np.int64)
+        audit = engine.audit
+        for first in range(0, FRAMES, 1024):
+            audit.mark_owners(self.owner, self.use, DOMID, RAM, TABLES, marks, first, 1024)
+        audit.start(cursor, self.shape, marks, 0, rows, counts)
+        cursor[at.HAS_OWNERS] = cursor[at.HAS_M2P] = has_owners
+        while audit.audit_tables(self.memory, self.shape, self.m2p, self.orders, marks, cursor, rows, counts, budget):
+            pass
+        if has_owners:
+            for first in range(0, FRAMES, 1024):
+                audit.audit_frames(self.m2p, marks, first, 1024, rows, counts)
+        return rows[: min(room, counts[at.FINDINGS])].tolist(), counts.tolist()
+
+    def found(self) -> list[int]:
+        """Return the codes that both engines find, in order."""
+        before = [array.copy() for array in (self.memory, self.owner, self.use, self.m2p)]
+        rows, counts = self.run(kernels)
+        assert (rows, counts) == self.run(spec)
+        for now, then in zip((self.memory, self.owner, self.use, self.m2p), before, strict=True):
+            assert np.array_equal(now, then), "an audit changes nothing"
+        return [row[0] for row in rows]
 
 
 @st.composite
 def machines(draw):
-    """Return (memory, owner, use, m2p): a P2M over 2048 frames with things wrong in it."""
-    memory = np.zeros((8, 512), np.uint64)
-    for table in range(3):
-        memory[table, 0] = npt.encode_table(table + 1)
-    owner, use = np.zeros(FRAMES, np.uint16), np.zeros(FRAMES, np.uint8)
-    m2p = np.zeros(FRAMES, np.uint64)
-    for gfn in range(draw(st.integers(0, 40))):  # what is right
-        memory[3, gfn] = npt.encode_leaf(100 + gfn, 0)
-        owner[100 + gfn], use[100 + gfn], m2p[100 + gfn] = DOMID, RAM, ~np.uint64(gfn)
+    wrong = Wrong(draw(st.sampled_from(list(P2M_FORMATS.values()))))
+    for slot in range(draw(st.integers(0, 40))):
+        wrong.mapped(slot, 100 + slot)
     if draw(st.booleans()):
-        memory[2, 1] = npt.encode_leaf(512, 1)
-        owner[512:1024], use[512:1024], m2p[512:1024] = DOMID, RAM, ~np.arange(512, 1024, dtype=np.uint64)
-    for _ in range(draw(st.integers(0, 8))):  # what is not
-        wrong = draw(st.sampled_from(["owner", "use", "m2p", "leaf", "table", "large"]))
+        wrong.mapped(1, wrong.slots, 1)
+    mask = (1 << 8 * wrong.memory.itemsize) - 1
+    for _ in range(draw(st.integers(0, 8))):
+        kind = draw(st.sampled_from(["owner", "use", "m2p", "leaf", "table", "large", "wild"]))
         where = draw(st.one_of(st.integers(90, 150), st.integers(0, FRAMES - 1)))
         number = draw(st.one_of(st.integers(0, 45), st.integers(0, 5000)))
-        if wrong == "owner":
-            owner[where] = draw(st.sampled_from([0, DOMID, 9]))
-        elif wrong == "use":
-            use[where] = draw(st.sampled_from([0, RAM, 2]))
-        elif wrong == "m2p":
-            m2p[where] = draw(st.sampled_from([0, int(~np.uint64(number))]))
-        elif wrong == "leaf":
-            memory[3, number % 512] = npt.encode_leaf(draw(st.integers(0, 3000)), 0)
-        elif wrong == "table":
-            memory[draw(st.integers(1, 2)), 2 + number % 3] = npt.encode_table(
-                draw(st.sampled_from([4, 5, 9, 1 << 39]))
-            )
+        if kind == "owner":
+            wrong.owner[where] = draw(st.sampled_from([0, DOMID, 9]))
+        elif kind == "use":
+            wrong.use[where] = draw(st.sampled_from([0, RAM, TABLES]))
+        elif kind == "m2p":
+            wrong.m2p[where] = draw(st.sampled_from([0, 1, int(~np.uint64(number))]))
+        elif kind == "leaf":
+            type_ = draw(st.sampled_from([P2MType.RAM_RW, P2MType.MMIO_DIRECT, P2MType.GRANT_MAP_RW]))
+            wrong.leaf(number % wrong.slots, number, 0, type_)
+        elif kind == "table":
+            target = draw(st.sampled_from([0, 1, wrong.top, 5, 9, FRAMES, 1 << 19]))
+            wrong.memory[wrong.top - 1, 2 + number % 3] = form.table_entry(wrong.shape, target, 1)
+        elif kind == "large":
+            extra = draw(st.sampled_from([0, 1 << 12, 1 << 13, 1 << 20, 1 << 21]))
+            entry = wrong.leaf(1 + number % 6, draw(st.integers(0, 3)) * wrong.slots, 1) | extra
+            wrong.memory[wrong.top - 1, 1 + number % 6] = entry & mask
         else:
-            memory[2, 1 + number % 6] = npt.encode_leaf(draw(st.integers(0, 6)) << 9, 1) | draw(
-                st.sampled_from([0, 1 << 12, 1 << 13, 1 << 20])
-            )
-    return memory, owner, use, m2p
+            entry = draw(st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([1 << 63 | 6 << 52, 6 << 8, 0x61, 0x38])))
+            wrong.memory[draw(st.integers(0, wrong.top)), number % wrong.slots] = entry & mask
+    return wrong
 
 
-def run(engine, machine, room: int, end: int = 4096):
-    memory, owner, use, m2p = machine
-    rows, counts = np.zeros((room, 5), np.uint64), np.zeros(COUNT_COLUMNS, np.int64)
-    engine.audit.audit_leaves(memory, 0, owner, use, m2p, DOMID, RAM, (0, end), rows, counts)
-    engine.audit.audit_frames(memory, 0, owner, use, m2p, DOMID, RAM, rows, counts)
-    return rows.tolist(), counts.tolist()
+@given(machines(), st.sampled_from([0, 1, 3, 5000]), st.sampled_from([1, 7, 600, 1 << 40]), st.booleans())
+def test_both_find_the_same_in_the_same_order_in_steps_of_any_size(wrong, room, budget, has_owners):
+    slow = wrong.run(spec, room, has_owners=has_owners)
+    assert wrong.run(kernels, room, budget, has_owners=has_owners) == slow
+    assert wrong.run(spec, room, budget, has_owners=has_owners) == slow
 
 
-@given(machines(), st.sampled_from([0, 1, 3, 5000]))
-def test_both_find_the_same_in_the_same_order(machine, room):
-    before = [array.copy() for array in machine]
-    answers = [run(engine, machine, room) for engine in (spec, kernels)]
-    assert answers[0] == answers[1]
-    for now, then in zip(machine, before, strict=True):
-        assert np.array_equal(now, then), "an audit changes nothing"
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_a_right_machine_has_no_findings(table_format):
+    wrong = Wrong(table_format)
+    for slot in range(20):
+        wrong.mapped(slot, 100 + slot)
+    wrong.mapped(1, wrong.slots, 1)
+    assert wrong.found() == []
+    _, counts = wrong.run(kernels)
+    assert counts[at.TABLES] == table_format.geometry.levels
+    assert counts[at.PRESENT] == 21
 
 
-@given(st.integers(0, 2), st.integers(0, 2000), st.booleans(), st.sampled_from([RAM, 2]))
-def test_one_leaf_is_checked_alike(level, mfn, owned, purpose):
-    mfn = mfn >> 9 * level << 9 * level
-    answers = []
-    for engine in (spec, kernels):
-        rows, counts = np.zeros((4, 5), np.uint64), np.zeros(COUNT_COLUMNS, np.int64)
-        owner, m2p = np.full(FRAMES, DOMID if owned else 0, np.uint16), ~np.arange(FRAMES, dtype=np.uint64)
-        use, word = np.full(FRAMES, purpose, np.uint8), np.uint64(npt.encode_leaf(mfn, level))
-        entry = word if engine is kernels else int(word)
-        engine.audit.check_leaf(owner, use, m2p, DOMID, RAM, mfn, level, entry, rows, counts)
-        answers.append((rows.tolist(), counts.tolist()))
-    assert answers[0] == answers[1]
-    wrong = BEYOND if level == 2 else None if owned and purpose == RAM else NOT_OWNED
-    assert (answers[0][0][0][0] or None) == wrong
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_each_kind_of_wrong_leaf_is_named(table_format):
+    def damaged(change) -> list[int]:
+        wrong = Wrong(table_format)
+        wrong.mapped(7, 100)
+        change(wrong)
+        return wrong.found()
+
+    assert damaged(lambda w: w.own(100, 1, RAM, 9)) == [at.LEAF_OF_OTHER]
+    assert damaged(lambda w: w.own(100, 1, 0, 0)) == [at.LEAF_FREE]
+    assert damaged(lambda w: w.own(100, 1, TABLES)) == [at.LEAF_ONTO_TABLE]
+    assert damaged(lambda w: w.m2p.__setitem__(100, ~np.uint64(8))) == [at.P2M_BAD, at.M2P_BAD]
+    assert damaged(lambda w: w.leaf(8, FRAMES)) == [at.LEAF_OUTSIDE]
+    assert damaged(lambda w: w.leaf(8, 200, 0, P2MType.MMIO_DIRECT)) == []
+    assert damaged(lambda w: w.leaf(8, FRAMES + 5, 0, P2MType.MMIO_DIRECT)) == []
+    assert damaged(lambda w: w.leaf(8, 100, 0, P2MType.MMIO_DIRECT)) == [at.MMIO_ON_RAM]
+    assert damaged(lambda w: (w.orders.__setitem__(256, 9), w.leaf(8, 300, 0, P2MType.MMIO_DIRECT))) == [at.MMIO_ON_RAM]
+    assert damaged(lambda w: (w.own(200, 1, RAM, 9), w.leaf(8, 200, 0, P2MType.GRANT_MAP_RW))) == []
+    assert damaged(lambda w: w.leaf(8, 200, 0, P2MType.GRANT_MAP_RW)) == [at.LEAF_FREE]
 
 
-def clean_machine():
-    memory = np.zeros((8, 512), np.uint64)
-    for table in range(3):
-        memory[table, 0] = npt.encode_table(table + 1)
-    owner, use, m2p = np.zeros(FRAMES, np.uint16), np.zeros(FRAMES, np.uint8), np.zeros(FRAMES, np.uint64)
-    memory[3, 7] = npt.encode_leaf(100, 0)
-    owner[100], use[100], m2p[100] = DOMID, RAM, ~np.uint64(7)
-    return memory, owner, use, m2p
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_each_kind_of_wrong_table_is_named_and_loops_end(table_format):
+    for target, code in ((0, at.TABLE_TWICE), (FRAMES, at.TABLE_OUTSIDE), (50, at.TABLE_NOT_OWNED)):
+        wrong = Wrong(table_format)
+        wrong.memory[50] = int(wrong.shape[form.EMPTY])
+        wrong.memory[wrong.top - 1, 3] = form.table_entry(wrong.shape, target, 1)
+        assert wrong.found() == [code]
 
 
-def codes(machine) -> list[int]:
-    """Return the codes that both engines find."""
-    rows, counts = run(kernels, machine, 100)
-    assert (rows, counts) == run(spec, machine, 100)
-    return [row[0] for row in rows[: counts[FINDINGS]]]
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_reserved_and_misaligned_entries_are_told_apart(table_format):
+    reserved = {"npt-2": 1 << 21, "ept": 2 << 3 | 1 << 3, "ept-5": 2 << 3 | 1 << 3}.get(table_format.name, 1 << 13)
+    for bit, code in ((1 << 14 if table_format.name != "npt-2" else 1 << 21, at.MISALIGNED),):
+        wrong = Wrong(table_format)
+        wrong.mapped(1, wrong.slots, 1)
+        wrong.memory[wrong.top - 1, 1] |= wrong.memory.dtype.type(bit)
+        assert code in wrong.found()
+    if table_format.name.startswith("ept"):
+        wrong = Wrong(table_format)
+        wrong.mapped(7, 100)
+        wrong.memory[wrong.top, 7] = (int(wrong.memory[wrong.top, 7]) & ~0x38) | reserved & 0x38 & ~0x20
+        assert wrong.found() == [at.RESERVED_BITS]
 
 
-def test_a_right_machine_has_no_findings():
-    assert codes(clean_machine()) == []
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_orphans_empty_tables_places_and_marks_are_counted_and_no_findings(table_format):
+    wrong = Wrong(table_format)
+    wrong.own(200, 1)
+    wrong.own(201, 1)
+    wrong.m2p[201] = ~np.uint64(SHARED_M2P)
+    place = table_format.flags(P2MType.POPULATE_ON_DEMAND, "rwx")
+    wrong.memory[wrong.top - 1, 5] = place | form.invalid_frame(wrong.shape, 1)
+    _, counts = wrong.run(kernels)
+    assert wrong.found() == []
+    assert (counts[at.ORPHANS], counts[at.EMPTY_TABLES], counts[at.PLACES]) == (1, 1, 1)
+    wrong.mapped(7, 100)
+    marked = int(wrong.memory[wrong.top, 7]) & ~int(wrong.shape[form.RECALC_MASK]) | int(wrong.shape[form.RECALC_VALUE])
+    wrong.memory[wrong.top, 7] = marked
+    assert wrong.found() == []
+    assert wrong.run(kernels)[1][at.RECALC] == 1
 
 
-def test_each_kind_of_wrong_is_named():
-    memory, owner, use, m2p = clean_machine()
-    owner[100] = 9
-    assert codes((memory, owner, use, m2p)) == [NOT_OWNED]
-    memory, owner, use, m2p = clean_machine()
-    use[100] = 2  # a table of the domain's own, within the guest's reach
-    assert codes((memory, owner, use, m2p)) == [NOT_OWNED]
-    memory, owner, use, m2p = clean_machine()
-    m2p[100] = ~np.uint64(8)
-    assert codes((memory, owner, use, m2p)) == [P2M_BAD, M2P_BAD]
-    memory, owner, use, m2p = clean_machine()
-    memory[3, 8] = npt.encode_leaf(FRAMES, 0)
-    assert codes((memory, owner, use, m2p)) == [BEYOND]
-    memory, owner, use, m2p = clean_machine()
-    memory[2, 1] = npt.encode_leaf(512, 1) | 1 << 13
-    assert codes((memory, owner, use, m2p)) == [MALFORMED]
+@pytest.mark.parametrize("table_format", [pytest.param(P2M_FORMATS[name], id=name) for name in ("npt", "ept")])
+def test_types_in_entries_that_cannot_have_them_are_named(table_format):
+    wrong = Wrong(table_format)
+    wrong.mapped(7, 100)
+    shift = np.uint64(int(wrong.shape[form.TYPE_SHIFT]))
+    wrong.memory[wrong.top, 7] |= np.uint64(P2MType.PAGED) << shift
+    assert wrong.found()[0] == at.BAD_TYPE
+    wrong = Wrong(table_format)
+    wrong.mapped(1, wrong.slots, 1)
+    wrong.memory[wrong.top - 1, 1] |= np.uint64(P2MType.IOREQ_SERVER) << shift
+    assert wrong.found() == [at.BAD_SIZE]
 
 
-def test_a_frame_without_a_gfn_is_an_orphan_and_no_finding():
-    memory, owner, use, m2p = clean_machine()
-    owner[200], use[200] = DOMID, RAM
-    rows, counts = run(kernels, (memory, owner, use, m2p), 10)
-    assert (rows, counts) == run(spec, (memory, owner, use, m2p), 10)
-    assert (counts[ORPHANS], counts[FINDINGS]) == (1, 0)
-
-
-@pytest.mark.parametrize("level", [1, 2, 3])
-def test_an_entry_that_points_outside_the_machine_is_one_finding_with_its_own_place(level):
-    memory, owner, use, m2p = clean_machine()
-    memory[3 - level, 1] = npt.encode_table(1 << 30)
-    for engine in (spec, kernels):
-        rows, counts = run(engine, (memory, owner, use, m2p), 10, end=1 << 36)
-        assert counts[FINDINGS] == 1
-        assert rows[0] == [MALFORMED, 1 << 9 * level, 1 << 30, level, npt.encode_table(1 << 30)]
+def test_a_shared_frame_names_nobody_and_is_right():
+    wrong = Wrong(P2M_FORMATS["npt"])
+    wrong.leaf(7, 100, 0, P2MType.RAM_SHARED)
+    wrong.own(100, 1)
+    wrong.m2p[100] = ~np.uint64(SHARED_M2P)
+    assert wrong.found() == []

@@ -17,8 +17,8 @@ class Arrays:
 
     def __init__(self, engine, frames: int) -> None:
         self.heap = engine.heap
-        self.heads = np.full(MAX_HEAP_ORDER + 1, NONE, np.int64)
-        self.counts = np.zeros(MAX_HEAP_ORDER + 1, np.int64)
+        self.heads = np.full((2, MAX_HEAP_ORDER + 1), NONE, np.int64)
+        self.counts = np.zeros((2, MAX_HEAP_ORDER + 1), np.int64)
         self.links = np.zeros((frames, 2), np.uint32)
         self.orders = np.zeros(frames, np.uint8)
 
@@ -59,6 +59,7 @@ class Twins:
             ORDERS,
             st.integers(0, 700),
             st.integers(0, 9),
+            st.integers(0, 2),
         ),
         max_size=25,
     ),
@@ -68,14 +69,18 @@ def test_a_random_life_of_a_heap_is_the_same_in_both(frames, life):
     whole = np.array([0], np.uint64), np.array([frames], np.uint64)
     twins.call("free_runs", *whole)
     owned: list[tuple[int, int]] = []  # runs of frames
-    for action, order, number, room in life:
+    for action, order, number, room, zones in life:
         if action == "alloc":
-            mfn, _ = twins.call("alloc", order)
+            mfn, _ = twins.call("alloc", order, zones)
             if mfn >= 0:
                 owned.append((mfn, 1 << order))
         elif action == "alloc_runs":
             runs, (mfns, extents) = twins.call(
-                "alloc_runs", order, number, make_out=lambda room=room: [np.zeros(room, np.uint64) for _ in range(2)]
+                "alloc_runs",
+                order,
+                number,
+                zones,
+                make_out=lambda room=room: [np.zeros(room, np.uint64) for _ in range(2)],
             )
             assert runs == len(mfns)
             owned += [(mfn, count << order) for mfn, count in zip(mfns, extents, strict=True)]
@@ -112,8 +117,8 @@ def test_pushing_and_removing_keep_equal_lists(mfns, data):
         twins.call("push", mfn, mfn % 3)
     for mfn in data.draw(st.permutations(mfns)):
         twins.call("remove", mfn, mfn % 3)
-    assert twins.spec.counts.tolist() == [0] * (MAX_HEAP_ORDER + 1)
-    assert twins.spec.heads.tolist() == [NONE] * (MAX_HEAP_ORDER + 1)
+    assert twins.spec.counts.tolist() == [[0] * (MAX_HEAP_ORDER + 1)] * 2
+    assert twins.spec.heads.tolist() == [[NONE] * (MAX_HEAP_ORDER + 1)] * 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique_by=lambda block: block[0]))
@@ -124,7 +129,7 @@ def test_pushing_blocks_puts_the_lowest_in_front(blocks):
     orders = np.array([order for _, order in blocks], np.uint8)
     twins.call("push_blocks", mfns, orders)
     for order in set(orders.tolist()):
-        assert twins.spec.heads[order] == min(slot * 8 for slot, each in blocks if each == order)
+        assert twins.spec.heads[0, order] == min(slot * 8 for slot, each in blocks if each == order)
 
 
 @given(st.integers(0, 1 << 40), st.integers(1, 1 << 40))
@@ -143,7 +148,7 @@ def test_both_know_which_frames_are_free(frames, allocations):
     twins.call("free_runs", np.array([0], np.uint64), np.array([frames], np.uint64))
     taken = set()
     for order in allocations:
-        mfn, _ = twins.call("alloc", order)
+        mfn, _ = twins.call("alloc", order, 0)
         if mfn >= 0:
             taken |= set(range(mfn, mfn + (1 << order)))
     for mfn in range(frames):
@@ -151,16 +156,17 @@ def test_both_know_which_frames_are_free(frames, allocations):
         assert spec.heap.is_free(twins.spec.orders, mfn) is (mfn not in taken)
 
 
+@pytest.mark.parametrize("zones", [0, 1, 2])
 @pytest.mark.parametrize("order", [0, 9, 18, 20])
-def test_bulk_allocation_is_one_by_one_allocation(order):
+def test_bulk_allocation_is_one_by_one_allocation(order, zones):
     frames = (1 << 21) + 5
     for extents in (1, 3, 5):
         one, many = Arrays(spec, frames), Arrays(kernels, frames)
         for arrays in (one, many):
             arrays.heap.free_runs(*arrays.lists, np.array([1], np.uint64), np.array([frames - 1], np.uint64))
-        mfns = [one.heap.alloc(*one.lists, order) for _ in range(extents)]
+        mfns = [one.heap.alloc(*one.lists, order, zones) for _ in range(extents)]
         starts, counts = np.zeros(extents, np.uint64), np.zeros(extents, np.uint64)
-        runs = many.heap.alloc_runs(*many.lists, order, extents, starts, counts)
+        runs = many.heap.alloc_runs(*many.lists, order, extents, zones, starts, counts)
         unrolled = [
             start + (index << order)
             for start, count in zip(starts[:runs].tolist(), counts[:runs].tolist(), strict=True)
@@ -168,3 +174,28 @@ def test_bulk_allocation_is_one_by_one_allocation(order):
         ]
         assert unrolled == [mfn for mfn in mfns if mfn >= 0]
         assert one.content() == many.content()
+
+
+@pytest.mark.parametrize("engine", [spec, kernels], ids=["spec", "kernels"])
+def test_memory_is_taken_from_the_zone_that_is_asked_for(engine):
+    border = 1 << 20
+    arrays = Arrays(engine, border + 64)
+    arrays.heap.free_runs(*arrays.lists, np.array([border - 64], np.uint64), np.array([128], np.uint64))
+    low_first, high_first, low_only = 0, 1, 2
+    assert border - 64 <= arrays.heap.alloc(*arrays.lists, 3, low_first) < border
+    assert arrays.heap.alloc(*arrays.lists, 3, high_first) < border, "a small block is not broken out of a large one"
+    assert arrays.heap.alloc(*arrays.lists, 6, high_first) == border
+    assert arrays.heap.alloc(*arrays.lists, 6, low_only) == -1, "what is free above is not for it"
+    taken = [arrays.heap.alloc(*arrays.lists, 3, low_only) for _ in range(6)]
+    assert sorted(taken) == list(range(border - 48, border, 8))
+    assert arrays.heap.alloc(*arrays.lists, 0, low_only) == -1
+
+
+@given(st.integers(0, 1 << 30))
+def test_a_frame_lies_in_the_same_zone_for_both(mfn):
+    counts = np.zeros((2, MAX_HEAP_ORDER + 1), np.int64)
+    counts[int(mfn >= 1 << 20), 4] = 1
+    for zones in (0, 1, 2):
+        found = spec.heap.find(counts, 2, zones)
+        assert kernels.heap.find(counts, 2, zones) == found
+    assert kernels.heap.zone_of(mfn) == spec.heap.zone_of(mfn) == (mfn >= 1 << 20)

@@ -1,13 +1,16 @@
-"""The P2M's kernels against their twins: same tables, stock, state and answers after every step."""
+"""The P2M's kernels against their twins: same tables, stock, state and answers after every step, in every format."""
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from random_tables import CAPACITY, GFNS, LENGTHS, LIVES, SIZES, Tables, live, make_pieces, twins
+from random_tables import CAPACITY, FORMATS, GFNS, LIVES, PIECES, SIZES, Tables, live, make_pieces, twins
 
 from twofold import kernels, spec
 from twofold.formats import npt, x86
 from twofold.formats import p2m_state as at
+from twofold.formats import shape as form
+from twofold.formats.p2m_types import P2MType
+from twofold.formats.table_formats import NPT_2
 
 
 def agree(one: Tables, other: Tables) -> None:
@@ -16,21 +19,23 @@ def agree(one: Tables, other: Tables) -> None:
     assert np.array_equal(one.memory, other.memory)
 
 
-@given(SIZES, LIVES)
-def test_a_random_life_leaves_the_same_tables_in_both(sizes, life):
-    slow, fast = twins(sizes)
+@given(FORMATS, SIZES, LIVES)
+def test_a_random_life_leaves_the_same_tables_in_both(table_format, sizes, life):
+    slow, fast = twins(sizes, table_format=table_format)
     for step in life:
         assert live(slow, step) == live(fast, step)
         agree(slow, fast)
 
 
-@given(SIZES, LIVES)
-def test_the_counters_are_what_the_tables_hold(sizes, life):
-    tables = Tables(kernels, sizes)
+@given(FORMATS, SIZES, LIVES)
+def test_the_counters_are_what_the_tables_hold(table_format, sizes, life):
+    tables = Tables(kernels, table_format, sizes)
     for step in life:
         live(tables, step)
-        levels = [level for level, _ in tables.leaves().values()]
+        found = tables.leaves().values()
+        levels = [level for level, entry in found if form.is_present(tables.shape, entry)]
         assert tables.state[at.LEAVES : at.LEAVES + 3].tolist() == [levels.count(level) for level in range(3)]
+        assert tables.state[at.PLACES] == len(found) - len(levels)
         in_use = reachable(tables)
         assert tables.state[at.ALLOCATED] - tables.state[at.FREED] == len(in_use)
         free = tables.stock[: tables.state[at.FREE]].tolist()
@@ -38,35 +43,48 @@ def test_the_counters_are_what_the_tables_hold(sizes, life):
 
 
 def reachable(tables: Tables) -> list[int]:
-    """Return every table of a P2M, the root first; none but the root may be empty."""
-    found, queue = [], [(tables.root, 3)]
-    while queue:
-        table, level = queue.pop()
-        found.append(table)
-        entries = [int(entry) for entry in tables.memory[table] if entry]
-        assert entries or table == tables.root, "no table is empty"
-        queue += [(x86.frame_of(entry), level - 1) for entry in entries if not x86.is_leaf(entry, level)]
+    """Return every table of the P2M, the root included."""
+    found, level, words = [tables.root], tables.levels - 1, tables.shape
+    here = [tables.root]
+    while level:
+        entries = [entry for table in here for entry in tables.memory[table].tolist()]
+        here = [
+            form.frame_of(words, entry)
+            for entry in entries
+            if form.is_present(words, entry) and not form.is_leaf(words, entry, level)
+        ]
+        found += here
+        level -= 1
     return found
 
 
-@given(GFNS, GFNS, LENGTHS, st.sampled_from([1, 3, 5, 7]))
-def test_a_mapping_is_cut_into_the_same_segments(gfn, mfn, frames, sizes):
-    assert kernels.p2m.segment(gfn, mfn, frames, sizes) == spec.p2m.segment(gfn, mfn, frames, sizes)
+@given(FORMATS, PIECES)
+def test_a_mapping_is_cut_alike(table_format, piece):
+    gfn, distance, frames, mask = piece
+    words, mask = table_format.shape, mask & ((1 << len(table_format.geometry.leaf_orders)) - 1)
+    level, leaves = spec.p2m.segment(words, gfn, gfn + distance, frames, mask)
+    assert kernels.p2m.segment(words, gfn, gfn + distance, frames, mask) == (level, leaves)
+    size = 1 << table_format.geometry.index_bits * level
+    assert leaves > 0
+    assert leaves * size <= frames
+    assert not level or not (gfn | distance) & (size - 1)
 
 
-@given(st.integers(0, 2), st.integers(0, 2), st.sampled_from([1, 3, 5, 7]))
-def test_a_split_takes_the_same_number_of_tables(level, target, sizes):
-    need = spec.p2m.split_tables(level, target, sizes)
-    assert kernels.p2m.split_tables(level, target, sizes) == need
+@given(FORMATS, st.integers(0, 2), st.integers(0, 2), SIZES)
+def test_the_tables_of_a_split_are_counted_alike(table_format, level, target, sizes):
+    words, slots = table_format.shape, table_format.geometry.entries
+    need = spec.p2m.split_tables(words, level, target, sizes)
+    assert kernels.p2m.split_tables(words, level, target, sizes) == need
     if level > target:
-        assert need == (513 if level == 2 and not sizes & 2 else level - target)
+        assert need == (1 + slots if level == 2 and not sizes & 2 else level - target)
     else:
         assert need == 0
 
 
-@given(SIZES, LIVES, GFNS, st.integers(0, 2), st.one_of(st.just(-1), GFNS), st.integers(0, 2))
-def test_the_parts_of_a_plan_agree(sizes, life, gfn, level, previous, counted):
-    slow, fast = twins(sizes)
+@given(FORMATS, SIZES, LIVES, GFNS, st.integers(0, 1), st.one_of(st.just(-1), GFNS), st.integers(0, 2))
+def test_the_parts_of_a_plan_agree(table_format, sizes, life, gfn, level, previous, counted):
+    slow, fast = twins(sizes, table_format=table_format)
+    gfn, previous = gfn % slow.limit, previous % slow.limit if previous >= 0 else -1
     for step in life:
         live(slow, step)
         live(fast, step)
@@ -75,33 +93,66 @@ def test_the_parts_of_a_plan_agree(sizes, life, gfn, level, previous, counted):
         ("cut_need", (gfn, previous, counted)),
         ("plan_split", (gfn, level)),
     ):
-        answers = [
-            getattr(tables.engine.p2m, name)(tables.memory, tables.root, tables.state, *arguments)
-            for tables in (slow, fast)
-        ]
+        answers = [getattr(tables.engine.p2m, name)(*tables.read, tables.state, *arguments) for tables in (slow, fast)]
         assert answers[0] == answers[1], name
 
 
-@given(st.sampled_from([3, 7]), LIVES, GFNS, st.integers(0, 2), st.integers(0, 511))
-def test_the_parts_of_a_change_agree(sizes, life, gfn, level, leaves):
-    slow, fast = twins(sizes)
-    level = min(level, sizes.bit_length() - 1)
+@given(FORMATS, st.sampled_from([3, 7]), LIVES, GFNS, st.integers(0, 1), st.integers(0, 511))
+def test_the_parts_of_a_change_agree(table_format, sizes, life, gfn, level, leaves):
+    slow, fast = twins(sizes, table_format=table_format)
+    gfn %= slow.limit
     answers = []
+    flags = np.uint64(table_format.flags(P2MType.RAM_RW, "rwx"))
     for tables in (slow, fast):
         for step in life:
             live(tables, step)
-        p2m, memory, stock, state = tables.engine.p2m, tables.memory, tables.stock, tables.state
-        if state[at.FREE] < 6:
+        p2m, memory, words, stock, state = tables.engine.p2m, tables.memory, tables.shape, tables.stock, tables.state
+        if state[at.FREE] < 6 or p2m.path_need(*tables.read, state, gfn, level, -1, 0) > 6:
             continue
-        table = p2m.descend(memory, tables.root, stock, state, gfn, level)
-        slot = (gfn >> 9 * level) & 511
-        count = min(leaves, 512 - slot)
-        p2m.fill(memory, stock, state, table, slot, count, gfn, level, np.uint64(npt.TABLE_FLAGS))
-        p2m.prune(memory, tables.root, stock, state, gfn)
-        passed = p2m.clear_first(memory, tables.root, stock, state, gfn, 1 << 9 * level)
+        table = p2m.descend(*tables.tables, gfn, level)
+        slot = (gfn >> tables.bits * level) & ((1 << tables.bits) - 1)
+        count = min(leaves, (1 << tables.bits) - slot)
+        mfn = gfn % (1 << 19) >> tables.bits * level << tables.bits * level
+        p2m.fill(memory, words, stock, state, table, slot, count, mfn, level, flags)
+        p2m.prune(*tables.tables, gfn)
+        passed = p2m.clear_first(*tables.tables, gfn, 1 << tables.bits * level)
         answers.append((int(table), int(passed)))
     assert len(answers) in {0, 2}
     assert answers[:1] == answers[1:]
+    agree(slow, fast)
+
+
+@given(FORMATS, SIZES, LIVES, st.booleans())
+def test_what_is_uniform_is_the_same(table_format, sizes, life, by_first):
+    slow, fast = twins(sizes, table_format=table_format)
+    for step in life:
+        live(slow, step)
+        live(fast, step)
+    words = table_format.shape
+    for gfn, (level, entry) in slow.leaves().items():
+        if level or not form.is_present(words, entry) or gfn % (1 << slow.bits):
+            continue
+        table, *_ = spec.p2m.end_of_walk(*slow.read, gfn)
+        flags, mfn = spec.resize.plain_flags(words, entry, 0), form.frame_of(words, entry) + (not by_first)
+        one = spec.resize.uniform(slow.memory, words, table, 0, mfn, flags)
+        other = kernels.resize.uniform(fast.memory, words, table, 0, mfn, np.uint64(flags))
+        assert (bool(other[0]), int(other[1]) if other[0] else 0) == one
+        assert tuple(map(int, kernels.resize.first_leaf(fast.memory, words, table, 0))) == (0, entry)
+        assert spec.resize.first_leaf(slow.memory, words, table, 0) == (0, entry)
+
+
+def test_a_4m_leaf_above_4_gib_cannot_become_smaller_in_either():
+    slow, fast = twins(3, table_format=NPT_2)
+    for tables in (slow, fast):
+        tables.map(make_pieces([(1024, 3 << 20, 1024)], [3]), NPT_2.flags(P2MType.RAM_RW, "rwx"))
+        assert tables.leaves() == {1024: (1, int(tables.memory[tables.root, 1]))}
+        before = tables.content()
+        assert tables.split(1024, 0) == at.CANNOT_ENCODE
+        assert tables.unmap(1030, 1) >= at.CANNOT_ENCODE
+        assert tables.split_range(0, 4096, 1) == at.CANNOT_ENCODE
+        assert tables.plan_map(make_pieces([(1030, 5, 1)], [1]), 1) == ~0
+        assert tables.plan_map(make_pieces([(0, 5, 1), (1, 1 << 20, 1)], [1, 1]), 1) == ~1
+        assert tables.content() == before
     agree(slow, fast)
 
 
@@ -132,11 +183,11 @@ def test_retired_tables_wait_in_both_until_they_are_released():
 
 @given(st.booleans(), st.integers(1, 2), st.sampled_from([3, 5, 7]), st.integers(0, 511))
 def test_a_split_leaf_keeps_its_flags_in_both(pat, level, sizes, slot):
-    entry = 5 << 18 << 12 | npt.leaf_flags(npt.P2MType.GRANT_MAP_RW, level) | (x86.LARGE_PAT if pat else 0)
+    entry = 5 << 18 << 12 | npt.leaf_flags(P2MType.GRANT_MAP_RW, level) | (x86.LARGE_PAT if pat else 0)
     slow, fast = twins(sizes, 520)
     for tables in (slow, fast):
         tables.memory[tables.root, slot] = entry
-        tables.engine.p2m.split_leaf(tables.memory, tables.stock, tables.state, tables.root, slot, level)
+        tables.engine.p2m.split_leaf(tables.memory, tables.shape, tables.stock, tables.state, tables.root, slot, level)
         table = x86.frame_of(int(tables.memory[tables.root, slot]))
         if level == 2 and sizes == 5:
             for index in (0, 511):
@@ -155,7 +206,9 @@ def test_forgetting_a_table_retires_all_below_it_in_both():
         tables.map(make_pieces([(0, 1 << 18, 700)], [3]), npt.TABLE_FLAGS)
         top = int(tables.memory[tables.root, 0])
         tables.memory[tables.root, 0] = 0
-        p2m.forget(tables.memory, tables.stock, tables.state, np.uint64(top), 3)
+        p2m.forget(
+            tables.memory, tables.shape, tables.stock, tables.state, np.uint64(top) if p2m is kernels.p2m else top, 3
+        )
         assert tables.state[at.LEAVES : at.LEAVES + 3].tolist() == [0, 0, 0]
         assert tables.state[[at.RETIRED, at.FREED, at.REPLACED]].tolist() == [3, 3, 1]
     agree(slow, fast)
@@ -179,6 +232,6 @@ def test_retiring_counts_every_leaf_off_in_both():
     for tables in (slow, fast):
         tables.map(make_pieces([(0, 1 << 18, 512)], [1]), npt.TABLE_FLAGS)
         last = int(tables.stock[tables.state[at.FREE]])
-        tables.engine.p2m.retire(tables.memory, tables.stock, tables.state, last, 0)
+        tables.engine.p2m.retire(tables.memory, tables.shape, tables.stock, tables.state, last, 0)
         assert tables.state[[at.LEAVES, at.RETIRED]].tolist() == [0, 1]
     agree(slow, fast)

@@ -7,11 +7,13 @@ from tables import TABLE_WINDOWS, Tables, aligned, one_page, pages, random_table
 
 from twofold.errors import AddressError, FormatError, NotPresentError, ReservedBitError, SizeError, TwofoldError
 from twofold.formats import x86
+from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.status import OK
+from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as fast
 from twofold.mmu import ASSUMPTIONS, Mmu, load_profile
 from twofold.spec import mmu as plain
-from twofold.spec.walk import READ, walk_2d
+from twofold.spec.walk import MAX_STEPS, READ, STEP_COLUMNS, walk_2d
 
 READS = {(0, 0): 24, (0, 1): 19, (0, 2): 14, (1, 0): 19, (1, 1): 15, (1, 2): 11, (2, 0): 14, (2, 1): 11, (2, 2): 8}
 SIZES = range(3)
@@ -201,8 +203,9 @@ def test_every_tlb_entry_is_the_translation_of_a_plain_walk(engine):
     for tag, mfn in held:
         size = ((tag & 31) - 1) % 3
         page = tag >> plain.TAG_BITS << (x86.INDEX_BITS * size)
-        steps = np.zeros((24, 6), np.uint64)
-        status, _, maddr, _ = walk_2d(tables.memory, tables.guest_root, tables.p2m_root, page << 12, READ, steps)
+        steps = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
+        both = tables.memory, FOUR_LEVEL_SHAPE, tables.guest_root, tables.memory, NPT.shape, tables.p2m_root
+        status, _, maddr, _ = walk_2d(*both, page << 12, READ, steps)
         assert (status, maddr >> 12) == (OK, mfn)
 
 

@@ -391,9 +391,9 @@ def test_the_audit_names_what_is_wrong(make_machine):
     assert report.orphans == 0, "the M2P still names a gfn"
     assert (report.m2p_bad, report.p2m_bad, report.found) == (1, 1, 3)
     lines = [str(finding) for finding in report.findings]
-    assert lines[0].startswith("gfn 0x200 (4K) maps frames that are not this domain's memory: mfn 0x64")
-    assert lines[1].startswith("gfn 0x200 (4K) maps frames whose M2P entries name other gfns")
-    assert lines[2].startswith("gfn 0x200 (4K) is named by the M2P entry of a frame that it does not map")
+    assert lines[0].startswith("gfn 0x200, level 0: maps page tables (mfn 0x64")
+    assert lines[1].startswith("gfn 0x200, level 0: maps frames whose M2P entries name other gfns")
+    assert lines[2].startswith("gfn 0x200, level 0: is named by the M2P entry of a frame that it does not map")
 
 
 @pytest.mark.parametrize("count", [100, 5000])

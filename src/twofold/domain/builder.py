@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from twofold.domain.designs import Design, ToolstackDesign, get_design
 from twofold.domain.domain import Domain
-from twofold.domain.extents import Mem
+from twofold.domain.extents import Extents, Mem
 from twofold.domain.layout import GfnRange
 from twofold.errors import BuildError, SizeError, UnknownNameError
 from twofold.units import (
@@ -142,9 +142,21 @@ def _check_room(domain: Domain, ram: tuple[GfnRange, ...]) -> None:
         )
 
 
+class _Populate:
+    """The populate operation as a design sees it, with the leaf orders that it may ask for."""
+
+    def __init__(self, domain: Domain) -> None:
+        self._memory = domain.memory
+        self.orders = domain.p2m.geometry.leaf_orders
+
+    def __call__(self, gfns: range, order: Order, flags: Mem = Mem.NONE) -> Extents:
+        """Populate one extent of this order at each gfn."""
+        return self._memory.populate_physmap(gfns, order, flags)
+
+
 def _populate(domain: Domain, design: Design, ram: tuple[GfnRange, ...], exact: list[Exact]) -> None:
     """Populate exact ranges first, so that they get their order while it is there; then the rest by the design."""
-    populate = domain.memory.populate_physmap
+    populate = _Populate(domain)
     for each in exact:
         gfns = range(each.range.gfn, each.range.end, 1 << each.order)
         answer = populate(gfns, each.order, Mem.EXACT)

@@ -16,7 +16,6 @@ from typing import Final, Protocol
 from twofold.domain.extents import Extents, Mem, aligned_run
 from twofold.domain.layout import Layout
 from twofold.errors import UnknownNameError
-from twofold.formats.geometry import FOUR_LEVEL
 from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, Order
 
 _GROUP: Final = "twofold.designs"
@@ -25,7 +24,12 @@ _BATCH_FRAMES: Final = 4 << ORDER_2M  # 8 MiB: Xen bounds a batch so that dom0 s
 
 
 class Populate(Protocol):
-    """What a design calls: `populate_physmap` of the domain being built."""
+    """What a design calls: `populate_physmap` of the domain being built.
+
+    orders : what a leaf of the domain's table format can have, ascending; walk them, and a new format needs no change
+    """
+
+    orders: tuple[Order, ...]
 
     def __call__(self, gfns: range, order: Order, flags: Mem = ...) -> Extents:
         """Populate one extent of this order at each gfn; see `MemoryOperations.populate_physmap`."""
@@ -67,13 +71,13 @@ class ToolstackDesign:
         self.fallback = fallback
 
     def populate(self, populate: Populate, gfns: range, layout: Layout) -> None:
-        """Ask for 1G, 2M and 4K extents, largest first."""
+        """Ask for extents of the format's own leaf orders, largest first."""
         if self.fallback == "builder":
             _populate_in_batches(populate, gfns, layout)
             return
         here = gfns.start
         while here < gfns.stop:
-            order, extents = aligned_run(here, gfns.stop - here, FOUR_LEVEL.leaf_orders)
+            order, extents = aligned_run(here, gfns.stop - here, populate.orders)
             populate(range(here, here + (extents << order), 1 << order), order, Mem.FALLBACK)
             here += extents << order
 
@@ -89,25 +93,26 @@ class OpportunisticDesign:
 
 
 def _populate_in_batches(populate: Populate, gfns: range, layout: Layout) -> None:
-    """Populate as Xen's builder does: one 1G extent, else a batch of at most four 2M, else that batch in 4K.
+    """Populate as Xen's builder does: one 1G extent, else a batch of at most 8 MiB in 2M, else that batch in 4K.
 
-    A transient failure costs at most 8 MiB of 4K mappings: the next batch tries large extents again.
+    A transient failure costs at most 8 MiB of 4K mappings: the next batch tries large extents again. In a format whose
+    large leaves are 4M, the batch is of two of those.
     """
-    here = gfns.start
+    here, large = gfns.start, populate.orders[1]
     while here < gfns.stop:
         count = min(gfns.stop - here, _to_boundary(here, ORDER_1G))
-        if count == 1 << ORDER_1G and not _overlaps(here, count, layout.mmio):
+        if ORDER_1G in populate.orders and count == 1 << ORDER_1G and not _overlaps(here, count, layout.mmio):
             done = populate(range(here, here + 1, 1), ORDER_1G).done << ORDER_1G
             here, count = here + done, count - done
         if not count:
             continue
         count = min(count, _BATCH_FRAMES)
-        if here % (1 << ORDER_2M):
-            count = min(count, _to_boundary(here, ORDER_2M))
-        elif count > 1 << ORDER_2M:
-            count -= count % (1 << ORDER_2M)
-        if not here % (1 << ORDER_2M) and not count % (1 << ORDER_2M):
-            done = populate(range(here, here + count, 1 << ORDER_2M), ORDER_2M).done << ORDER_2M
+        if here % (1 << large):
+            count = min(count, _to_boundary(here, large))
+        elif count > 1 << large:
+            count -= count % (1 << large)
+        if not here % (1 << large) and not count % (1 << large):
+            done = populate(range(here, here + count, 1 << large), large).done << large
             here, count = here + done, count - done
         if count:
             if not populate(range(here, here + count), ORDER_4K).complete:

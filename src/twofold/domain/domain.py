@@ -6,10 +6,12 @@ import numpy as np
 
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
-from twofold.domain.options import DomainOptions, leaf_orders
-from twofold.errors import NotPresentError
+from twofold.domain.options import DomainOptions, check_pool, leaf_orders
+from twofold.errors import BuildError, NotPresentError
+from twofold.formats.table_formats import get_format
+from twofold.machine import Zones
 from twofold.p2m import P2M, TablePool, default_frames
-from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN
+from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
 
 if TYPE_CHECKING:
     from twofold.domain.machine import Machine
@@ -32,13 +34,44 @@ class Domain:
         self.frames = frames
         self.options = options
         self.layout = get_layout(options.layout)
-        self.page_sizes = tuple(
-            order for order in leaf_orders(options.page_sizes) if order in leaf_orders(machine.page_sizes)
-        )
+        table_format = get_format(machine.paging, options.table_format)
+        self._wanted = leaf_orders(options.page_sizes, table_format.geometry)
         pool_frames = default_frames(frames) if options.table_pool is None else options.table_pool
-        self.pool = TablePool(machine, domid, pool_frames)
-        self.p2m = P2M(machine, domid, self.pool, self.page_sizes)
+        check_pool(pool_frames, table_format.geometry)
+        self._check_reach(table_format.geometry.frame_limit)
+        zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
+        self.pool = TablePool(machine, domid, pool_frames, zones)
+        self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
         self.memory = MemoryOperations(machine, domid, self.p2m, options.max_pages)
+
+    def _check_reach(self, limit: int) -> None:
+        """Refuse a guest whose memory passes the end of its P2M."""
+        end = max(part.end for part in (*self.layout.ram(self.frames), *self.layout.special))
+        if end > limit:
+            raise BuildError(
+                f"its memory reaches up to {format_bytes(end << FRAME_SHIFT)}, and a {self.machine.paging} P2M to "
+                f"{format_bytes(limit << FRAME_SHIFT)}; make the guest smaller"
+            )
+
+    def _allowed(self) -> tuple[Order, ...]:
+        return tuple(order for order in self._wanted if order in self.machine.page_sizes)
+
+    @property
+    def page_sizes(self) -> tuple[Order, ...]:
+        """Orders that a new P2M leaf may have, ascending."""
+        return self.p2m.page_sizes
+
+    def set_page_sizes(self, page_sizes: str | tuple[Order, ...] | None) -> None:
+        """Change what P2M leaves may be, within what the machine allows; applies to new mappings.
+
+        `p2m.split_all` and `p2m.merge_all` apply it to those that are there.
+        """
+        self._wanted = leaf_orders(page_sizes, self.p2m.geometry)
+        self.apply_page_sizes()
+
+    def apply_page_sizes(self) -> None:
+        """Let new mappings follow what the domain wants and the machine allows."""
+        self.p2m.page_sizes = self._allowed()
 
     def read(self, gpa: int, bytes_: int) -> bytes:
         """Return guest-physical memory.

@@ -38,6 +38,7 @@ class Reason(StrEnum):
     QUOTA = "the domain's max_pages is reached"
     ORDER_LIMIT = "the caller may not ask for that order"
     BEYOND = "a gfn is beyond the P2M"
+    UNENCODABLE = "a frame lies beyond what an entry of the table format can hold"
     NOT_EXACT = "no leaf can have the exact order: misaligned, switched off, or no order of the format"
 
 

@@ -1,16 +1,15 @@
 """The machine as a hypervisor has it: hardware memory plus the domains that live on it."""
 
 from types import ModuleType, TracebackType
-from typing import Final, Self
+from typing import Self
 
 from twofold import kernels
 from twofold.domain.domain import Domain
 from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
+from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.machine import FreeMap, Hardware
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
-
-PAGING_MODES: Final = ("4-level",)
 
 
 class Machine(Hardware):
@@ -20,7 +19,7 @@ class Machine(Hardware):
     ----------
     size : a machine of this size with all memory free, such as "16GiB"; or give `free`
     free : start from this map of free memory
-    paging : the hypervisor's own mode, "4-level"
+    paging : the hypervisor's own mode, "4-level", "5-level", "pae" or "2-level": the format of its NPT
     page_sizes : the sizes of P2M leaves that the machine allows, such as "4K,2M"; None: all of the format
     seed : what random choices on this machine start from
     engine : `kernels`, or its readable twin `spec`
@@ -36,15 +35,21 @@ class Machine(Hardware):
         seed: int = 0,
         engine: ModuleType = kernels,
     ) -> None:
-        if paging not in PAGING_MODES:
-            raise UnknownNameError("paging mode", paging, PAGING_MODES)
+        if paging not in NPT_OF_MODE:
+            raise UnknownNameError("paging mode", paging, tuple(NPT_OF_MODE))
         if free is None:
             if size is None:
                 raise SizeError("", "is missing: give a size or a free map")
             free = FreeMap.empty_machine(size)
         elif size is not None:
             raise SizeError(str(size), "cannot stand beside a free map: the map says how large the machine is")
-        self.page_sizes = leaf_orders(page_sizes)
+        npt = NPT_OF_MODE[paging]
+        if free.machine_frames > npt.large_limit:
+            most = format_bytes(npt.large_limit << FRAME_SHIFT)
+            asked = format_bytes(free.machine_frames << FRAME_SHIFT)
+            raise SizeError(asked, f"is beyond what a {paging} machine reaches: {most}")
+        self.paging = paging
+        self.page_sizes = leaf_orders(page_sizes, npt.geometry)
         self.seed = seed
         self.domains: dict[int, Domain] = {}
         self._last_domid = 0
@@ -76,9 +81,24 @@ class Machine(Hardware):
         self.domains[domid] = domain
         return domain
 
+    def set_page_sizes(self, page_sizes: str | tuple[Order, ...] | None) -> None:
+        """Change what P2M leaves the machine allows; applies to new mappings of every domain.
+
+        `p2m.split_all` and `p2m.merge_all` apply it to those that are there.
+        """
+        self.page_sizes = leaf_orders(page_sizes, NPT_OF_MODE[self.paging].geometry)
+        for domain in self.domains.values():
+            domain.apply_page_sizes()
+
     def forget(self, domain: Domain) -> None:
         """Take a destroyed domain off the list; `Domain.destroy` calls this."""
         del self.domains[domain.domid]
+
+    def close(self) -> None:
+        """Give all memory back to the host; nothing of the machine may be used afterwards."""
+        for domain in self.domains.values():
+            domain.p2m.detach()
+        super().close()
 
     def __enter__(self) -> Self:
         return self

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.domain.extents import Extents, Mem, Pieces, Reason, Run, aligned_run, check_order, order_limit, runs_of
-from twofold.machine import Hardware, Use
+from twofold.formats.status import NO_TABLES, OK
+from twofold.machine import Hardware, Use, Zones
 from twofold.p2m import P2M
 from twofold.units import ORDER_4K
 
@@ -90,11 +91,15 @@ class MemoryOperations:
         fitting = self._p2m.plan(
             pieces.gfns, pieces.mfns, pieces.frames, self._p2m.level_masks(pieces.orders), 1 << order
         )
-        if fitting < extents:
+        if fitting < 0:
+            extents, reason = ~fitting, Reason.UNENCODABLE
+        elif fitting < extents:
             extents, reason = fitting, Reason.NO_TABLES
         kept, rest = pieces.cut(extents << order)
         self._hardware.heap.free_runs(rest.mfns, rest.frames)
         self._commit(kept)
+        if flags & Mem.EXACT and extents:
+            self._p2m.exact.add(run.gfn, extents << order, order)
         return extents, reason
 
     def _admit(self, run: Run, order: int) -> tuple[int, Reason]:
@@ -132,7 +137,7 @@ class MemoryOperations:
         """Allocate extents of one order; with `fallback`, what is refused is asked for at the next smaller one."""
         parts = []
         while True:
-            mfns, counts = self._hardware.heap.alloc_runs(order, extents)
+            mfns, counts = self._hardware.heap.alloc_runs(order, extents, self._zones(gfn, order))
             frames = counts << np.uint64(order)
             got = int(counts.sum())
             ends = np.cumsum(frames)
@@ -145,6 +150,18 @@ class MemoryOperations:
             gfn += got << order
             smaller = self._smaller(order)
             extents, order = (extents - got) << (order - smaller), smaller
+
+    def _zones(self, gfn: int, order: int) -> Zones:
+        """Return where an extent may be: 2-level tables name frames above 4 GiB in large leaves only.
+
+        Whatever a 32-bit hypervisor can have above 4 GiB it takes there, and leaves the rest to its tables.
+        """
+        if not self._p2m.format.is_32_bit:
+            return Zones.LOW_FIRST
+        if self._p2m.format.small_limit == self._p2m.format.large_limit:
+            return Zones.HIGH_FIRST
+        large = (leaf for leaf in self._p2m.page_sizes if ORDER_4K < leaf <= order)
+        return Zones.HIGH_FIRST if any(not gfn & ((1 << leaf) - 1) for leaf in large) else Zones.LOW_ONLY
 
     def _smaller(self, order: int) -> int:
         """Return the next smaller order that the table format has a leaf for."""
@@ -183,8 +200,9 @@ class MemoryOperations:
         _, mfns, lengths = self._p2m.runs(gfn, frames)
         if int(lengths.sum()) != frames or not self._are_own(mfns, lengths):
             return Reason.UNPOPULATED
-        if not self._p2m.can_unmap(gfn, frames):
-            return Reason.NO_TABLES
+        refusal = self._p2m.unmap_refusal(gfn, frames)
+        if refusal != OK:
+            return Reason.NO_TABLES if refusal == NO_TABLES else Reason.UNENCODABLE
         self._release(gfn, frames, mfns, lengths)
         return Reason.NONE
 

@@ -6,11 +6,11 @@ from typing import Final
 
 from twofold.domain.layout import get_layout
 from twofold.errors import SizeError, UnknownNameError
-from twofold.formats.geometry import FOUR_LEVEL
+from twofold.formats.geometry import GEOMETRIES, Geometry
 from twofold.units import ORDER_4K, Order, order_name, parse_page_sizes
 
 PAGING_MODES: Final = ("hap",)
-TABLE_FORMATS: Final = ("npt",)
+TABLE_FORMATS: Final = ("npt", "ept", "ept-5")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class DomainOptions:
     ----------
     paging : "hap", hardware-assisted paging
     page_sizes : what P2M leaves may be, such as "4K,2M"; None: whatever the machine allows
-    table_format : "npt"
+    table_format : "npt", in the format of the machine's paging mode; "ept" or "ept-5" on a 64-bit machine
     layout : "pvh", "hvm" (with VGA hole) or "flat"
     table_pool : table frames at most; None: what Xen's toolstack gives [frames]
     max_pages : memory that the domain may own; None: no limit [frames]
@@ -39,13 +39,26 @@ class DomainOptions:
             raise UnknownNameError("paging mode", self.paging, PAGING_MODES)
         if self.table_format not in TABLE_FORMATS:
             raise UnknownNameError("table format", self.table_format, TABLE_FORMATS)
-        if self.table_pool is not None and self.table_pool < FOUR_LEVEL.levels:
-            raise SizeError(str(self.table_pool), f"is too few table frames: one path takes {FOUR_LEVEL.levels}")
         get_layout(self.layout)
-        leaf_orders(self.page_sizes)
+        if self.page_sizes is not None and not any(_fits(self.page_sizes, each) for each in GEOMETRIES.values()):
+            leaf_orders(self.page_sizes, GEOMETRIES["4-level"])  # says what is wrong
 
 
-def leaf_orders(page_sizes: str | Iterable[Order] | None) -> tuple[Order, ...]:
+def check_pool(frames: int, geometry: Geometry) -> None:
+    """Raise unless a table pool has room for one path at least."""
+    if frames < geometry.levels:
+        raise SizeError(str(frames), f"is too few table frames: one path takes {geometry.levels}")
+
+
+def _fits(page_sizes: str | Iterable[Order], geometry: Geometry) -> bool:
+    try:
+        leaf_orders(page_sizes, geometry)
+    except SizeError:
+        return False
+    return True
+
+
+def leaf_orders(page_sizes: str | Iterable[Order] | None, geometry: Geometry) -> tuple[Order, ...]:
     """Return the leaf orders of a page-size list, ascending; None means all that the format has.
 
     Raises
@@ -53,12 +66,12 @@ def leaf_orders(page_sizes: str | Iterable[Order] | None) -> tuple[Order, ...]:
     SizeError : a size that the format lacks, or a list without 4K
     """
     if page_sizes is None:
-        return FOUR_LEVEL.leaf_orders
+        return geometry.leaf_orders
     orders = parse_page_sizes(page_sizes) if isinstance(page_sizes, str) else tuple(sorted(set(page_sizes)))
-    known = ", ".join(order_name(order) for order in FOUR_LEVEL.leaf_orders)
+    known = ", ".join(order_name(order) for order in geometry.leaf_orders)
     for order in orders:
-        if order not in FOUR_LEVEL.leaf_orders:
-            raise SizeError(order_name(order), f"is no page size of a {FOUR_LEVEL.name} table; it has {known}")
+        if order not in geometry.leaf_orders:
+            raise SizeError(order_name(order), f"is no page size of a {geometry.name} table; it has {known}")
     if ORDER_4K not in orders:
         raise SizeError(",".join(map(order_name, orders)), "lacks 4K, which every table needs")
     return orders

@@ -8,34 +8,37 @@ A frame number is cut into one index a level, the topmost first. Four levels of 
     +-----------+-----------+-----------+-----------+
                   1G leaves   2M leaves   4K leaves
 
-Read first: this page, then `x86` for the entries. Left out for now: formats other than four levels.
+Five levels add nine bits on top. PAE has three levels, the top one of four entries only; the 2-level tables of 32-bit
+mode have ten bits a level. Both translate 4 GiB. Read next: `shape`, what a format's entries look like.
+Source: AMD APM vol. 2, "Long-Mode Page Translation", "PAE Paging", "Non-PAE Paging".
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from twofold.errors import AddressError
-from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, Order
+from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, ORDER_4M, Order
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The shape of one table format."""
+    """The shape of one kind of table."""
 
     name: str
     levels: int
-    index_bits: int  # of a frame number, at each level
+    index_bits: int  # of a frame number, at each level but the top one
+    top_bits: int  # of a frame number, at the top level
     leaf_orders: tuple[Order, ...]  # ascending; leaf_orders[level] is what a leaf of that level maps
 
     @property
     def entries(self) -> int:
-        """Entries in one table."""
+        """Entries in one table frame."""
         return 1 << self.index_bits
 
     @property
     def frame_bits(self) -> int:
         """Bits of a frame number that the table can translate."""
-        return self.levels * self.index_bits
+        return (self.levels - 1) * self.index_bits + self.top_bits
 
     @property
     def frame_limit(self) -> int:
@@ -58,4 +61,9 @@ class Geometry:
         return self.leaf_orders.index(Order(order))
 
 
-FOUR_LEVEL: Final = Geometry("4-level", levels=4, index_bits=9, leaf_orders=(ORDER_4K, ORDER_2M, ORDER_1G))
+_LONG_MODE: Final = (ORDER_4K, ORDER_2M, ORDER_1G)
+FIVE_LEVEL: Final = Geometry("5-level", levels=5, index_bits=9, top_bits=9, leaf_orders=_LONG_MODE)
+FOUR_LEVEL: Final = Geometry("4-level", levels=4, index_bits=9, top_bits=9, leaf_orders=_LONG_MODE)
+PAE: Final = Geometry("pae", levels=3, index_bits=9, top_bits=2, leaf_orders=(ORDER_4K, ORDER_2M))
+TWO_LEVEL: Final = Geometry("2-level", levels=2, index_bits=10, top_bits=10, leaf_orders=(ORDER_4K, ORDER_4M))
+GEOMETRIES: Final = {each.name: each for each in (FIVE_LEVEL, FOUR_LEVEL, PAE, TWO_LEVEL)}

@@ -1,17 +1,24 @@
 """Entries of a guest's own page tables: x86 entries that hold guest frame numbers.
 
 A and D are set beforehand, as an operating system does for memory that it pins, so that neither an engine nor a walk
-has to write to the tables.
-Source: AMD APM vol. 2, "Long-Mode Page Translation".
+has to write to the tables. 64-bit (four levels), PAE and 2-level tables; the flags are the same in all.
+Source: AMD APM vol. 2, "Long-Mode Page Translation", "PAE Paging", "Non-PAE Paging".
 """
 
 from typing import Final
 
-from twofold.formats import x86
+from twofold.formats import legacy, shape, x86
+from twofold.formats.geometry import FOUR_LEVEL
 from twofold.units import FRAME_SHIFT
 
 _BASE: Final = x86.PRESENT | x86.USER | x86.ACCESSED
 TABLE_FLAGS: Final = _BASE | x86.WRITABLE
+
+FOUR_LEVEL_SHAPE: Final = shape.as_words(
+    {shape.TABLE_FLAGS: TABLE_FLAGS, shape.ROOT_FLAGS: TABLE_FLAGS}, base=x86.make_shape(FOUR_LEVEL)
+)
+PAE_SHAPE: Final = legacy.pae_shape(TABLE_FLAGS)
+TWO_LEVEL_SHAPE: Final = legacy.two_level_shape(TABLE_FLAGS)
 
 
 def leaf_flags(level: int, *, writable: bool = True) -> int:

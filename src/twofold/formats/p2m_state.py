@@ -13,5 +13,11 @@ SPLITS: Final = 5  # large leaves replaced by a table of smaller ones
 ALLOCATED: Final = 6  # tables put into the P2M since its creation
 FREED: Final = 7  # tables taken out of it
 REPLACED: Final = 8  # present entries that changed: each owes a flush
-SIZES: Final = 9  # mask of the levels whose leaves may be used (bit 0: 4K, bit 1: 2M, bit 2: 1G)
-COLUMNS: Final = 10
+SIZES: Final = 9  # mask of the levels whose leaves may be used (bit 0: level 0, bit 1: level 1, ...)
+PLACES: Final = 10  # typed entries that are not present, of every level
+MERGES: Final = 11  # tables replaced by one large leaf of the same translations
+COLUMNS: Final = 12
+MAX_LEAF_LEVELS: Final = 3
+
+# What a plan returns in place of a number of tables when a new entry could not hold its frame (`shape.SMALL_LIMIT`).
+CANNOT_ENCODE: Final = 1 << 40

@@ -12,6 +12,9 @@ Source: AMD APM vol. 2, "4-Kbyte Page Translation", "2-Mbyte Page Translation", 
 
 from typing import Final
 
+from twofold.formats import shape
+from twofold.formats.arrays import Words
+from twofold.formats.geometry import Geometry
 from twofold.units import FRAME_SHIFT
 
 PRESENT: Final = 1 << 0
@@ -36,6 +39,36 @@ PAT: Final = 1 << 7  # in a 4K leaf
 RESERVED_TOP: Final = LARGE
 RESERVED_2M: Final = ((1 << 21) - 1) & ~((1 << 13) - 1)
 RESERVED_1G: Final = ((1 << 30) - 1) & ~((1 << 13) - 1)
+
+
+def make_shape(geometry: Geometry) -> Words:
+    """Return what guest tables and NPT of 64-bit mode have in common; their own flags are or-ed in."""
+    top = geometry.levels - 1
+    leaf_levels = sum(1 << level for level in range(1, len(geometry.leaf_orders)))
+    tables = {shape.TABLE_RESERVED + level: LARGE for level in range(len(geometry.leaf_orders), top + 1)}
+    return shape.as_words(
+        {
+            shape.LEVELS: geometry.levels,
+            shape.BITS: geometry.index_bits,
+            shape.FRAME_BITS: geometry.frame_bits,
+            shape.ENTRY_SHIFT: ENTRY_SHIFT,
+            shape.PRESENT: PRESENT,
+            shape.LARGE: LARGE,
+            shape.LARGE_LEVELS: leaf_levels,
+            shape.FRAME: FRAME_MASK,
+            shape.LARGE_PAT: LARGE_PAT,
+            shape.SMALL_PAT: PAT,
+            shape.ACCESSED: ACCESSED,
+            shape.DIRTY: DIRTY,
+            shape.SMALL_LIMIT: shape.NO_LIMIT,
+            shape.LARGE_LIMIT: shape.NO_LIMIT,
+            shape.NEED + 1: WRITABLE,
+            shape.DENY + 2: NO_EXECUTE,
+            shape.LEAF_RESERVED + 1: RESERVED_2M,
+            shape.LEAF_RESERVED + 2: RESERVED_1G,
+            **tables,
+        }
+    )
 
 
 def is_present(entry: int) -> bool:

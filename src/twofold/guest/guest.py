@@ -5,30 +5,34 @@ import numpy.typing as npt
 
 from twofold.domain import Domain
 from twofold.errors import AddressError, GuestError, SizeError, UnknownNameError
+from twofold.formats.geometry import GEOMETRIES
 from twofold.formats.status import OK
+from twofold.formats.table_formats import GUEST_SHAPES
 from twofold.guest.placement import FrameSource, place_area
+from twofold.guest.program import LONG_BITS
 from twofold.guest.tables import GuestTables
 from twofold.guest.walks import NestedStep, steps_of
 from twofold.spec.walk import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
-from twofold.trace import AREA_BASE
-from twofold.units import FRAME_SHIFT, ORDER_4K, format_bytes, parse_bytes, parse_order
+from twofold.trace import AREA_BASE, AREA_BASE_32
+from twofold.units import FRAME_SHIFT, ORDER_4K, format_bytes, order_name, parse_bytes, parse_order
 
 Array = npt.NDArray[np.uint64]
-MODES = ("4-level",)
+MODES = tuple(GUEST_SHAPES)
 ACCESSES = {"read": READ, "write": WRITE, "execute": EXECUTE}
 
 
 class Guest:
-    """A guest with an area of memory mapped at `AREA_BASE`, ready to run a program or to be simulated.
+    """A guest with an area of memory mapped at `area_base`, ready to run a program or to be simulated.
 
     A new guest starts on wiped memory: what an earlier one left in the domain is gone.
 
     Parameters
     ----------
     domain : a domain that has been built
-    mode : "4-level"
-    page_sizes : the page size of the area, "4K", "2M" or "1G"; program and parameters are in 4K pages
-    footprint : length of the area, a power of two; None: the largest in three quarters of its memory
+    mode : the guest's own paging: "4-level", or "pae" and "2-level" for 32-bit programs
+    page_sizes : the page size of the area, "4K", "2M", "4M" or "1G"; program and parameters are in 4K pages
+    footprint : length of the area, a power of two; None: the largest in three quarters of its memory, and in 32-bit
+        modes in the 3 GiB above 1 GiB
 
     Raises
     ------
@@ -45,23 +49,41 @@ class Guest:
         if mode not in MODES:
             raise UnknownNameError("guest mode", mode, MODES)
         self.domain = domain
+        self.mode = mode
         self.page_order = parse_order(page_sizes)
-        if self.page_order not in GuestTables.geometry.leaf_orders:
-            raise SizeError(page_sizes, f"is no page size of a {mode} guest; it has 4K, 2M, 1G")
+        _check_mode(domain, mode)
+        orders = GEOMETRIES[mode].leaf_orders
+        if self.page_order not in orders:
+            raise SizeError(
+                page_sizes, f"is no page size of a {mode} guest; it has {', '.join(map(order_name, orders))}"
+            )
         if not domain.memory.owned_frames:
             raise GuestError(f"domain {domain.name!r} has no memory; build it first")
         if missing := _missing_frames(domain):
             raise GuestError(f"{missing} frames of the RAM of domain {domain.name!r} are not populated")
-        self.footprint = default_footprint(domain) if footprint is None else parse_bytes(footprint)
+        self.area_base = AREA_BASE if self.bits == LONG_BITS else AREA_BASE_32
+        room = (1 << FRAME_SHIFT + GEOMETRIES[mode].frame_bits) - self.area_base
+        self.footprint = (
+            min(default_footprint(domain), _power_below(room)) if footprint is None else parse_bytes(footprint)
+        )
         frames = self.footprint >> FRAME_SHIFT
         if not frames or self.footprint & (self.footprint - 1):
             raise SizeError(format_bytes(self.footprint), "is no footprint: a power of two of at least 4KiB")
+        if self.bits != LONG_BITS and self.footprint > room:
+            raise SizeError(
+                format_bytes(self.footprint), f"is beyond the {format_bytes(room)} that a {mode} guest has for it"
+            )
         self._area = place_area(domain, frames, self.page_order)
         domain.wipe()
         self._source = FrameSource(domain, self._area, self.page_order)
-        self.tables = GuestTables(domain, self._source)
-        self.tables.map(AREA_BASE, self._area, self.page_order)
+        self.tables = GuestTables(domain, self._source, mode)
+        self.tables.map(self.area_base, self._area, self.page_order)
         self._pages: dict[int, int] = {}  # page number -> gfn, of program and parameters
+
+    @property
+    def bits(self) -> int:
+        """Width of the guest's addresses: 64, or 32 in PAE and 2-level mode."""
+        return LONG_BITS if self.mode == "4-level" else 32
 
     def program_pages(self, gva: int, pages: int) -> Array:
         """Return the gfns of 4K pages from a gva on; pages that an earlier program mapped there are used again."""
@@ -92,8 +114,9 @@ class Guest:
         """
         if access not in ACCESSES:
             raise UnknownNameError("access", access, tuple(ACCESSES))
-        if not 0 <= gva < 1 << (FRAME_SHIFT + GuestTables.geometry.frame_bits):
-            raise AddressError("gva", gva, "is not an address of 48 bits")
+        bits = FRAME_SHIFT + self.tables.geometry.frame_bits
+        if not 0 <= gva < 1 << bits:
+            raise AddressError("gva", gva, f"is not an address of {bits} bits")
         rows = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
         status, count, maddr, _ = self.translate(gva, ACCESSES[access], rows)
         return status, steps_of(rows[:count]), maddr if status == OK else 0
@@ -101,14 +124,30 @@ class Guest:
     def translate(self, gva: int, access: int, out_steps: Array) -> tuple[int, int, int, int]:
         """Return (status, steps, maddr, writable) of one walk; see `spec.walk.walk_2d`."""
         status, count, maddr, writable = self.domain.machine.engine.walk.walk_2d(
-            self.domain.machine.arena.tables,
-            np.uint64(self.tables.root),
-            np.uint64(self.domain.p2m.root),
+            self.tables.memory,
+            self.tables.shape,
+            int(self.tables.root),
+            *self.domain.p2m.tables_for_walk,
             np.uint64(gva),
             access,
             out_steps,
         )
         return int(status), int(count), int(maddr), int(writable)
+
+
+def _check_mode(domain: Domain, mode: str) -> None:
+    """Refuse a guest mode wider than the hypervisor's own: a 32-bit hypervisor runs 32-bit guests."""
+    width = ("2-level", "pae", "4-level")
+    host = domain.machine.paging
+    if host in width and width.index(mode) > width.index(host):
+        raise GuestError(
+            f"a {host} machine cannot hold a {mode} guest; it holds {', '.join(width[: width.index(host) + 1])}"
+        )
+
+
+def _power_below(number: int) -> int:
+    """Return the largest power of two that is not above a number."""
+    return 1 << (number.bit_length() - 1)
 
 
 def _missing_frames(domain: Domain) -> int:
@@ -120,4 +159,4 @@ def _missing_frames(domain: Domain) -> int:
 def default_footprint(domain: Domain) -> int:
     """Return the largest power of two that fits three quarters of a domain's memory [bytes]."""
     most = (domain.frames << FRAME_SHIFT) * 3 // 4
-    return 1 << (most.bit_length() - 1)
+    return _power_below(most)

@@ -1,4 +1,4 @@
-"""Guest programs: static x86-64 ELF files, the built-in ones or a user's own.
+"""Guest programs: static x86-64 or i386 ELF files, the built-in ones or a user's own.
 
 A file is read as untrusted: every offset and length is checked before anything is mapped.
 """
@@ -13,13 +13,15 @@ from elftools.elf.elffile import ELFFile
 
 from twofold.errors import FormatError
 from twofold.files import read_bounded
-from twofold.trace import get_workload
+from twofold.trace import AREA_BASE_32, get_workload
 from twofold.units import FRAME_BYTES, parse_bytes
 
 MAX_FILE_BYTES: Final = 16 << 20
 MAX_SEGMENTS: Final = 64
 MAX_IMAGE_BYTES: Final = 16 << 20
-MAX_GVA: Final = 1 << 40  # below the area, in the lower half
+MAX_GVA: Final = {64: 1 << 40, 32: AREA_BASE_32}  # below the area, in the lower half
+LONG_BITS: Final = 64
+_WIDTHS: Final = {"x64": LONG_BITS, "x86": 32}
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,15 @@ class Program:
 
     @classmethod
     def workload(
-        cls, name: str, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
+        cls,
+        name: str,
+        footprint: int | str | None = None,
+        steps: int = 10_000,
+        seed: int | None = None,
+        bits: int = LONG_BITS,
     ) -> "Program":
-        """Return one of the built-in workloads."""
-        return cls(name, get_workload(name).program(), footprint, steps, seed)
+        """Return one of the built-in workloads. `bits` : 64, or 32 for guests in PAE or 2-level mode."""
+        return cls(name, get_workload(name).program(bits), footprint, steps, seed)
 
     @classmethod
     def from_file(
@@ -68,6 +75,19 @@ class Program:
     def area_bytes(self, guest_footprint: int) -> int:
         """Return the footprint that the program is told [bytes]."""
         return guest_footprint if self.footprint is None else parse_bytes(self.footprint)
+
+    @property
+    def bits(self) -> int:
+        """Width of the code: 64 for x86-64, 32 for i386.
+
+        Raises
+        ------
+        FormatError : neither
+        """
+        try:
+            return _WIDTHS[ELFFile(io.BytesIO(self.elf)).get_machine_arch()]
+        except Exception:  # noqa: BLE001  pyelftools raises whatever its parsers do on a hostile file
+            raise FormatError(self.name, "is no static x86-64 or i386 executable") from None
 
     def image(self) -> tuple[int, tuple[Segment, ...]]:
         """Return (entry gva, segments).
@@ -85,8 +105,8 @@ class Program:
 
     def _parse(self) -> tuple[int, tuple[Segment, ...]]:
         elf = ELFFile(io.BytesIO(self.elf))
-        if elf.get_machine_arch() != "x64" or elf.header["e_type"] != "ET_EXEC":
-            raise FormatError(self.name, "is no static x86-64 executable")
+        if elf.get_machine_arch() not in _WIDTHS or elf.header["e_type"] != "ET_EXEC":
+            raise FormatError(self.name, "is no static x86-64 or i386 executable")
         if elf.num_segments() > MAX_SEGMENTS:
             raise FormatError(self.name, f"has more than {MAX_SEGMENTS} segments")
         headers = [part.header for part in elf.iter_segments() if part.header["p_type"] == "PT_LOAD"]
@@ -100,6 +120,6 @@ class Program:
         stored, length = header["p_filesz"], header["p_memsz"]
         if offset + stored > len(self.elf) or stored > length:
             raise FormatError(self.name, f"has a segment at gva {gva:#x} that reaches beyond the file")
-        if gva < FRAME_BYTES or gva + length > MAX_GVA or length > MAX_IMAGE_BYTES:
+        if gva < FRAME_BYTES or gva + length > MAX_GVA[self.bits] or length > MAX_IMAGE_BYTES:
             raise FormatError(self.name, f"has a segment at gva {gva:#x} outside what a program may use")
         return Segment(gva, self.elf[offset : offset + stored], length)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from twofold.errors import FormatError, GuestError, SizeError, UnknownNameError
 from twofold.guest.guest import Guest
 from twofold.guest.program import Program, Segment
-from twofold.trace import AREA_BASE, MIN_FOOTPRINT, PARAMETERS_BYTES, PHASE_DONE, PHASE_OFFSET
+from twofold.trace import MIN_FOOTPRINT, PHASE_DONE, PHASE_OFFSET, STACK_BYTES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, format_bytes
 
 PARAMETERS_GVA: Final = 0x200000  # one page, below where programs are linked
@@ -90,14 +90,16 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
         raise GuestError(f"a program cannot take {program.steps} steps: they are counted in 64 bits")
     if not 0 < seconds <= MAX_SECONDS:
         raise GuestError(f"a program cannot be given {seconds} seconds: more than 0, at most {MAX_SECONDS:g}")
+    if program.bits != guest.bits:
+        raise GuestError(f"program {program.name} is of {program.bits} bits and cannot run in a {guest.mode} guest")
     entry, segments = program.image()
     for segment in segments:
         if segment.gva < PARAMETERS_GVA + FRAME_BYTES and segment.gva + segment.length > PARAMETERS_GVA:
             raise FormatError(program.name, f"has a segment where its parameters go, at gva {PARAMETERS_GVA:#x}")
     guest.wipe_area()
     seed = guest.domain.machine.seed if program.seed is None else program.seed
-    block = struct.pack("<6Q", AREA_BASE, area, program.steps, seed & (2**64 - 1), 0, 0)
-    parameters = _load(guest, (*segments, Segment(PARAMETERS_GVA, block, PARAMETERS_BYTES)))
+    block = struct.pack("<6Q", guest.area_base, area, program.steps, seed & (2**64 - 1), 0, 0)
+    parameters = _load(guest, (*segments, Segment(PARAMETERS_GVA, block, STACK_BYTES)))
     execution = known[engine](guest, entry, PARAMETERS_GVA, seconds)
     phase, output = struct.unpack("<2Q", guest.domain.read(parameters + PHASE_OFFSET, 16))
     if phase != PHASE_DONE and not execution.fault:
@@ -106,7 +108,7 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
         exit_code=1 if execution.fault else 0,
         output=output,
         accesses=len(execution.accesses),
-        trace=_measured(execution.accesses, area, is_done=phase == PHASE_DONE),
+        trace=_measured(guest, execution.accesses, area, is_done=phase == PHASE_DONE),
         faults=(execution.fault,) if execution.fault else (),
         fills=execution.fills,
     )
@@ -131,12 +133,12 @@ def _load(guest: Guest, segments: tuple[Segment, ...]) -> int:
     return int(places[-1][0]) + segments[-1].gva % FRAME_BYTES
 
 
-def _measured(accesses: Accesses, area: int, *, is_done: bool) -> Accesses:
+def _measured(guest: Guest, accesses: Accesses, area: int, *, is_done: bool) -> Accesses:
     """Return the accesses in the area that follow the store which starts the measured part; without one, all."""
     marks = np.flatnonzero((accesses["gva"] == PARAMETERS_GVA + PHASE_OFFSET) & accesses["write"])
     start = int(marks[0]) + 1 if len(marks) > is_done else 0  # the last store of a program that is done says so
     part = accesses[start:]
-    return part[(part["gva"] >= AREA_BASE) & (part["gva"] < AREA_BASE + area)]
+    return part[(part["gva"] >= guest.area_base) & (part["gva"] < guest.area_base + area)]
 
 
 def check_answer(result: RunResult, expected: int, program: Program) -> None:

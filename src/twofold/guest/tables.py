@@ -1,15 +1,18 @@
 """A guest's own page tables, bit-exact, in the guest's own memory.
 
-Four levels, leaves of 4K, 2M and 1G. Tables are written through the P2M: a table stands in a guest frame, and so in
-whatever machine frame backs it.
+Four levels (4K, 2M, 1G), PAE (4K, 2M) or two levels (4K, 4M). Tables are written through the P2M: a table stands in a
+guest frame, and so in whatever machine frame backs it.
 """
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.domain import Domain
+from twofold.errors import GuestError
 from twofold.formats import guest as guest_format
-from twofold.formats.geometry import FOUR_LEVEL
+from twofold.formats import shape
+from twofold.formats.geometry import GEOMETRIES
+from twofold.formats.table_formats import GUEST_SHAPES
 from twofold.guest.placement import FrameSource
 from twofold.units import FRAME_SHIFT, Gfn, Order
 
@@ -23,11 +26,14 @@ class GuestTables:
     ----------
     domain : whose memory holds them
     source : where table frames come from
+    mode : "4-level", "pae" or "2-level"
     """
 
-    geometry = FOUR_LEVEL
-
-    def __init__(self, domain: Domain, source: FrameSource) -> None:
+    def __init__(self, domain: Domain, source: FrameSource, mode: str) -> None:
+        self.mode = mode
+        self.geometry = GEOMETRIES[mode]
+        self.shape = GUEST_SHAPES[mode]
+        self._dtype = np.uint32 if int(self.shape[shape.ENTRY_SHIFT]) == 2 else np.uint64
         self._domain = domain
         self._source = source
         self._tables: dict[tuple[int, int], int] = {}  # (level, page number above it) -> gfn of the table
@@ -42,15 +48,33 @@ class GuestTables:
     def map(self, gva: int, gfns: Array, order: Order) -> None:
         """Map pages of one size from `gva` on, page i to the guest frames from gfns[i] on."""
         level = self.geometry.level_of(order)
-        entries = gfns << np.uint64(FRAME_SHIFT) | np.uint64(guest_format.leaf_flags(level))
-        self._store(level, gva >> FRAME_SHIFT >> order, entries)
+        self._check_reach(gfns, level)
+        addresses = gfns << np.uint64(FRAME_SHIFT)
+        if level:  # the high address bits of a 4M leaf stand elsewhere
+            high = addresses >> self.shape[shape.HIGH_SHIFT] & self.shape[shape.HIGH]
+            addresses = addresses & self.shape[shape.FRAME] | high
+        self._store(level, gva >> FRAME_SHIFT >> order, addresses | np.uint64(guest_format.leaf_flags(level)))
+
+    def _check_reach(self, gfns: Array, level: int) -> None:
+        """Raise unless entries of this level can hold these frames."""
+        limit = int(self.shape[shape.LARGE_LIMIT if level else shape.SMALL_LIMIT])
+        if len(gfns) and int(gfns.max()) >= limit:
+            raise GuestError(
+                f"gfn {int(gfns.max()):#x} is beyond what such a page of a {self.mode} guest reaches; "
+                "make its memory smaller"
+            )
+
+    @property
+    def memory(self) -> Array:
+        """All machine frames as tables of this guest's entries."""
+        return self._domain.machine.arena.tables_of(self._dtype)
 
     def _store(self, level: int, number: int, entries: Array) -> None:
         """Store entries of one level from page number `number` on, making the tables that are missing."""
         bits, slots = self.geometry.index_bits, self.geometry.entries
         first, last = number >> bits, (number + len(entries) - 1) >> bits
         mfns = self._domain.p2m.translate(self._tables_of(level, first, last + 1)).tolist()
-        memory, done, slot = self._domain.machine.arena.tables, 0, number & (slots - 1)
+        memory, done, slot = self.memory, 0, number & (slots - 1)
         for mfn in mfns:
             part = entries[done : done + slots - slot]
             memory[mfn, slot : slot + len(part)] = part
@@ -62,7 +86,7 @@ class GuestTables:
         gfns = self._new_tables(len(missing))
         for number, gfn in zip(missing, gfns.tolist(), strict=True):
             self._tables[level, number] = gfn
-        entries = gfns << np.uint64(FRAME_SHIFT) | np.uint64(guest_format.TABLE_FLAGS)
+        entries = gfns << np.uint64(FRAME_SHIFT) | self._table_flags(level + 1)
         if len(missing) == end - first:  # a fresh region: all links in one go
             self._store(level + 1, first, entries)
         else:
@@ -70,7 +94,13 @@ class GuestTables:
                 self._store(level + 1, number, entry.reshape(1))
         return np.array([self._tables[level, number] for number in range(first, end)], np.uint64)
 
+    def _table_flags(self, level: int) -> np.uint64:
+        """Return the flags of an entry of this level that points to a table."""
+        flags: np.uint64 = self.shape[shape.ROOT_FLAGS if level == self.geometry.levels - 1 else shape.TABLE_FLAGS]
+        return flags
+
     def _new_tables(self, count: int) -> Array:
         gfns = self._source.take(count)
+        self._check_reach(gfns, 0)
         self._domain.machine.arena.tables[self._domain.p2m.translate(gfns)] = 0
         return gfns

@@ -18,6 +18,7 @@ from unicorn.unicorn_const import (
     UC_HOOK_MEM_WRITE,
     UC_HOOK_TLB_FILL,
     UC_MEM_WRITE,
+    UC_MODE_32,
     UC_MODE_64,
     UC_PROT_ALL,
     UC_PROT_EXEC,
@@ -25,12 +26,14 @@ from unicorn.unicorn_const import (
     UC_PROT_WRITE,
     UC_TLB_VIRTUAL,
 )
-from unicorn.x86_const import UC_X86_REG_RDI, UC_X86_REG_RIP
+from unicorn.x86_const import UC_X86_REG_EAX, UC_X86_REG_ESP, UC_X86_REG_RDI, UC_X86_REG_RIP
 
 from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
 from twofold.guest.guest import Guest
+from twofold.guest.program import LONG_BITS
 from twofold.guest.run import ACCESS_DTYPE, Accesses, Execution
 from twofold.spec.walk import EXECUTE, GUEST, MAX_STEPS, READ, STEP_COLUMNS, WRITE
+from twofold.trace import STACK_BYTES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
 GVA_BITS: Final = 48
@@ -57,7 +60,8 @@ class _Session:
         self.fills = 0
         self.fault = ""
         arena = guest.domain.machine.arena
-        self.uc = Uc(UC_ARCH_X86, UC_MODE_64)
+        self._is_long = guest.bits == LONG_BITS
+        self.uc = Uc(UC_ARCH_X86, UC_MODE_64 if self._is_long else UC_MODE_32)
         self.uc.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
         self.uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
         self.uc.hook_add(UC_HOOK_TLB_FILL, self.fill)
@@ -70,7 +74,9 @@ class _Session:
     def fill(self, _uc: Uc, gva: int, kind: int, entry: Any, _data: Any) -> bool:
         """Translate one page for the engine by a two-dimensional walk; False stops the program."""
         access = _FILL_ACCESS[kind]
-        if _is_beyond_48_bits(gva):  # Unicorn leaves the test to us; a processor faults before it walks
+        if not self._is_long:
+            gva &= 0xFFFFFFFF
+        elif _is_beyond_48_bits(gva):  # Unicorn leaves the test to us; a processor faults before it walks
             self.fault = f"it {_VERB[access]} gva {gva:#x}, which is no address of 48 bits"
             return False
         self.fills += 1
@@ -104,10 +110,17 @@ def _is_beyond_48_bits(gva: int) -> bool:
 
 
 def execute(guest: Guest, entry: int, parameters: int, seconds: float) -> Execution:
-    """Run from gva `entry` with `parameters` in rdi until the program halts, faults, or takes too long."""
+    """Run from gva `entry` until the program halts, faults, or takes too long.
+
+    parameters : gva of the parameter block, in rdi; in a 32-bit guest in eax, the stack behind it
+    """
     session = _Session(guest)
     p2m = guest.domain.p2m
-    session.uc.reg_write(UC_X86_REG_RDI, parameters)
+    if guest.bits == LONG_BITS:
+        session.uc.reg_write(UC_X86_REG_RDI, parameters)
+    else:
+        session.uc.reg_write(UC_X86_REG_EAX, parameters)
+        session.uc.reg_write(UC_X86_REG_ESP, parameters + STACK_BYTES)
     p2m.on_flush(session.flush)
     start = time.monotonic()
     try:

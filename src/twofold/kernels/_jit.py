@@ -1,8 +1,8 @@
 """The one way to compile a kernel: `@kernel`, cached on disk under a hash of every kernel source.
 
 Numba checks only the file of the function it loads from its cache: a caller keeps the machine code of a callee
-that has changed in another file. So the cache folder is named by a hash over all sources of this package; any edit
-opens a new folder.
+that has changed in another file, and the value of a constant that has. So the cache folder is named by a hash over all
+sources of this package and of `formats`, whose numbers are compiled in; any edit opens a new folder.
 """
 
 import hashlib
@@ -15,18 +15,20 @@ import numba
 import platformdirs
 from numba.core import config as numba_config
 
+HERE: Final = Path(__file__).parent
 
-def source_hash(folder: Path) -> str:
-    """Return a hash over the names and bytes of all Python sources in a folder."""
+
+def source_hash(*folders: Path) -> str:
+    """Return a hash over the names and bytes of all Python sources in some folders."""
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
 def cache_folder() -> Path:
     """Return the folder that holds the machine code of exactly these sources."""
-    return Path(platformdirs.user_cache_dir("twofold")) / "kernels" / source_hash(Path(__file__).parent)
+    return Path(platformdirs.user_cache_dir("twofold")) / "kernels" / source_hash(HERE, HERE.parent / "formats")
 
 
 F = TypeVar("F", bound=Callable[..., Any])

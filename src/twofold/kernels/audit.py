@@ -1,16 +1,52 @@
-"""The audit of a P2M, fast. Twin of `spec.audit`, which lists codes and columns."""
+"""The audit of a P2M, fast. Twin of `spec.audit`, which explains the passes; codes and marks: `formats.findings`."""
 
 import numpy as np
 
+from twofold.formats import findings as at
+from twofold.formats import p2m_types
 from twofold.formats.arrays import Counts, Marks, Owners, Words
-from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
-from twofold.kernels._bits import ZERO
+from twofold.kernels._bits import SHIFT, ZERO
+from twofold.kernels._entries import (
+    BITS,
+    FRAME,
+    FRAME_BITS,
+    LEVELS,
+    PLACE_MASK,
+    PLACE_SHIFT,
+    RECALC_MASK,
+    TYPE_MASK,
+    TYPE_SHIFT,
+    frame_of,
+    is_empty,
+    is_leaf,
+    is_present,
+    leaf_frame,
+    malformed,
+    needs_recalc,
+    span,
+)
 from twofold.kernels._jit import inline, kernel
-from twofold.kernels.lookup import find, first_frame, look_up
-from twofold.kernels.p2m import BITS, frame_of
+from twofold.kernels.heap import is_free
+from twofold.kernels.p2m import read
+from twofold.units import SHARED_M2P as SHARED
 
-MALFORMED, BEYOND, NOT_OWNED, P2M_BAD, M2P_BAD = 1, 2, 3, 4, 5
-FINDINGS, ORPHANS, P2M_BAD_FRAMES, M2P_BAD_FRAMES = 0, 1, 2, 3
+FINDINGS, ORPHANS, P2M_BAD_FRAMES, M2P_BAD_FRAMES = at.FINDINGS, at.ORPHANS, at.P2M_BAD_FRAMES, at.M2P_BAD_FRAMES
+EMPTY_TABLES, RECALC, TABLES, PRESENT, PLACES = at.EMPTY_TABLES, at.RECALC, at.TABLES, at.PRESENT, at.PLACES
+NO_RAM, OWN_RAM, OWN_TABLE, OTHERS = at.NO_RAM, at.OWN_RAM, at.OWN_TABLE, at.OTHERS
+WHO, VISITED, GOOD = at.WHO, at.VISITED, at.GOOD
+DEPTH, HAS_OWNERS, HAS_M2P, IS_EMPTY = at.DEPTH, at.HAS_OWNERS, at.HAS_M2P, at.IS_EMPTY
+STACK, STACK_COLUMNS = at.STACK, at.STACK_COLUMNS
+SHARED_M2P = np.uint64(SHARED)
+MMIO_DIRECT, RAM_SHARED = int(p2m_types.P2MType.MMIO_DIRECT), int(p2m_types.P2MType.RAM_SHARED)
+PRESENT_TYPES = sum(1 << int(each) for each in p2m_types.PRESENT_TYPES)
+PLACE_TYPES = sum(1 << int(each) for each in p2m_types.PLACE_TYPES)
+SMALL_TYPES = sum(1 << int(each) for each in p2m_types.SMALL_TYPES)
+OTHERS_TYPES = sum(1 << int(each) for each in p2m_types.OTHERS_TYPES)
+RESERVED_BITS, MISALIGNED = at.RESERVED_BITS, at.MISALIGNED
+TABLE_OUTSIDE, TABLE_TWICE, TABLE_NOT_OWNED = at.TABLE_OUTSIDE, at.TABLE_TWICE, at.TABLE_NOT_OWNED
+LEAF_OUTSIDE, LEAF_ONTO_TABLE, LEAF_OF_OTHER = at.LEAF_OUTSIDE, at.LEAF_ONTO_TABLE, at.LEAF_OF_OTHER
+LEAF_FREE, MMIO_ON_RAM, BAD_TYPE, BAD_SIZE = at.LEAF_FREE, at.MMIO_ON_RAM, at.BAD_TYPE, at.BAD_SIZE
+P2M_BAD, M2P_BAD = at.P2M_BAD, at.M2P_BAD
 
 
 @inline
@@ -27,40 +63,192 @@ def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: 
 
 
 @kernel
-def audit_leaves(
+def mark_owners(
+    owner: Owners, use: Marks, domid: int, ram: int, tables: int, marks: Marks, first: int, frames: int
+) -> None:
+    """Mark who holds each frame of a range. Twin: spec.audit.mark_owners."""
+    for mfn in range(first, first + frames):
+        if owner[mfn] == 0:
+            continue
+        who = OTHERS
+        if owner[mfn] == domid and use[mfn] == tables:
+            who = OWN_TABLE
+        elif owner[mfn] == domid and use[mfn] == ram:
+            who = OWN_RAM
+        marks[mfn] = who
+
+
+@kernel
+def start(cursor: Counts, shape: Words, marks: Marks, root: int, out_findings: Words, counts: Counts) -> None:
+    """Put the root on the cursor's stack. Twin: spec.audit.start."""
+    cursor[DEPTH] = 0
+    if root >= len(marks):
+        note(out_findings, counts, TABLE_OUTSIDE, 0, root, np.int64(shape[LEVELS]), ZERO)
+        return
+    push(cursor, shape, marks, root, 0, counts)
+
+
+@inline
+def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, counts: Counts) -> None:
+    """Put a table on the stack. Twin: spec.audit.push."""
+    depth = cursor[DEPTH]
+    here = STACK + STACK_COLUMNS * depth
+    cursor[here] = table
+    cursor[here + 1] = 0
+    cursor[here + 2] = gfn
+    cursor[DEPTH] = depth + 1
+    cursor[IS_EMPTY + np.int64(shape[LEVELS]) - 1 - depth] = 1
+    marks[table] |= VISITED
+    counts[TABLES] += 1
+
+
+@kernel
+def audit_tables(
     memory: Words,
-    root: int,
-    owner: Owners,
-    use: Marks,
+    shape: Words,
     m2p: Words,
-    domid: int,
-    purpose: int,
-    gfns: tuple[int, int],
+    orders: Marks,
+    marks: Marks,
+    cursor: Counts,
     out_findings: Words,
     counts: Counts,
-) -> None:
-    """Check every leaf of a range of gfns. Twin: spec.audit.audit_leaves."""
-    here = gfns[0]
-    while here < gfns[1]:
-        status, level, entry = find(memory, root, here)
-        if status == OUTSIDE:
-            level += 1
-        size = 1 << (BITS * level)
-        gfn = here & ~(size - 1)
-        if status == OK:
-            check_leaf(owner, use, m2p, domid, purpose, gfn, level, entry, out_findings, counts)
-        elif status != NOT_PRESENT:
-            note(out_findings, counts, MALFORMED, gfn, frame_of(entry), level, entry)
-        here = gfn + size
+    budget: int,
+) -> int:
+    """Visit entries until the tables are done or the budget is used up. Twin: spec.audit.audit_tables."""
+    while cursor[DEPTH] > 0 and budget > 0:
+        depth = cursor[DEPTH]
+        level, here = np.int64(shape[LEVELS]) - depth, STACK + STACK_COLUMNS * (depth - 1)
+        table, slot, base = cursor[here], cursor[here + 1], cursor[here + 2]
+        slots = min(span(shape, 1), 1 << max(0, np.int64(shape[FRAME_BITS]) - np.int64(shape[BITS]) * level))
+        if slot == slots:
+            cursor[DEPTH] = depth - 1
+            if depth > 1:
+                counts[EMPTY_TABLES] += cursor[IS_EMPTY + level]
+            continue
+        if level == 0:
+            passed = plain_leaves(memory, shape, m2p, marks, cursor, table, slot, base + slot, counts)
+            if passed > 0:
+                cursor[here + 1] += passed
+                cursor[IS_EMPTY] = 0
+                budget -= 2 * passed
+                continue
+        cursor[here + 1] += 1
+        entry, gfn = read(memory, table, slot), base + slot * span(shape, level)
+        budget -= 1
+        if is_empty(shape, entry):
+            continue
+        cursor[IS_EMPTY + level] = 0
+        if not is_present(shape, entry):
+            check_place(shape, gfn, level, entry, out_findings, counts)
+        elif is_leaf(shape, entry, level):
+            check_bits(shape, gfn, level, entry, out_findings, counts)
+            check_leaf(shape, m2p, orders, marks, cursor, gfn, level, entry, out_findings, counts)
+            budget -= span(shape, level)
+        elif check_bits(shape, gfn, level, entry, out_findings, counts):
+            below = frame_of(shape, entry)
+            if check_table(marks, cursor, gfn, below, level, entry, out_findings, counts):
+                push(cursor, shape, marks, below, gfn, counts)
+    return 1 if cursor[DEPTH] > 0 else 0
+
+
+@inline
+def plain_leaves(
+    memory: Words,
+    shape: Words,
+    m2p: Words,
+    marks: Marks,
+    cursor: Counts,
+    table: int,
+    slot: int,
+    gfn: int,
+    counts: Counts,
+) -> int:
+    """Pass over 4K leaves of one kind of the domain's own memory that are as they should be; return how many.
+
+    The ordinary case in one short loop: RAM_RW, well-formed, unmarked, the M2P agrees. The first leaf that differs in
+    anything ends it, and takes the long way.
+    """
+    part = memory[table]
+    first, frames = np.uint64(part[slot]), shape[FRAME]
+    flags = first & ~frames
+    ordinary = is_present(shape, first) and type_number(shape, first) == 0 and malformed(shape, first, 0) == ZERO
+    if not (ordinary and cursor[HAS_M2P] and cursor[HAS_OWNERS]) or needs_recalc(shape, first, 0):
+        return 0
+    limit, passed = len(marks), 0
+    for index in range(slot, len(part)):
+        entry = np.uint64(part[index])
+        mfn = np.int64((entry & frames) >> SHIFT)
+        if entry & ~frames != flags or mfn >= limit:
+            break
+        if marks[mfn] & WHO != OWN_RAM or ~m2p[mfn] != np.uint64(gfn + passed):
+            break
+        marks[mfn] |= GOOD
+        passed += 1
+    counts[PRESENT] += passed
+    return passed
+
+
+@inline
+def type_number(shape: Words, entry: int) -> int:
+    """Return the type number of a present entry. Twin: spec.audit.type_number."""
+    return np.int64((entry >> shape[TYPE_SHIFT]) & shape[TYPE_MASK])
+
+
+@inline
+def is_in(types: int, number: int) -> bool:
+    """Return whether a type number is in a set."""
+    return number < 63 and (types >> number) & 1 != 0
+
+
+@inline
+def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> None:
+    """Check an entry that holds a place. Twin: spec.audit.check_place."""
+    counts[PLACES] += 1
+    number = np.int64((entry >> shape[PLACE_SHIFT]) & shape[PLACE_MASK])
+    if not is_in(PLACE_TYPES, number):
+        note(out_findings, counts, BAD_TYPE, gfn, 0, level, entry)
+    elif level > 0 and is_in(SMALL_TYPES, number):
+        note(out_findings, counts, BAD_SIZE, gfn, 0, level, entry)
+
+
+@inline
+def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+    """Check what hardware refuses in a present entry. Twin: spec.audit.check_bits."""
+    bad = malformed(shape, entry, level)
+    if needs_recalc(shape, entry, level):
+        counts[RECALC] += 1
+        bad &= ~shape[RECALC_MASK]
+    if bad == ZERO:
+        return True
+    code = MISALIGNED if is_leaf(shape, entry, level) and bad & ~shape[FRAME] == ZERO else RESERVED_BITS
+    note(out_findings, counts, code, gfn, frame_of(shape, entry), level, entry)
+    return False
+
+
+@inline
+def check_table(
+    marks: Marks, cursor: Counts, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
+) -> bool:
+    """Check where an entry points; return whether to visit it. Twin: spec.audit.check_table."""
+    if below >= len(marks):
+        note(out_findings, counts, TABLE_OUTSIDE, gfn, below, level, entry)
+        return False
+    if marks[below] & VISITED:
+        note(out_findings, counts, TABLE_TWICE, gfn, below, level, entry)
+        return False
+    if marks[below] & WHO != OWN_TABLE:
+        note(out_findings, counts, TABLE_NOT_OWNED, gfn, below, level, entry)
+        return cursor[HAS_OWNERS] != 0
+    return True
 
 
 @kernel
 def check_leaf(
-    owner: Owners,
-    use: Marks,
+    shape: Words,
     m2p: Words,
-    domid: int,
-    purpose: int,
+    orders: Marks,
+    marks: Marks,
+    cursor: Counts,
     gfn: int,
     level: int,
     entry: int,
@@ -68,42 +256,63 @@ def check_leaf(
     counts: Counts,
 ) -> None:
     """Check each frame of one leaf. Twin: spec.audit.check_leaf."""
-    mfn = first_frame(entry, level)
-    size = 1 << (BITS * level)
-    if mfn + size > len(owner):
-        note(out_findings, counts, BEYOND, gfn, mfn, level, entry)
+    counts[PRESENT] += 1
+    mfn, frames, number = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
+    if not is_in(PRESENT_TYPES, number):
+        note(out_findings, counts, BAD_TYPE, gfn, mfn, level, entry)
         return
-    foreign, bad = 0, 0
-    for index in range(size):
-        foreign += (owner[mfn + index] != domid) | (use[mfn + index] != purpose)
-        bad += ~m2p[mfn + index] != np.uint64(gfn + index)
+    if level > 0 and is_in(SMALL_TYPES, number):
+        note(out_findings, counts, BAD_SIZE, gfn, mfn, level, entry)
+    if mfn + frames > len(marks):
+        if number != MMIO_DIRECT and cursor[HAS_OWNERS]:
+            note(out_findings, counts, LEAF_OUTSIDE, gfn, mfn, level, entry)
+        frames = max(0, len(marks) - mfn)
+    is_mmio, is_others, shared = number == MMIO_DIRECT, is_in(OTHERS_TYPES, number), number == RAM_SHARED
+    onto_table, of_other, is_nobodys, on_ram, bad = False, False, False, False, 0
+    for index in range(frames):
+        who = marks[mfn + index] & WHO
+        if who == OWN_TABLE:
+            onto_table = True
+        if not cursor[HAS_OWNERS]:
+            continue
+        if is_mmio:
+            if who != NO_RAM or is_free(orders, mfn + index):
+                on_ram = True
+        elif is_others:
+            if who == NO_RAM:
+                is_nobodys = True
+        else:
+            if who == OTHERS:
+                of_other = True
+            if who == NO_RAM:
+                is_nobodys = True
+            if cursor[HAS_M2P]:
+                expected = SHARED_M2P if shared else np.uint64(gfn + index)
+                if ~m2p[mfn + index] != expected:
+                    bad += 1
+                elif who == OWN_RAM:
+                    marks[mfn + index] |= GOOD
     counts[P2M_BAD_FRAMES] += bad
-    if foreign:
-        note(out_findings, counts, NOT_OWNED, gfn, mfn, level, entry)
+    if onto_table:
+        note(out_findings, counts, LEAF_ONTO_TABLE, gfn, mfn, level, entry)
+    if of_other:
+        note(out_findings, counts, LEAF_OF_OTHER, gfn, mfn, level, entry)
+    if is_nobodys:
+        note(out_findings, counts, LEAF_FREE, gfn, mfn, level, entry)
+    if on_ram and not onto_table:
+        note(out_findings, counts, MMIO_ON_RAM, gfn, mfn, level, entry)
     if bad:
         note(out_findings, counts, P2M_BAD, gfn, mfn, level, entry)
 
 
 @kernel
-def audit_frames(
-    memory: Words,
-    root: int,
-    owner: Owners,
-    use: Marks,
-    m2p: Words,
-    domid: int,
-    purpose: int,
-    out_findings: Words,
-    counts: Counts,
-) -> None:
-    """Check every RAM frame of the domain. Twin: spec.audit.audit_frames."""
-    for mfn in range(len(owner)):
-        if owner[mfn] != domid or use[mfn] != purpose:
+def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings: Words, counts: Counts) -> None:
+    """Check every RAM frame of the domain in a range. Twin: spec.audit.audit_frames."""
+    for mfn in range(first, first + frames):
+        if marks[mfn] & WHO != OWN_RAM:
             continue
         if m2p[mfn] == ZERO:
             counts[ORPHANS] += 1
-            continue
-        gfn = ~m2p[mfn]
-        if look_up(memory, root, gfn) != np.uint64(mfn):
+        elif not marks[mfn] & GOOD and ~m2p[mfn] != SHARED_M2P:
             counts[M2P_BAD_FRAMES] += 1
-            note(out_findings, counts, M2P_BAD, gfn, mfn, 0, ZERO)
+            note(out_findings, counts, M2P_BAD, ~m2p[mfn], mfn, 0, ZERO)

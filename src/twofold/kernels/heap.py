@@ -6,25 +6,46 @@ Frame numbers are int64 here: they stay below 2**32, so signed arithmetic is exa
 import numpy as np
 
 from twofold.formats.arrays import Counts, Halves, Marks, Words
-from twofold.kernels._jit import kernel
+from twofold.kernels._jit import inline, kernel
 from twofold.units import MAX_HEAP_ORDER
 
 NONE = 0xFFFFFFFF
 PREVIOUS = 0
 NEXT = 1
 TOP = int(MAX_HEAP_ORDER)
+ZONES = 2
+ZONE_ORDER = 20
+LOW_FIRST, HIGH_FIRST, LOW_ONLY = 0, 1, 2
+
+
+@inline
+def zone_of(mfn: int) -> int:
+    """Return the zone of a frame. Twin: spec.heap.zone_of."""
+    return 1 if mfn >> ZONE_ORDER > 0 else 0
+
+
+@inline
+def find(counts: Counts, order: int, zones: int) -> tuple[int, int]:
+    """Return (zone, order) of the list to take a block from. Twin: spec.heap.find."""
+    first = 1 if zones == HIGH_FIRST else 0
+    for found in range(order, TOP + 1):
+        if counts[first, found]:
+            return first, found
+        if zones != LOW_ONLY and counts[1 - first, found]:
+            return 1 - first, found
+    return 0, -1
 
 
 @kernel
 def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
     """Put a free block at the front of its list. Twin: spec.heap.push."""
-    first = heads[order]
+    first = heads[zone_of(mfn), order]
     links[mfn, PREVIOUS] = NONE
     links[mfn, NEXT] = first
     if first != NONE:
         links[first, PREVIOUS] = mfn
-    heads[order] = mfn
-    counts[order] += 1
+    heads[zone_of(mfn), order] = mfn
+    counts[zone_of(mfn), order] += 1
     orders[mfn] = order + 1
 
 
@@ -34,12 +55,12 @@ def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int
     before = np.int64(links[mfn, PREVIOUS])
     after = np.int64(links[mfn, NEXT])
     if before == NONE:
-        heads[order] = after
+        heads[zone_of(mfn), order] = after
     else:
         links[before, NEXT] = after
     if after != NONE:
         links[after, PREVIOUS] = before
-    counts[order] -= 1
+    counts[zone_of(mfn), order] -= 1
     orders[mfn] = 0
 
 
@@ -51,16 +72,16 @@ def push_blocks(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn
 
 
 @kernel
-def alloc(heads: Counts, counts: Counts, links: Halves, orders: Marks, order: int) -> int:
+def alloc(heads: Counts, counts: Counts, links: Halves, orders: Marks, order: int, zones: int) -> int:
     """Return the first frame of a block of this order, or -1. Twin: spec.heap.alloc."""
-    for found in range(order, TOP + 1):
-        if counts[found]:
-            mfn = heads[found]
-            remove(heads, counts, links, orders, mfn, found)
-            for half in range(found - 1, order - 1, -1):
-                push(heads, counts, links, orders, mfn + (1 << half), half)
-            return mfn
-    return -1
+    zone, found = find(counts, order, zones)
+    if found < 0:
+        return -1
+    mfn = heads[zone, found]
+    remove(heads, counts, links, orders, mfn, found)
+    for half in range(found - 1, order - 1, -1):
+        push(heads, counts, links, orders, mfn + (1 << half), half)
+    return mfn
 
 
 @kernel
@@ -71,6 +92,7 @@ def alloc_runs(
     orders: Marks,
     order: int,
     extents: int,
+    zones: int,
     out_mfns: Words,
     out_extents: Words,
 ) -> int:
@@ -81,12 +103,10 @@ def alloc_runs(
     """
     runs = 0
     while extents > 0:
-        found = order
-        while found <= TOP and counts[found] == 0:
-            found += 1
-        if found > TOP:
+        zone, found = find(counts, order, zones)
+        if found < 0:
             break
-        mfn = heads[found]
+        mfn = heads[zone, found]
         joins = runs > 0 and np.int64(out_mfns[runs - 1]) + (np.int64(out_extents[runs - 1]) << order) == mfn
         if not joins and runs == len(out_mfns):
             break
@@ -158,11 +178,12 @@ def is_free(orders: Marks, mfn: int) -> bool:
 def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
     """Write every free block, list by list; return how many. Twin: spec.heap.collect_blocks."""
     found = 0
-    for order in range(TOP + 1):
-        mfn = heads[order]
-        while mfn != NONE:
-            out_mfns[found] = mfn
-            out_orders[found] = orders[mfn] - 1
-            found += 1
-            mfn = np.int64(links[mfn, NEXT])
+    for zone in range(ZONES):
+        for order in range(TOP + 1):
+            mfn = heads[zone, order]
+            while mfn != NONE:
+                out_mfns[found] = mfn
+                out_orders[found] = orders[mfn] - 1
+                found += 1
+                mfn = np.int64(links[mfn, NEXT])
     return found

@@ -12,16 +12,27 @@ import numpy.typing as npt
 from twofold.formats import status as codes
 from twofold.formats import x86
 from twofold.formats.geometry import FOUR_LEVEL
-from twofold.kernels._bits import ENTRY_SHIFT, FRAME_MASK, INDEX_BITS, INDEX_MASK, LARGE, ONE, SHIFT, ZERO
+from twofold.kernels._bits import (
+    ENTRY_SHIFT,
+    FRAME_MASK,
+    INDEX_BITS,
+    INDEX_MASK,
+    LARGE,
+    ONE,
+    PRESENT,
+    RESERVED_1G,
+    RESERVED_2M,
+    SHIFT,
+    ZERO,
+)
 from twofold.kernels._jit import BARE, bare, folded, kernel
-from twofold.kernels.walk import check_entry
 
 Words = npt.NDArray[np.uint64]
 Counts = npt.NDArray[np.int64]
 Word = np.uint64
 Count = int | np.int64
 
-OK, NOT_PRESENT, OUTSIDE = codes.OK, codes.NOT_PRESENT, codes.OUTSIDE
+OK, NOT_PRESENT, RESERVED, OUTSIDE = codes.OK, codes.NOT_PRESENT, codes.RESERVED, codes.OUTSIDE
 TOP_LEVEL = x86.TOP_LEVEL
 
 L1, L2 = 0, 3
@@ -62,6 +73,20 @@ TAG_BITS = np.uint64(5)
 LINE_SHIFT = np.uint64(6)
 CANONICAL_SHIFT = np.uint64(FOUR_LEVEL.frame_bits - 1)
 CANONICAL_ONES = (ONE << (np.uint64(64) - SHIFT - CANONICAL_SHIFT)) - ONE
+
+
+@folded
+def check_entry(entry: Word, level: Count) -> Count:
+    """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.mmu.check_entry."""
+    if not entry & PRESENT:
+        return NOT_PRESENT
+    if level == 0 or not entry & LARGE:
+        return OK
+    if level == TOP_LEVEL:
+        return RESERVED
+    if entry & (RESERVED_2M if level == 1 else RESERVED_1G):
+        return RESERVED
+    return OK
 
 
 @folded

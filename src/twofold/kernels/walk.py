@@ -3,71 +3,98 @@
 import numpy as np
 
 from twofold.formats import status as codes
-from twofold.formats import x86
 from twofold.formats.arrays import Words
-from twofold.kernels._bits import (
+from twofold.kernels._bits import ONE, SHIFT, ZERO
+from twofold.kernels._entries import (
+    ACCESSED,
+    DIRTY,
     ENTRY_SHIFT,
-    FRAME_MASK,
-    INDEX_BITS,
-    INDEX_MASK,
-    LARGE,
-    NO_EXECUTE,
-    ONE,
-    PRESENT,
-    RESERVED_1G,
-    RESERVED_2M,
-    SHIFT,
-    USER,
-    WRITABLE,
-    ZERO,
+    FRAME_BITS,
+    ROOT_EXEMPT,
+    allows,
+    frame_of,
+    is_leaf,
+    is_present,
+    leaf_frame,
+    malformed,
+    slot_of,
+    span,
+    top_level,
 )
 from twofold.kernels._jit import inline, kernel
-from twofold.units import FRAME_SHIFT
 
 OK, NOT_PRESENT, RESERVED = codes.OK, codes.NOT_PRESENT, codes.RESERVED
 OUTSIDE, FORBIDDEN = codes.OUTSIDE, codes.FORBIDDEN
 READ, WRITE, EXECUTE = 0, 1, 2
 DATA = 9
-TOP_LEVEL = x86.TOP_LEVEL
-
-GPA_BITS = np.uint64(FRAME_SHIFT + x86.INDEX_BITS * (x86.TOP_LEVEL + 1))
+EPT_RIGHTS = np.uint64(7)
 
 
-@kernel
-def check_entry(entry: int, level: int) -> int:
+@inline
+def check_entry(shape: Words, entry: int, level: int) -> int:
     """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.walk.check_entry."""
-    if not entry & PRESENT:
+    if not is_present(shape, entry):
         return NOT_PRESENT
-    if level == 0 or not entry & LARGE:
-        return OK
-    if level == TOP_LEVEL:
-        return RESERVED
-    if entry & (RESERVED_2M if level == 1 else RESERVED_1G):
+    if malformed(shape, entry, level):
         return RESERVED
     return OK
 
 
+@inline
+def index_of(shape: Words, frame: int, level: int) -> int:
+    """Return the slot of a frame number in its table. Twin: spec.walk.index_of."""
+    return slot_of(shape, frame, level)
+
+
 @kernel
-def walk(memory: Words, root: int, frame: int) -> tuple[int, int, int]:
+def walk(memory: Words, shape: Words, root: int, frame: int) -> tuple[int, int, int]:
     """Return (status, level, entry) of one walk. Twin: spec.walk.walk."""
     table, entry = root, ZERO
-    for level in range(TOP_LEVEL, -1, -1):
-        if table >= np.uint64(len(memory)):
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
             return OUTSIDE, level, entry
-        entry = memory[table, (frame >> (INDEX_BITS * np.uint64(level))) & INDEX_MASK]
-        status = check_entry(entry, level)
-        if status != OK or level == 0 or entry & LARGE:
+        entry = np.uint64(memory[table, index_of(shape, frame, level)])
+        status = check_entry(shape, entry, level)
+        if status != OK or is_leaf(shape, entry, level):
             return status, level, entry
-        table = (entry & FRAME_MASK) >> SHIFT
+        table = frame_of(shape, entry)
     return RESERVED, 0, entry
 
 
 @kernel
-def allows(entry: int, access: int) -> bool:
-    """Return whether one entry lets this access through. Twin: spec.walk.allows."""
-    if access == WRITE:
-        return (entry & WRITABLE) != ZERO
-    return access != EXECUTE or (entry & NO_EXECUTE) == ZERO
+def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int) -> tuple[int, int, int, int]:
+    """Use a frame number as hardware does; return (status, level, entry, rights). Twin: spec.walk.access_frame."""
+    table, entry, rights = root, ZERO, EPT_RIGHTS
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
+            return OUTSIDE, level, entry, rights
+        entry = np.uint64(memory[table, index_of(shape, frame, level)])
+        rights &= entry
+        status = check_entry(shape, entry, level)
+        if status == OK and not allows(shape, entry, access, level):
+            status = FORBIDDEN
+        if status != OK:
+            return status, level, entry, rights
+        if is_leaf(shape, entry, level):
+            mark_path(memory, shape, root, frame, level, access)
+            return OK, level, entry, rights
+        table = frame_of(shape, entry)
+    return RESERVED, 0, entry, rights
+
+
+@inline
+def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: int, access: int) -> None:
+    """Set A in the entries of a walk that has ended well, and D in its leaf. Twin: spec.walk.mark_path."""
+    table = root
+    for level in range(top_level(shape), leaf_level - 1, -1):
+        slot = index_of(shape, frame, level)
+        entry = np.uint64(memory[table, slot])
+        marks = shape[ACCESSED]
+        if level == leaf_level and access == WRITE:
+            marks |= shape[DIRTY]
+        if level < top_level(shape) or not shape[ROOT_EXEMPT]:
+            memory[table, slot] = entry | marks
+        table = frame_of(shape, entry)
 
 
 @inline
@@ -83,63 +110,72 @@ def record(steps: Words, count: int, guest: int, for_level: int, level: int, tab
 
 @kernel
 def nested(
-    memory: Words, p2m_root: int, gpa: int, access: int, steps: Words, count: int, for_level: int
+    memory: Words, shape: Words, root: int, gpa: int, access: int, steps: Words, count: int, for_level: int
 ) -> tuple[int, int, int, int]:
     """Translate a gpa through the P2M; return (status, count, maddr, writable). Twin: spec.walk.nested."""
-    if gpa >> GPA_BITS:
+    gfn = np.int64(gpa >> SHIFT)
+    if gfn >> np.int64(shape[FRAME_BITS]):
         return NOT_PRESENT, count, ZERO, 0
-    table, writable = p2m_root, 1
-    for level in range(TOP_LEVEL, -1, -1):
-        if table >= np.uint64(len(memory)):
+    table, writable = root, 1
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
             return OUTSIDE, count, ZERO, 0
-        shift = SHIFT + INDEX_BITS * np.uint64(level)
-        slot = (gpa >> shift) & INDEX_MASK
-        entry = memory[table, slot]
+        slot = index_of(shape, gfn, level)
+        entry = np.uint64(memory[table, slot])
         record(steps, count, 0, for_level, level, table, slot, entry)
         count += 1
-        status = check_entry(entry, level)
-        if status == OK and not ((entry & USER) != ZERO and allows(entry, access)):
+        status = check_entry(shape, entry, level)
+        if status == OK and not allows(shape, entry, access, level):
             status = FORBIDDEN
         if status != OK:
             return status, count, ZERO, 0
-        if not allows(entry, WRITE):
+        if not allows(shape, entry, WRITE, level):
             writable = 0
-        if level == 0 or entry & LARGE:
-            inside = (ONE << shift) - ONE
-            return OK, count, (entry & FRAME_MASK & ~inside) | (gpa & inside), writable
-        table = (entry & FRAME_MASK) >> SHIFT
+        if is_leaf(shape, entry, level):
+            inside = (np.uint64(span(shape, level)) << SHIFT) - ONE
+            return OK, count, (np.uint64(leaf_frame(shape, entry, level)) << SHIFT) | (gpa & inside), writable
+        table = frame_of(shape, entry)
     return RESERVED, count, ZERO, 0
 
 
 @kernel
 def walk_2d(
-    memory: Words, guest_root: int, p2m_root: int, gva: int, access: int, out_steps: Words
+    guest_memory: Words,
+    guest_shape: Words,
+    guest_root: int,
+    memory: Words,
+    shape: Words,
+    root: int,
+    gva: int,
+    access: int,
+    out_steps: Words,
 ) -> tuple[int, int, int, int]:
     """Translate a guest virtual address; return (status, steps, maddr, writable). Twin: spec.walk.walk_2d."""
     table, count, guest_writable = guest_root, 0, 1
-    for level in range(TOP_LEVEL, -1, -1):
-        shift = SHIFT + INDEX_BITS * np.uint64(level)
-        slot = (gva >> shift) & INDEX_MASK
-        at = (table << SHIFT) | (slot << ENTRY_SHIFT)
-        status, count, maddr, _ = nested(memory, p2m_root, at, WRITE, out_steps, count, level)
+    page = np.int64(gva >> SHIFT)
+    for level in range(top_level(guest_shape), -1, -1):
+        slot = index_of(guest_shape, page, level)
+        at = (np.uint64(table) << SHIFT) | (np.uint64(slot) << guest_shape[ENTRY_SHIFT])
+        status, count, maddr, _ = nested(memory, shape, root, at, WRITE, out_steps, count, level)
         if status == OK and maddr >> SHIFT >= np.uint64(len(memory)):
             status = OUTSIDE
         if status != OK:
             return status, count, ZERO, 0
-        entry = memory[maddr >> SHIFT, slot]
-        record(out_steps, count, 1, level, level, maddr >> SHIFT, slot, entry)
+        mfn = np.int64(maddr >> SHIFT)
+        entry = np.uint64(guest_memory[mfn, slot])
+        record(out_steps, count, 1, level, level, mfn, slot, entry)
         count += 1
-        status = check_entry(entry, level)
-        if status == OK and not allows(entry, access):
+        status = check_entry(guest_shape, entry, level)
+        if status == OK and not allows(guest_shape, entry, access, level):
             status = FORBIDDEN
         if status != OK:
             return status, count, ZERO, 0
-        if not allows(entry, WRITE):
+        if not allows(guest_shape, entry, WRITE, level):
             guest_writable = 0
-        if level == 0 or entry & LARGE:
-            inside = (ONE << shift) - ONE
-            gpa = (entry & FRAME_MASK & ~inside) | (gva & inside)
-            status, count, maddr, writable = nested(memory, p2m_root, gpa, access, out_steps, count, DATA)
+        if is_leaf(guest_shape, entry, level):
+            inside = (np.uint64(span(guest_shape, level)) << SHIFT) - ONE
+            gpa = (np.uint64(leaf_frame(guest_shape, entry, level)) << SHIFT) | (gva & inside)
+            status, count, maddr, writable = nested(memory, shape, root, gpa, access, out_steps, count, DATA)
             return status, count, maddr, guest_writable & writable
-        table = (entry & FRAME_MASK) >> SHIFT
+        table = frame_of(guest_shape, entry)
     return RESERVED, count, ZERO, 0

@@ -4,6 +4,6 @@ from twofold.machine.arena import Arena
 from twofold.machine.frames import M2P, NOBODY, FrameTable, Use
 from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.machine.hardware import Hardware
-from twofold.machine.heap import Heap
+from twofold.machine.heap import Heap, Zones
 
-__all__ = ["M2P", "NOBODY", "Arena", "FrameTable", "FreeMap", "Hardware", "Heap", "Use", "shipped_names"]
+__all__ = ["M2P", "NOBODY", "Arena", "FrameTable", "FreeMap", "Hardware", "Heap", "Use", "Zones", "shipped_names"]

@@ -31,6 +31,18 @@ class Arena:
         self._map = mmap.mmap(self.fd, frames * FRAME_BYTES, flags=mmap.MAP_SHARED | MAP_NORESERVE)
         # uint64[frames, 512]: every frame seen as a table. Dropped before the map is closed.
         self.tables: npt.NDArray[np.uint64] = np.frombuffer(self._map, np.uint64).reshape(frames, -1)
+        # uint32[frames, 1024]: the same with entries of 32 bits.
+        self.tables_32: npt.NDArray[np.uint32] = self.tables.view(np.uint32)
+        # The same again entry by entry, for single reads: half the time of an array's.
+        self.words, self.words_32 = memoryview(self._map).cast("Q"), memoryview(self._map).cast("I")
+
+    def tables_of(self, dtype: npt.DTypeLike) -> npt.NDArray[np.uint64]:
+        """Return the frames as tables with entries of this width, uint64 or uint32."""
+        return self.tables if np.dtype(dtype) == np.uint64 else self.tables_32  # type: ignore[return-value]
+
+    def words_of(self, dtype: npt.DTypeLike) -> "memoryview[int]":
+        """Return the frames entry by entry, uint64 or uint32."""
+        return self.words if np.dtype(dtype) == np.uint64 else self.words_32
 
     @property
     def address(self) -> int:
@@ -83,9 +95,21 @@ class Arena:
                 self._map.madvise(mmap.MADV_REMOVE, first << FRAME_SHIFT, (last - first) << FRAME_SHIFT)
                 run += 1
 
+    def copy(self, mfns: npt.NDArray[np.uint64], frames: npt.NDArray[np.uint64], to_mfn: int) -> None:
+        """Copy runs of frames, one after the other, to those from `to_mfn` on; what was never touched stays so."""
+        here = to_mfn
+        for mfn, length in zip(mfns.tolist(), frames.tolist(), strict=True):
+            self.discard(np.array([here], np.uint64), np.array([length], np.uint64))
+            for start, touched in self.data_runs(mfn, length):
+                target = here + start - mfn
+                self.tables[target : target + touched] = self.tables[start : start + touched]
+            here += length
+
     def close(self) -> None:
         """Drop the views and give everything back to the host."""
-        self.tables = np.empty((0, 512), np.uint64)
+        self.tables, self.tables_32 = np.empty((0, 512), np.uint64), np.empty((0, 1024), np.uint32)
+        self.words.release()
+        self.words_32.release()
         with contextlib.suppress(BufferError):  # a caller still holds a view: the map goes when the view does
             self._map.close()
         os.close(self.fd)

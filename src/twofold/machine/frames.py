@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from twofold.errors import AddressError
 from twofold.machine.arena import sparse_array
-from twofold.units import Gfn
+from twofold.units import SHARED_M2P, Gfn
 
 Array = npt.NDArray[np.uint64]
 NOBODY = 0  # the owner of a frame that no domain holds; domids start at 1
@@ -71,6 +71,11 @@ class M2P:
     def set_runs(self, mfns: Array, gfns: Array, frames: Array) -> None:
         """Enter gfns[i] + k for frame mfns[i] + k, for each run."""
         self._engine.frames.set_m2p(self.complement, mfns, gfns, frames)
+
+    def share_runs(self, mfns: Array, frames: Array) -> None:
+        """Enter `SHARED_M2P` for the frames of the runs: several gfns share each."""
+        for mfn, length in zip(mfns.tolist(), frames.tolist(), strict=True):
+            self.complement[mfn : mfn + length] = ~np.uint64(SHARED_M2P)
 
     def clear_runs(self, mfns: Array, frames: Array) -> None:
         """Make the frames of the runs back no gfn."""

@@ -3,6 +3,7 @@
 Blocks of orders 0 to 20, naturally aligned, merged on free. The arrays and steps are in `spec.heap`.
 """
 
+from enum import IntEnum
 from types import ModuleType
 from typing import cast
 
@@ -12,10 +13,18 @@ import numpy.typing as npt
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
 from twofold.machine.arena import sparse_array
 from twofold.machine.free_map import FreeMap
-from twofold.spec.heap import NONE
+from twofold.spec.heap import HIGH_FIRST, LOW_FIRST, LOW_ONLY, NONE, ZONES
 from twofold.units import MAX_HEAP_ORDER, Mfn
 
 Array = npt.NDArray[np.uint64]
+
+
+class Zones(IntEnum):
+    """Where an allocation may be: memory below 4 GiB is what 32-bit page tables can name."""
+
+    LOW_FIRST = LOW_FIRST
+    HIGH_FIRST = HIGH_FIRST  # whoever can use high memory leaves the low to those who cannot
+    LOW_ONLY = LOW_ONLY
 
 
 class Heap:
@@ -24,8 +33,8 @@ class Heap:
     def __init__(self, free: FreeMap, engine: ModuleType) -> None:
         frames = free.machine_frames
         self._heap = engine.heap
-        self._heads = np.full(MAX_HEAP_ORDER + 1, NONE, np.int64)
-        self._counts = np.zeros(MAX_HEAP_ORDER + 1, np.int64)
+        self._heads = np.full((ZONES, MAX_HEAP_ORDER + 1), NONE, np.int64)
+        self._counts = np.zeros((ZONES, MAX_HEAP_ORDER + 1), np.int64)
         self._links = cast("npt.NDArray[np.uint32]", sparse_array(2 * frames, np.uint32)).reshape(-1, 2)
         self._orders = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
         mfns, orders = free.decompose(MAX_HEAP_ORDER)
@@ -42,7 +51,7 @@ class Heap:
 
     def free_blocks(self) -> dict[int, int]:
         """Return {order: free blocks}, orders without any left out."""
-        return {order: int(count) for order, count in enumerate(self._counts) if count}
+        return {order: int(count) for order, count in enumerate(self._counts.sum(axis=0)) if count}
 
     def blocks(self) -> list[tuple[Mfn, int]]:
         """Return (first mfn, order) of every free block, ascending."""
@@ -51,20 +60,33 @@ class Heap:
         self._heap.collect_blocks(self._orders, self._heads, self._links, mfns, orders)
         return sorted(zip((Mfn(mfn) for mfn in mfns.tolist()), orders.tolist(), strict=True))
 
-    def alloc(self, order: int) -> Mfn:
+    def is_free(self, mfn: int) -> bool:
+        """Return whether a frame lies in a free block."""
+        return bool(self._heap.is_free(self._orders, mfn))
+
+    @property
+    def orders(self) -> npt.NDArray[np.uint8]:
+        """Order + 1 at the head of each free block, 0 elsewhere; for who has to know what is free, never to write."""
+        return self._orders
+
+    def alloc(self, order: int, zones: Zones = Zones.LOW_FIRST) -> Mfn:
         """Return the first frame of a block of 2**order frames, aligned to its size.
+
+        Parameters
+        ----------
+        zones : where to look, `Zones`
 
         Raises
         ------
         HeapExhaustedError : no block of this order or larger is free
         """
         self._check_order(order)
-        mfn = self._heap.alloc(self._heads, self._counts, self._links, self._orders, order)
+        mfn = self._heap.alloc(self._heads, self._counts, self._links, self._orders, order, int(zones))
         if mfn < 0:
             raise HeapExhaustedError(order, 1 << order, self.free_frames)
         return Mfn(int(mfn))
 
-    def alloc_runs(self, order: int, extents: int) -> tuple[Array, Array]:
+    def alloc_runs(self, order: int, extents: int, zones: Zones = Zones.LOW_FIRST) -> tuple[Array, Array]:
         """Allocate up to `extents` extents of 2**order frames, exactly as one by one; never raises.
 
         Returns
@@ -74,10 +96,10 @@ class Heap:
         """
         self._check_order(order)
         # A run comes from at least one free block, or from part of one.
-        room = int(min(extents, self._counts[order:].sum()))
+        room = int(min(extents, self._counts[:, order:].sum()))
         mfns, lengths = np.empty(room, np.uint64), np.empty(room, np.uint64)
         runs = self._heap.alloc_runs(
-            self._heads, self._counts, self._links, self._orders, order, extents, mfns, lengths
+            self._heads, self._counts, self._links, self._orders, order, extents, int(zones), mfns, lengths
         )
         return mfns[:runs], lengths[:runs]
 
@@ -92,7 +114,7 @@ class Heap:
         self._check_order(order)
         if mfn & ((1 << order) - 1) or not 0 <= mfn <= len(self) - (1 << order):
             raise AddressError("mfn", mfn, f"is no block of order {order} of this machine")
-        if self._heap.is_free(self._orders, mfn):
+        if self.is_free(mfn):
             raise OwnershipError(mfn, "is free already")
         free_inside = np.flatnonzero(self._orders[mfn : mfn + (1 << order)])
         if free_inside.size:

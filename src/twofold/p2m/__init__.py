@@ -1,8 +1,8 @@
 """The P2M: guest frames to machine frames, in the hardware's own page-table format."""
 
-from twofold.formats.npt import P2MType
+from twofold.formats.p2m_types import P2MType
 from twofold.p2m.pool import TablePool, default_frames
-from twofold.p2m.results import AuditReport, Counters, Entry, Finding, WalkStep
+from twofold.p2m.results import AuditReport, Counters, Entry, Fault, Finding, WalkStep
 from twofold.p2m.table import P2M
 from twofold.p2m.view import LEAF_DTYPE, P2MView
 
@@ -12,6 +12,7 @@ __all__ = [
     "AuditReport",
     "Counters",
     "Entry",
+    "Fault",
     "Finding",
     "P2MType",
     "P2MView",

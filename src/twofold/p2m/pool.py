@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from twofold.errors import HeapExhaustedError
 from twofold.formats import p2m_state as at
-from twofold.machine import Hardware, Use
+from twofold.machine import Hardware, Use, Zones
 from twofold.units import FRAME_BYTES
 
 Array = npt.NDArray[np.uint64]
@@ -25,10 +25,14 @@ def default_frames(memory_frames: int) -> int:
 
 
 class TablePool:
-    """The stock of one domain. `stock` and `state` are the arrays that the P2M's twins work on."""
+    """The stock of one domain. `stock` and `state` are the arrays that the P2M's twins work on.
 
-    def __init__(self, hardware: Hardware, domid: int, frames: int) -> None:
+    zones : where the frames may be; a 32-bit hypervisor's tables stand below 4 GiB
+    """
+
+    def __init__(self, hardware: Hardware, domid: int, frames: int, zones: Zones = Zones.LOW_FIRST) -> None:
         self._hardware = hardware
+        self._zones = zones
         self.capacity = frames
         self.runs = self._reserve(frames)
         hardware.take(*self.runs, domid, Use.TABLES)
@@ -41,7 +45,7 @@ class TablePool:
         heap = self._hardware.heap
         starts, lengths, left = [], [], frames
         for order in range(CHUNK_ORDER, -1, -1):
-            mfns, extents = heap.alloc_runs(order, left >> order)
+            mfns, extents = heap.alloc_runs(order, left >> order, self._zones)
             starts.append(mfns)
             lengths.append(extents << np.uint64(order))
             left -= int(lengths[-1].sum())

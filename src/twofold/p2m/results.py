@@ -1,23 +1,19 @@
-"""What the P2M answers with: entries, steps of a walk, counters, audit reports."""
+"""What the P2M answers with: entries, steps of a walk, faults, counters, audit reports."""
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field
 
-from twofold.formats.npt import P2MType
-from twofold.units import Gfn, Mfn, Order, order_name
-
-_SENTENCES: Final = {
-    1: "has a malformed entry",
-    2: "is mapped beyond the end of the machine",
-    3: "maps frames that are not this domain's memory",
-    4: "maps frames whose M2P entries name other gfns",
-    5: "is named by the M2P entry of a frame that it does not map",
-}
+from twofold.formats.findings import SENTENCES
+from twofold.formats.p2m_types import P2MType
+from twofold.units import Gfn, Mfn, Order
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a gfn maps to. A hole has `INVALID_MFN` and the order of the empty slot."""
+    """What a gfn maps to. A hole has `INVALID_MFN` and the order of the empty slot.
+
+    type : the effective type, a pending recalculation done
+    access : "rwx" and the like; what is left of the rights, or in EPT the access that was set
+    """
 
     mfn: Mfn
     order: Order
@@ -36,10 +32,25 @@ class WalkStep:
 
 
 @dataclass(frozen=True)
+class Fault:
+    """Why hardware does not let an access through.
+
+    kind : "npf" (nested page fault), "violation" or "misconfiguration" (both EPT)
+    code : EXITINFO1, or the exit qualification
+    gpa : what was accessed [byte address]
+    """
+
+    kind: str
+    code: int
+    gpa: int
+
+
+@dataclass(frozen=True)
 class Counters:
     """What happened to a P2M since it was created."""
 
     splits: int
+    merges: int
     tables_allocated: int
     tables_freed: int
     flushes_owed: int
@@ -57,8 +68,8 @@ class Finding:
     entry: int
 
     def __str__(self) -> str:
-        size = order_name(9 * self.level)
-        return f"gfn {self.gfn:#x} ({size}) {_SENTENCES[self.code]}: mfn {self.mfn:#x}, entry {self.entry:#x}"
+        where = f"gfn {self.gfn:#x}, level {self.level}"
+        return f"{where}: {SENTENCES[self.code]} (mfn {self.mfn:#x}, entry {self.entry:#x})"
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,9 @@ class AuditReport:
     m2p_bad : frames whose M2P entry names a gfn that maps something else [frames]
     p2m_bad : frames that a leaf maps and whose M2P entry disagrees [frames]
     findings : the first of them, each with its place; `found` counts all
+    tables, leaves, places : what was seen: tables, present leaves, typed entries that are not present
+    empty_tables, recalc : tables that hold nothing, entries that wait for a recalculation (counted, not findings)
+    skipped : what could not be checked, in sentences
     """
 
     orphans: int
@@ -76,6 +90,12 @@ class AuditReport:
     p2m_bad: int
     findings: tuple[Finding, ...]
     found: int
+    tables: int = 0
+    leaves: int = 0
+    places: int = 0
+    empty_tables: int = 0
+    recalc: int = 0
+    skipped: tuple[str, ...] = field(default=())
 
     @property
     def clean(self) -> bool:

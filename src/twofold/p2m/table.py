@@ -4,25 +4,36 @@ Each change is planned first (how many tables does it need?), so it happens whol
 the entry, note the flush, flush, and only then let the replaced tables be used again. The steps are in `spec.p2m`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import AddressError, P2MTypeError, PoolExhaustedError
-from twofold.formats import npt as npt_format
+from twofold.errors import AddressError, EncodingError, OwnershipError, P2MTypeError, PoolExhaustedError, SizeError
 from twofold.formats import p2m_state as at
-from twofold.formats.geometry import FOUR_LEVEL
-from twofold.formats.npt import P2MType
-from twofold.machine import Hardware, Use
+from twofold.formats import shape
+from twofold.formats.p2m_types import (
+    HOLE_TYPES,
+    PLACE_TYPES,
+    PRESENT_TYPES,
+    RAM_TYPES,
+    SMALL_TYPES,
+    P2MType,
+)
+from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
+from twofold.formats.table_formats import TableFormat
+from twofold.machine import Hardware, Use, Zones
+from twofold.p2m.audit import Audit, Progress
+from twofold.p2m.exact import ExactRanges
 from twofold.p2m.pool import TablePool
-from twofold.p2m.results import AuditReport, Counters, Finding
+from twofold.p2m.results import AuditReport, Counters
 from twofold.p2m.view import P2MView
-from twofold.spec.audit import COUNT_COLUMNS, FINDINGS, M2P_BAD_FRAMES, ORPHANS, P2M_BAD_FRAMES
-from twofold.units import INVALID_MFN, Gfn, Mfn, Order
+from twofold.units import INVALID_MFN, Mfn, Order, order_name
 
 Array = npt.NDArray[np.uint64]
-_MAX_FINDINGS = 1000
+Masks = npt.NDArray[np.int64]
+_UNMERGEABLE = sum(1 << int(type_) for type_ in SMALL_TYPES)
+_STEP_ORDER = 18  # merging and splitting all goes on in steps of 1 GiB
 
 
 class P2M(P2MView):
@@ -34,50 +45,50 @@ class P2M(P2MView):
     domid : who owns the frames that it maps
     pool : where its tables come from
     page_sizes : orders that a leaf may have; 4K always among them
+    table_format : how its entries are made
     """
 
-    def __init__(self, hardware: Hardware, domid: int, pool: TablePool, page_sizes: Iterable[Order]) -> None:
-        pool.state[at.SIZES] = sum(1 << FOUR_LEVEL.level_of(order) for order in page_sizes)
+    def __init__(
+        self,
+        hardware: Hardware,
+        domid: int,
+        pool: TablePool,
+        page_sizes: Iterable[Order],
+        table_format: TableFormat,
+    ) -> None:
         root = Mfn(int(hardware.engine.p2m.take(pool.stock, pool.state)))
-        super().__init__(hardware, pool, root)
-        self._memory[root] = 0
+        super().__init__(hardware.arena, hardware.engine, table_format, root)
+        self._hardware = hardware
+        self._pool = pool
+        self._p2m, self._resize = hardware.engine.p2m, hardware.engine.resize
+        self._p2m.clear(self._memory, self._shape, int(root))
         self._domid = domid
         self._listeners: list[Callable[[], None]] = []
+        self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
+        self._changing = self._memory, self._shape, int(root), pool.stock, pool.state
         self._owed = 0
         self._done = 0
+        self._flags: dict[tuple[P2MType, str], np.uint64] = {}
+        self.exact = ExactRanges()
+        self.page_sizes = tuple(page_sizes)
 
-    # -- changing -----------------------------------------------------------------------------------------------
+    # -- page sizes ---------------------------------------------------------------------------------------------
 
-    def set_entry(self, gfn: int, mfn: int, order: int, type: P2MType = P2MType.RAM_RW) -> None:  # noqa: A002
-        """Map 2**order frames from `gfn` on to machine frames from `mfn` on, or make them a hole.
+    @property
+    def page_sizes(self) -> tuple[Order, ...]:
+        """Orders that a new leaf may have, ascending; a change leaves the leaves that are there as they are."""
+        sizes = int(self._pool.state[at.SIZES])
+        return tuple(order for level, order in enumerate(self.geometry.leaf_orders) if sizes >> level & 1)
 
-        The request is cut into the largest leaves that alignment and page sizes allow. `mfn` INVALID_MFN with a type
-        that has no frame (INVALID, MMIO_DM) makes a hole. M2P and frame table are the caller's.
+    @page_sizes.setter
+    def page_sizes(self, orders: Iterable[Order]) -> None:
+        """Let new leaves have these orders."""
+        mask = sum(1 << self.geometry.level_of(order) for order in set(orders))
+        if not mask & 1:
+            raise SizeError(",".join(map(order_name, orders)), "lacks 4K, which every table needs")
+        self._pool.state[at.SIZES] = mask
 
-        Raises
-        ------
-        AddressError : a frame beyond the table or the machine
-        P2MTypeError : the type has no present entry
-        PoolExhaustedError : too few tables; the old mapping stands
-
-        Changes: all or nothing; flushes when a present entry was replaced.
-        """
-        frames = 1 << order
-        self._check_gfn(gfn, frames)
-        if mfn == INVALID_MFN:
-            if type not in {P2MType.INVALID, P2MType.MMIO_DM}:
-                raise P2MTypeError(type.name, "needs a machine frame")
-            self.unmap(gfn, frames)
-            return
-        if not 0 <= mfn <= self._hardware.frames - frames:
-            raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
-        gfns, mfns, lengths = (np.array([number], np.uint64) for number in (gfn, mfn, frames))
-        sizes = self.level_masks([order])
-        if not self.plan(gfns, mfns, lengths, sizes, extent_frames=frames):
-            raise PoolExhaustedError(self._pool.free, self._pool.capacity)
-        self.map(gfns, mfns, lengths, sizes, type)
-
-    def level_masks(self, orders: Iterable[int]) -> npt.NDArray[np.int64]:
+    def level_masks(self, orders: Iterable[int]) -> Masks:
         """Return for each extent order the mask of levels whose leaves it may use: page sizes on, none larger."""
         sizes = int(self._pool.state[at.SIZES])
         bits = self.geometry.index_bits
@@ -89,41 +100,172 @@ class P2M(P2MView):
             return False
         return bool(int(self._pool.state[at.SIZES]) >> self.geometry.level_of(order) & 1)
 
-    def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: npt.NDArray[np.int64], extent_frames: int) -> int:
-        """Return how many whole extents, from the first on, the free tables suffice to map. Changes nothing.
+    # -- setting ------------------------------------------------------------------------------------------------
+
+    def set_entry(
+        self,
+        gfn: int,
+        mfn: int,
+        order: int,
+        type: P2MType = P2MType.RAM_RW,  # noqa: A002
+        access: str = "rwx",
+    ) -> None:
+        """Map 2**order frames from `gfn` on to machine frames from `mfn` on, make them hold a place, or a hole.
+
+        The request is cut into the largest leaves that alignment, page sizes and type allow. With `mfn` INVALID_MFN the
+        types INVALID and MMIO_DM make a hole, and those that hold a place are stored in entries that are not present.
+        M2P and frame table are the caller's.
+
+        Raises
+        ------
+        AddressError : a frame beyond the table or the machine
+        P2MTypeError : the type needs a machine frame, or cannot have one
+        FormatError : the table format cannot hold the type or the access
+        PoolExhaustedError : too few tables; the old mapping stands
+        EncodingError : the table format has no entry for the frame; the old mapping stands
+
+        Changes: all or nothing; flushes when a present entry was replaced.
+        """
+        frames = 1 << order
+        self._check_gfn(gfn, frames)
+        if type in HOLE_TYPES:
+            if mfn != INVALID_MFN:
+                raise P2MTypeError(type.name, "is a hole and has no machine frame")
+            self.unmap(gfn, frames)
+            return
+        if type in PLACE_TYPES:
+            if mfn != INVALID_MFN:
+                raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
+            mfn = gfn  # placeholder, so that only the gfn's alignment counts
+        elif mfn == INVALID_MFN:
+            raise P2MTypeError(type.name, "needs a machine frame")
+        elif type == P2MType.MMIO_DIRECT:
+            self._check_device_frames(mfn, frames)
+        elif not 0 <= mfn <= self._hardware.frames - frames:
+            raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
+        flags = self._flags_of(type, access)
+        sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
+        status = self._p2m.change_one(*self._tables, gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags)
+        if status != OK:
+            raise self._refusal(status, gfn)
+        self._note(type, gfn + frames)
+
+    def _check_device_frames(self, mfn: int, frames: int) -> None:
+        """Raise unless a device's frames can be named: they need not lie inside the machine's RAM."""
+        limit = 1 << (shape.NO_LIMIT.bit_length() - 1)
+        if not 0 <= mfn <= limit - frames:
+            raise AddressError("mfn", mfn, f"+ {frames} frames has no address of 52 bits")
+
+    def set_entries(
+        self,
+        gfns: npt.ArrayLike,
+        mfns: npt.ArrayLike,
+        type: P2MType = P2MType.RAM_RW,  # noqa: A002
+        access: str = "rwx",
+    ) -> None:
+        """Map each gfn to its mfn with a 4K leaf: `set_entry` of order 0 in bulk, all or nothing.
+
+        Parameters
+        ----------
+        gfns, mfns : uint64[n]; no gfn twice
+
+        Raises: as `set_entry`
+        """
+        where, what = np.ascontiguousarray(gfns, np.uint64), np.ascontiguousarray(mfns, np.uint64)
+        if where.shape != what.shape or where.ndim != 1:
+            raise SizeError(str(what.shape), f"is no list of mfns for gfns of shape {where.shape}")
+        if not len(where):
+            return
+        if type not in PRESENT_TYPES:
+            raise P2MTypeError(type.name, "maps nothing; it cannot be set in bulk")
+        self._check_gfn(int(where.max()), 1)
+        if int(what.max()) >= self._hardware.frames:
+            raise AddressError("mfn", int(what.max()), "is beyond the machine")
+        ones = np.ones(len(where), np.uint64)
+        masks = np.ones(len(where), np.int64)
+        self._require(self.plan(where, what, ones, masks, 1), len(where), int(where[0]))
+        self.map(where, what, ones, masks, type, access)
+
+    def remove_entries(self, gfns: npt.ArrayLike) -> None:
+        """Make each gfn a hole, one after the other; each is removed whole or not at all.
+
+        Raises
+        ------
+        PoolExhaustedError : a large leaf is in the way and splitting it needs more tables than are free; the gfns
+            before it are holes already
+        """
+        where = np.ascontiguousarray(gfns, np.uint64)
+        if not len(where):
+            return
+        self._check_gfn(int(where.max()), 1)
+        ones = np.ones(len(where), np.uint64)
+        done = int(self._p2m.unmap_pieces(*self._tables, where, ones))
+        if len(self.exact):
+            for gfn in where[:done].tolist():
+                self.exact.drop(gfn, 1)
+        self._settle()
+        if done < len(where):
+            raise self._refusal_of_need(self._unmap_need(int(where[done]), 1), int(where[done]))
+
+    def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks, extent_frames: int) -> int:
+        """Return how many whole extents, from the first on, can be mapped. Changes nothing.
+
+        The complement of that number, ~extents, when what stops the next one is a frame that no entry can hold.
 
         gfns, mfns, frames : uint64[pieces];  sizes : mask of leaf levels for each piece (`level_masks`)
         """
-        return int(
-            self._engine.p2m.plan_map(
-                self._memory, self.root, self._pool.state, gfns, mfns, frames, sizes, extent_frames
-            )
-        )
+        memory, words, root, _, state = self._tables
+        return int(self._p2m.plan_map(memory, words, root, state, gfns, mfns, frames, sizes, extent_frames))
 
     def map(
         self,
         gfns: Array,
         mfns: Array,
         frames: Array,
-        sizes: npt.NDArray[np.int64],
+        sizes: Masks,
         type_: P2MType = P2MType.RAM_RW,
+        access: str = "rwx",
     ) -> None:
         """Map pieces that `plan` has shown to fit; flushes when a present entry was replaced."""
         if not len(gfns):
             return
-        flags = np.uint64(npt_format.leaf_flags(type_, 0))
-        stock, state = self._pool.stock, self._pool.state
-        self._engine.p2m.map_pieces(self._memory, self.root, stock, state, gfns, mfns, frames, sizes, flags)
-        self._limit = max(self._limit, int((gfns + frames).max()))
-        self._only_ram &= type_ in npt_format.RAM_TYPES
+        self._p2m.map_pieces(*self._tables, gfns, mfns, frames, sizes, self._flags_of(type_, access))
+        self._note(type_, int((gfns + frames).max()))
+
+    def _note(self, type_: P2MType, end: int) -> None:
+        """Remember what was mapped, then settle."""
+        self._limit = max(self._limit, end)
+        self._only_ram &= type_ in RAM_TYPES
         self._settle()
 
-    def can_unmap(self, gfn: int, frames: int) -> bool:
-        """Return whether the free tables suffice for the splits that removing a range takes."""
-        return self._unmap_need(gfn, frames) <= self._pool.free
+    def _flags_of(self, type_: P2MType, access: str) -> np.uint64:
+        """Return all bits of a 4K entry but its frame number."""
+        flags = self._flags.get((type_, access))
+        if flags is None:
+            flags = self._flags[type_, access] = np.uint64(self.format.flags(type_, access))
+        return flags
+
+    @property
+    def _tables(self) -> tuple[Array, Array, int, Array, Masks]:
+        """Return what every change takes first: memory, shape, root, stock, state."""
+        return self._changing
+
+    def detach(self) -> None:
+        """Let go of the machine's memory, so that it can be given back to the host; nothing works afterwards."""
+        self._changing = self._changing[0][:0], *self._changing[1:]
+
+    # -- removing -----------------------------------------------------------------------------------------------
+
+    def unmap_refusal(self, gfn: int, frames: int) -> int:
+        """Return OK when a range can be removed, otherwise NO_TABLES or UNENCODABLE (`formats.status`)."""
+        need = self._unmap_need(gfn, frames)
+        if need >= at.CANNOT_ENCODE:
+            return UNENCODABLE
+        return OK if need <= self._pool.free else NO_TABLES
 
     def _unmap_need(self, gfn: int, frames: int) -> int:
-        return int(self._engine.p2m.plan_unmap(self._memory, self.root, self._pool.state, gfn, frames))
+        memory, words, root, _, state = self._tables
+        return int(self._p2m.plan_unmap(memory, words, root, state, gfn, frames))
 
     def unmap(self, gfn: int, frames: int) -> None:
         """Make a range of gfns a hole: whole leaves go whole, a leaf that an end cuts is split first.
@@ -131,28 +273,233 @@ class P2M(P2MView):
         Raises
         ------
         PoolExhaustedError : splitting needs more tables than are free; nothing was changed
+        EncodingError : smaller leaves could not hold the frames of the one that is cut; nothing was changed
         """
         self._check_gfn(gfn, frames)
-        self._require(self._unmap_need(gfn, frames))
-        self._engine.p2m.unmap(self._memory, self.root, self._pool.stock, self._pool.state, gfn, frames)
+        self._require_tables(self._unmap_need(gfn, frames), gfn)
+        self._p2m.unmap(*self._tables, gfn, frames)
+        self.exact.drop(gfn, frames)
         self._settle()
 
-    def split(self, gfn: int, order: int) -> None:
+    # -- splitting and merging ----------------------------------------------------------------------------------
+
+    def split(self, gfn: int, order: int, *, move_below: bool = False) -> None:
         """Split along the path of `gfn` until its leaf has this order or less; every translation stays.
+
+        Parameters
+        ----------
+        move_below : when smaller leaves could not hold the frames (a 4M leaf above 4 GiB), move it to frames below
+            first, instead of failing
 
         Raises
         ------
         PoolExhaustedError : too few tables; nothing was changed
+        EncodingError : smaller leaves could not hold the frames; nothing was changed
+        HeapExhaustedError : there is no room below to move to; nothing was changed
         """
         self._check_gfn(gfn, 1)
         level = self.geometry.level_of(order)
-        self._require(self._engine.p2m.plan_split(self._memory, self.root, self._pool.state, gfn, level))
-        self._engine.p2m.split(self._memory, self.root, self._pool.stock, self._pool.state, gfn, level)
+        memory, words, root, _, state = self._tables
+        need = int(self._p2m.plan_split(memory, words, root, state, gfn, level))
+        if need >= at.CANNOT_ENCODE and move_below:
+            entry = self.get_entry(gfn)
+            self._require_tables(1, gfn)  # what the split takes once the frames are below
+            first = gfn & ~((1 << entry.order) - 1)
+            low = self._hardware.heap.alloc(entry.order, Zones.LOW_ONLY)
+            try:
+                self.move(first, low, entry.order)
+            except BaseException:
+                self._hardware.heap.free(low, entry.order)
+                raise
+            need = int(self._p2m.plan_split(memory, words, root, state, gfn, level))
+        self._require_tables(need, gfn)
+        self._p2m.split(*self._tables, gfn, level)
         self._settle()
 
-    def _require(self, tables: int) -> None:
-        if tables > self._pool.free:
-            raise PoolExhaustedError(self._pool.free, self._pool.capacity)
+    def split_all(self, gfns: range | None = None, order: int | None = None, progress: Progress | None = None) -> None:
+        """Split every leaf of a range that is larger than allowed; every translation stays.
+
+        Parameters
+        ----------
+        gfns : the range, None for all
+        order : largest order that may stay; None: the page sizes that are on
+        progress : called with (frames done, frames in all)
+
+        Raises
+        ------
+        PoolExhaustedError : too few tables; nothing was changed
+        EncodingError : smaller leaves could not hold the frames of one; nothing was changed
+        """
+        where = range(self._limit) if gfns is None else gfns
+        self._check_range(where)
+        allowed = int(self._pool.state[at.SIZES])
+        if order is not None:
+            allowed &= (2 << self.geometry.level_of(order)) - 1
+        need = int(self._resize.plan_split_range(*self.tables_for_walk, where.start, len(where), allowed))
+        self._require_tables(need, where.start)
+        for step in _steps(where, progress):
+            self._resize.split_range(*self._tables, step.start, len(step), allowed)
+            self._settle()
+
+    def merge(self, gfn: int, order: int) -> bool:
+        """Make one leaf of this order out of those that map its range; return whether that could be done.
+
+        It is done when the whole range is mapped by present leaves of one type, access and flags, whose frames follow
+        one another from a multiple of the size on, none of them marked "to be recalculated", of a type that may stand
+        in a large leaf, the size is on, and no exact range insists on smaller ones. Every translation stays.
+        """
+        self._check_gfn(gfn, 1)
+        first = gfn & ~((1 << order) - 1)
+        level = self.geometry.level_of(order)
+        if not level or not self._may_merge(first, level):
+            return False
+        merged = bool(self._resize.merge(*self._tables, first, level, _UNMERGEABLE))
+        self._settle()
+        return merged
+
+    def merge_all(self, gfns: range | None = None, progress: Progress | None = None) -> int:
+        """Merge whatever can be merged to leaves of the sizes that are on; return how many large leaves were made.
+
+        Parameters
+        ----------
+        gfns : the range, None for all; only leaves that lie wholly in it are made
+        progress : called with (frames done, frames in all)
+        """
+        where = range(self._limit) if gfns is None else gfns
+        self._check_range(where)
+        merged = 0
+        for step in _steps(where, progress):
+            for level in range(1, len(self.geometry.leaf_orders)):
+                merged += self._merge_step(step, level)
+            self._settle()
+        return merged
+
+    def _merge_step(self, where: range, level: int) -> int:
+        """Merge to leaves of one level inside a range."""
+        order = self.geometry.leaf_orders[level]
+        first, end = -(-where.start >> order) << order, where.stop >> order << order
+        if first >= end or not int(self._pool.state[at.SIZES]) >> level & 1:
+            return 0
+        if not len(self.exact):
+            return int(self._resize.merge_range(*self._tables, first, end - first, level, _UNMERGEABLE))
+        candidates = (gfn for gfn in range(first, end, 1 << order) if not self.exact.forbids(gfn, order))
+        return sum(int(self._resize.merge(*self._tables, gfn, level, _UNMERGEABLE)) for gfn in candidates)
+
+    def _may_merge(self, gfn: int, level: int) -> bool:
+        is_on = int(self._pool.state[at.SIZES]) >> level & 1
+        return bool(is_on) and not self.exact.forbids(gfn, self.geometry.leaf_orders[level])
+
+    # -- the same translation otherwise -------------------------------------------------------------------------
+
+    def move(self, gfn: int, mfn: int, order: int = 0) -> None:
+        """Give 2**order gfns other machine frames with the same contents; the old ones go back to the heap.
+
+        Parameters
+        ----------
+        mfn : first of the new frames, allocated from the machine's heap by the caller; the domain owns them afterwards
+
+        Raises
+        ------
+        AddressError : misaligned, or beyond table or machine
+        P2MTypeError : not all of the range is the domain's own RAM, of one type and access
+        OwnershipError : a new frame is free or held by somebody
+        PoolExhaustedError, EncodingError : as `set_entry`; nothing was changed
+
+        Changes: P2M, frame table, M2P and heap, all or nothing; flushes before the old frames are free.
+        """
+        frames = 1 << order
+        self._check_gfn(gfn, frames)
+        if (gfn | mfn) & (frames - 1) or not 0 <= mfn <= self._hardware.frames - frames:
+            raise AddressError("mfn", mfn, f"is no place for {frames} frames from gfn {gfn:#x} on")
+        entry = self.get_entry(gfn)
+        _, old, lengths = self.runs(gfn, frames)
+        rows = self._leaf_rows(gfn, frames)
+        if (
+            int(lengths.sum()) != frames
+            or entry.type not in RAM_TYPES - {P2MType.RAM_SHARED}
+            or len(np.unique(rows[["type", "access"]])) != 1
+            or not self._hardware.frame_table.holds(old, lengths, self._domid, Use.RAM)
+        ):
+            raise P2MTypeError(
+                entry.type.name, f"at gfn {gfn:#x} + {frames} frames is not own RAM of one kind: not moved"
+            )
+        new = np.array([mfn], np.uint64), np.array([frames], np.uint64)
+        table = self._hardware.frame_table
+        if not table.holds(*new, 0, Use.NONE) or any(
+            self._hardware.heap.is_free(frame) for frame in range(mfn, mfn + frames)
+        ):
+            raise OwnershipError(mfn, f"+ {frames} frames is not freshly allocated: it is free, or somebody holds it")
+        mask = np.array(
+            [(int(self._pool.state[at.SIZES]) & ((2 << order // self.geometry.index_bits) - 1)) | 1], np.int64
+        )
+        gfns = np.array([gfn], np.uint64)
+        self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
+        self._hardware.arena.copy(old, lengths, mfn)
+        self._hardware.take(*new, self._domid, Use.RAM)
+        self.map(gfns, new[0], new[1], mask, entry.type, entry.access)
+        self._hardware.m2p.set_runs(new[0], gfns, new[1])
+        self._hardware.m2p.clear_runs(old, lengths)
+        self._hardware.give_back(old, lengths)
+
+    def change_type(self, gfn: int, frames: int, type: P2MType, access: str | None = None) -> int:  # noqa: A002
+        """Give all leaves of a range another type, frames and page sizes kept; return the frames changed.
+
+        A leaf that an end of the range cuts is split there; types that never stand in a large leaf split all. Holes and
+        entries that hold a place stay.
+
+        Parameters
+        ----------
+        access : None: "rwx", as far as the type has it
+
+        Raises
+        ------
+        P2MTypeError : the type maps nothing
+        FormatError, PoolExhaustedError, EncodingError : as `set_entry`; nothing was changed
+        """
+        self._check_gfn(gfn, frames)
+        if type not in PRESENT_TYPES:
+            raise P2MTypeError(type.name, "maps nothing: set it, or unmap")
+        rows = self._leaf_rows(gfn, frames)
+        rows = rows[rows["present"]]
+        ends = np.minimum(rows["gfn"] + (np.uint64(1) << rows["order"].astype(np.uint64)), np.uint64(gfn + frames))
+        gfns = np.maximum(rows["gfn"], np.uint64(gfn))
+        mfns, lengths = rows["mfn"] + (gfns - rows["gfn"]), ends - gfns
+        levels = (rows["order"] // self.geometry.index_bits).astype(np.int64)
+        sizes = (int(self._pool.state[at.SIZES]) | np.int64(1) << levels) & ((np.int64(2) << levels) - 1)
+        masks = np.ones(len(rows), np.int64) if type in SMALL_TYPES else sizes
+        changed = int(lengths.sum())
+        self._flags_of(type, access or "rwx")
+        if changed:
+            self._require(self.plan(gfns, mfns, lengths, masks, changed), 1, gfn)
+        self.map(gfns, mfns, lengths, masks, type, access or "rwx")
+        return changed
+
+    # -- refusing -----------------------------------------------------------------------------------------------
+
+    def _require(self, planned: int, wanted: int, gfn: int) -> None:
+        """Raise unless a plan covers all that is wanted."""
+        if planned < 0:
+            raise self._refusal(UNENCODABLE, gfn)
+        if planned < wanted:
+            raise self._refusal(NO_TABLES, gfn)
+
+    def _require_tables(self, need: int, gfn: int) -> None:
+        """Raise unless the pool has as many tables."""
+        if need > self._pool.free:
+            raise self._refusal_of_need(need, gfn)
+
+    def _refusal_of_need(self, need: int, gfn: int) -> PoolExhaustedError | EncodingError:
+        return self._refusal(UNENCODABLE if need >= at.CANNOT_ENCODE else NO_TABLES, gfn)
+
+    def _refusal(self, status: int, gfn: int) -> PoolExhaustedError | EncodingError:
+        if status == NO_TABLES:
+            return PoolExhaustedError(self._pool.free, self._pool.capacity)
+        return EncodingError(gfn, self.format.name, self.format.small_limit)
+
+    def _check_range(self, gfns: range) -> None:
+        if gfns.step != 1:
+            raise AddressError("step", gfns.step, "of a range of gfns is not 1")
+        self._check_gfn(gfns.start, len(gfns))
 
     # -- flushing -----------------------------------------------------------------------------------------------
 
@@ -166,15 +513,16 @@ class P2M(P2MView):
 
     def _settle(self) -> None:
         """Flush if a present entry was replaced, and only then let retired tables be used again."""
-        state = self._pool.state
-        if not state[at.REPLACED]:
+        counts = self._counts
+        if not counts[at.REPLACED]:
             return
-        state[at.REPLACED] = 0
+        counts[at.REPLACED] = 0
         self._owed += 1
         for listener in self._listeners:
             listener()
         self._done += 1
-        self._engine.p2m.release(self._pool.stock, state)
+        if counts[at.RETIRED]:
+            self._p2m.release(self._pool.stock, self._pool.state)
 
     # -- accounting ---------------------------------------------------------------------------------------------
 
@@ -189,28 +537,42 @@ class P2M(P2MView):
         state = self._pool.state
         return Counters(
             splits=int(state[at.SPLITS]),
+            merges=int(state[at.MERGES]),
             tables_allocated=int(state[at.ALLOCATED]),
             tables_freed=int(state[at.FREED]),
             flushes_owed=self._owed,
             flushes_done=self._done,
         )
 
-    def audit(self) -> AuditReport:
-        """Check the P2M against frame table and M2P, and back; report only."""
-        table, m2p = self._hardware.frame_table, self._hardware.m2p.complement
-        rows, counts = np.zeros((_MAX_FINDINGS, 5), np.uint64), np.zeros(COUNT_COLUMNS, np.int64)
-        run = self._engine.audit
-        who = table.owner, table.use, m2p, self._domid, int(Use.RAM)
-        run.audit_leaves(self._memory, self.root, *who, (0, self._limit), rows, counts)
-        run.audit_frames(self._memory, self.root, *who, rows, counts)
-        kept = min(int(counts[FINDINGS]), _MAX_FINDINGS)
-        findings = (
-            Finding(code, Gfn(gfn), Mfn(mfn), level, entry) for code, gfn, mfn, level, entry in rows[:kept].tolist()
-        )
-        return AuditReport(
-            orphans=int(counts[ORPHANS]),
-            m2p_bad=int(counts[M2P_BAD_FRAMES]),
-            p2m_bad=int(counts[P2M_BAD_FRAMES]),
-            findings=tuple(findings),
-            found=int(counts[FINDINGS]),
-        )
+    def leaves(self) -> dict[int, int]:
+        """Return {order: present RAM leaves} for each order that the format has."""
+        if not self._only_ram:
+            return super().leaves()
+        orders = self.geometry.leaf_orders
+        counts = self._pool.state[at.LEAVES : at.LEAVES + len(orders)].tolist()
+        return {int(order): count for order, count in zip(orders, counts, strict=True)}
+
+    def _rows(self) -> int:
+        state = self._pool.state
+        return int(state[at.LEAVES : at.LEAVES + at.MAX_LEAF_LEVELS].sum() + state[at.PLACES])
+
+    def audit(self, progress: Progress | None = None) -> AuditReport:
+        """Check the P2M against frame table and M2P, and back; report only.
+
+        Parameters
+        ----------
+        progress : called with (frames done, frames of the machine)
+        """
+        audit = Audit(self._engine, self.format, self._memory, self.root, progress)
+        return audit.of_domain(self._hardware, self._domid)
+
+
+def _steps(gfns: range, progress: Progress | None) -> Iterator[range]:
+    """Yield a range in steps that end at multiples of 1 GiB, and tell how far it is after each."""
+    here = gfns.start
+    while here < gfns.stop:
+        end = min(gfns.stop, ((here >> _STEP_ORDER) + 1) << _STEP_ORDER)
+        yield range(here, end)
+        here = end
+        if progress:
+            progress(here - gfns.start, len(gfns))

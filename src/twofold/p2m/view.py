@@ -1,19 +1,21 @@
-"""Reading a P2M: look-ups, walks, bulk translation, enumeration. Nothing here changes a table."""
+"""Reading a P2M: look-ups, walks, bulk translation, enumeration. Nothing here changes a translation."""
+
+from types import ModuleType
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import AddressError, SizeError
+from twofold.errors import AddressError, SizeError, UnknownNameError
+from twofold.formats import ept, shape
 from twofold.formats import npt as npt_format
-from twofold.formats import p2m_state as at
-from twofold.formats import x86
-from twofold.formats.geometry import FOUR_LEVEL
-from twofold.formats.npt import P2MType
-from twofold.formats.status import OK
-from twofold.machine import Hardware
-from twofold.p2m.pool import TablePool
-from twofold.p2m.results import Entry, WalkStep
-from twofold.units import INVALID_MFN, Mfn, Order
+from twofold.formats.geometry import TWO_LEVEL
+from twofold.formats.p2m_types import CHANGEABLE_TYPES, RAM_TYPES, P2MType
+from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE, RESERVED
+from twofold.formats.table_formats import TableFormat
+from twofold.machine import Arena
+from twofold.p2m.results import Entry, Fault, WalkStep
+from twofold.units import FRAME_SHIFT, INVALID_MFN, Mfn, Order
 
 Array = npt.NDArray[np.uint64]
 LEAF_DTYPE = np.dtype(
@@ -22,32 +24,62 @@ LEAF_DTYPE = np.dtype(
         ("mfn", np.uint64),
         ("order", np.uint8),
         ("type", np.uint8),
-        ("access", np.uint8),  # read 1, write 2, execute 4
+        ("access", np.uint8),  # read 1, write 2, execute 4; in EPT the number of the access that was set
         ("present", np.bool_),
         ("recalc", np.bool_),
     ]
 )
-_READ, _WRITE, _EXECUTE = 1, 2, 4
 # Below this many look-ups a walk each is faster than flattening the upper levels first.
 _BULK = 4096
 _SHORT_WORD_FRAMES = 1 << 30  # a region word is an mfn and two bits of kind
+_ACCESSES: Final = ("read", "write", "execute")
+_MAX_MEANINGS: Final = 4096
+_INVALID: Final = np.uint64(INVALID_MFN)
 
 
 class P2MView:
-    """The look-ups of a P2M whose root stands in `hardware`'s memory."""
+    """The look-ups of a P2M whose root stands in `arena`.
 
-    def __init__(self, hardware: Hardware, pool: TablePool, root: Mfn) -> None:
-        self.geometry = FOUR_LEVEL
+    Parameters
+    ----------
+    arena : the machine's memory
+    engine : `kernels` or `spec`
+    table_format : how its entries are made
+    root : mfn of the top table
+    """
+
+    def __init__(self, arena: Arena, engine: ModuleType, table_format: TableFormat, root: Mfn) -> None:
+        self.format = table_format
+        self.geometry = table_format.geometry
         self.root = root
-        self._hardware = hardware
-        self._pool = pool
-        self._engine = hardware.engine
+        self._arena = arena
+        self._engine = engine
+        self._shape = table_format.shape
+        # What a single look-up needs of the format, as plain integers.
+        self._words = arena.words_of(table_format.entry_dtype)
+        self._gfn_end = self.geometry.frame_limit
+        self._slot_bits, self._slot_mask = self.geometry.index_bits, self.geometry.entries - 1
+        self._levels = range(self.geometry.levels - 1, -1, -1)
+        self._large_levels = range(1, len(self.geometry.leaf_orders))
+        self._present, self._large = int(self._shape[shape.PRESENT]), int(self._shape[shape.LARGE])
+        self._frame_mask = int(self._shape[shape.FRAME])
+        self._said = ~self._frame_mask  # bits of a present entry that say type and access
+        self._recalc_mask = int(self._shape[shape.RECALC_MASK])
+        self._recalc_value = int(self._shape[shape.RECALC_VALUE])
+        self._has_marks_from = int(self._shape[shape.LEVELS]) - 1 - int(self._shape[shape.ROOT_EXEMPT])
+        self._meanings: dict[int, tuple[P2MType, str]] = {}
+        self._entries = 0  # leaves and typed entries, for a view that knows
         self._limit = 0  # no gfn at or above it was ever mapped
         self._only_ram = True  # no leaf of another type was ever mapped
 
     @property
     def _memory(self) -> Array:
-        return self._hardware.arena.tables
+        return self._arena.tables_of(self.format.entry_dtype)
+
+    @property
+    def tables_for_walk(self) -> tuple[Array, Array, int]:
+        """Return what a walk of these tables takes first: memory, shape, root."""
+        return self._memory, self._shape, int(self.root)
 
     @property
     def max_gfn(self) -> int:
@@ -56,26 +88,81 @@ class P2MView:
 
     def get_entry(self, gfn: int) -> Entry:
         """Return what a gfn maps to; a hole has `INVALID_MFN` and the order of the empty slot."""
-        self._check_gfn(gfn, 1)
-        status, level, entry = self._engine.walk.walk(self._memory, np.uint64(self.root), np.uint64(gfn))
-        order = Order(self.geometry.index_bits * level)
-        if status != OK:
-            return Entry(INVALID_MFN, order, P2MType.MMIO_DM, "n")
-        mfn = Mfn(x86.leaf_frame(int(entry), level) | gfn & ((1 << order) - 1))
-        return Entry(mfn, order, npt_format.type_of(int(entry)), npt_format.access_of(int(entry)))
+        # In plain Python, on a memoryview: calling a kernel for one walk takes longer than the walk.
+        if not 0 <= gfn < self._gfn_end:
+            self._check_gfn(gfn, 1)
+        words, slot_bits, slot_mask = self._words, self._slot_bits, self._slot_mask
+        present, large, frame_mask = self._present, self._large, self._frame_mask
+        recalc_mask, recalc_value = self._recalc_mask, self._recalc_value
+        table, entry, level, marked = int(self.root), 0, 0, False
+        for level in self._levels:
+            if table >= self._arena.frames:  # somebody else's tables may point anywhere
+                break
+            entry = words[(table << slot_bits) + (gfn >> slot_bits * level & slot_mask)]
+            if not entry & present:
+                break
+            marked = marked or (entry & recalc_mask == recalc_value and level <= self._has_marks_from)
+            if level == 0 or (entry & large and level in self._large_levels):
+                break
+            table = (entry & frame_mask) >> FRAME_SHIFT
+        return self._as_entry(gfn, level, entry, is_marked=marked)
+
+    def _as_entry(self, gfn: int, level: int, entry: int, *, is_marked: bool) -> Entry:
+        """Return what the last entry of a walk says of a gfn."""
+        order = self._slot_bits * level
+        if not entry & self._present:
+            is_hole = shape.is_empty(self._shape, entry)
+            return Entry(INVALID_MFN, Order(order), P2MType.MMIO_DM if is_hole else self.format.type_of(entry), "n")
+        mfn = shape.leaf_frame(self._shape, entry, level) if level else (entry & self._frame_mask) >> FRAME_SHIFT
+        said = entry & self._said
+        if said not in self._meanings:
+            if len(self._meanings) == _MAX_MEANINGS:  # only hostile tables have so many
+                self._meanings.clear()
+            self._meanings[said] = self.format.type_of(entry), self.format.access_of(entry)
+        type_, access = self._meanings[said]
+        if is_marked and type_ in CHANGEABLE_TYPES:
+            type_ = P2MType.RAM_RW
+        return Entry(Mfn(mfn | gfn & ((1 << order) - 1)), Order(order), type_, access)
 
     def walk(self, gfn: int) -> tuple[WalkStep, ...]:
-        """Return every step of a walk, from the root down to the leaf or the hole."""
+        """Return every step of a walk, from the root down to the leaf or the hole; it ends at a malformed table."""
         self._check_gfn(gfn, 1)
-        steps, table = [], int(self.root)
+        steps, table, memory = [], int(self.root), self._memory
         for level in range(self.geometry.levels - 1, -1, -1):
-            slot = self.geometry.slot(gfn, level)
-            entry = int(self._memory[table, slot])
-            steps.append(WalkStep(level, Mfn(table), slot, entry))
-            if not x86.is_present(entry) or x86.is_leaf(entry, level):
+            if table >= len(memory):
                 break
-            table = x86.frame_of(entry)
+            slot = self.geometry.slot(gfn, level)
+            entry = int(memory[table, slot])
+            steps.append(WalkStep(level, Mfn(table), slot, entry))
+            if not shape.is_present(self._shape, entry) or shape.is_leaf(self._shape, entry, level):
+                break
+            table = shape.frame_of(self._shape, entry)
         return tuple(steps)
+
+    def fault(self, gpa: int, access: str = "read") -> Fault | None:
+        """Return how hardware reports an access that it refuses, None for one that it lets through.
+
+        As hardware does, an access that goes through sets A on its path, and D in the leaf when it is a write.
+
+        Parameters
+        ----------
+        access : "read", "write" or "execute"
+        """
+        if access not in _ACCESSES:
+            raise UnknownNameError("access", access, _ACCESSES)
+        number, gfn = _ACCESSES.index(access), gpa >> FRAME_SHIFT
+        self._check_gfn(gfn, 1)
+        status, _, _, rights = self._engine.walk.access_frame(self._memory, self._shape, int(self.root), gfn, number)
+        if status == OK:
+            return None
+        malformed = status in {RESERVED, OUTSIDE}
+        if not self.format.name.startswith("ept"):
+            has_nx = self.geometry is not TWO_LEVEL
+            code = npt_format.fault_code(number, present=status != NOT_PRESENT, reserved=malformed, has_nx=has_nx)
+            return Fault("npf", code, gpa)
+        if malformed:
+            return Fault("misconfiguration", 0, gpa)
+        return Fault("violation", ept.qualification(number, int(rights)), gpa)
 
     def translate(self, gfns: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the mfn of each gfn, uint64 to uint64, shape kept; `INVALID_MFN` for holes.
@@ -89,61 +176,82 @@ class P2MView:
         if mfns.shape != asked.shape or mfns.dtype != np.uint64 or not mfns.flags.c_contiguous:
             raise SizeError(str(mfns.shape), f"is no place for the mfns of {asked.shape} gfns: uint64, C-contiguous")
         flat, found = asked.reshape(-1), mfns.reshape(-1)
-        if asked.size < _BULK:
-            self._engine.lookup.translate(self._memory, self.root, flat, found)
+        lookup = self._engine.lookup
+        if asked.size < _BULK or not self._is_trusted:
+            lookup.translate(self._memory, self._shape, int(self.root), flat, found)
         else:
             # Half as many bytes compete for the cache with the entries themselves, wherever the words fit.
-            word = np.uint32 if self._hardware.frames < _SHORT_WORD_FRAMES else np.uint64
+            word = np.uint32 if self._arena.frames < _SHORT_WORD_FRAMES else np.uint64
             regions = np.empty(-(-self._limit // self.geometry.entries), word)
-            self._engine.lookup.flatten(self._memory, self.root, regions)
-            self._engine.lookup.translate_flat(self._memory, regions, flat, found)
+            lookup.flatten(self._memory, self._shape, int(self.root), regions)
+            lookup.translate_flat(self._memory, self._shape, regions, flat, found)
         return mfns
+
+    @property
+    def _is_trusted(self) -> bool:
+        """Whether the tables are known to be well-formed, so that a look-up need not check each entry."""
+        return True
 
     def clear_frames(self, gfn: int, frames: int) -> int:
         """Return how many frames from `gfn` on are holes, at most `frames`."""
         self._check_gfn(gfn, frames)
-        return int(self._engine.lookup.clear_frames(self._memory, self.root, gfn, frames))
+        return int(self._engine.lookup.clear_frames(self._memory, self._shape, int(self.root), gfn, frames))
 
     def leaves(self) -> dict[int, int]:
         """Return {order: present RAM leaves} for each order that the format has."""
-        if self._only_ram:
-            counts = self._present()
-        else:
-            rows = self.leaf_array()
-            orders = rows["order"][np.isin(rows["type"], [int(type_) for type_ in npt_format.RAM_TYPES])]
-            counts = [int((orders == order).sum()) for order in self.geometry.leaf_orders]
-        return {int(order): count for order, count in zip(self.geometry.leaf_orders, counts, strict=True)}
+        rows = self.leaf_array()
+        is_ram = rows["present"] & np.isin(rows["type"], [int(type_) for type_ in RAM_TYPES])
+        orders = rows["order"][is_ram]
+        return {int(order): int((orders == order).sum()) for order in self.geometry.leaf_orders}
 
-    def _present(self) -> list[int]:
-        """Return the present leaves of each level, whatever their type."""
-        levels = len(self.geometry.leaf_orders)
-        return [int(count) for count in self._pool.state[at.LEAVES : at.LEAVES + levels]]
+    def _rows(self) -> int:
+        """Return the leaves and typed entries that are there."""
+        return self._entries
 
     def leaf_array(self) -> npt.NDArray[np.void]:
-        """Return one row a leaf, ascending gfn: gfn, mfn, order, type, access, present, recalc."""
-        total = sum(self._present())
-        gfns, levels = np.empty(total, np.uint64), np.empty(total, np.uint8)
-        entries = np.empty(total, np.uint64)
-        self._engine.lookup.collect_leaves(self._memory, self.root, 0, self._limit, gfns, levels, entries)
-        rows = np.zeros(total, LEAF_DTYPE)
+        """Return one row a leaf or typed entry, ascending gfn: gfn, mfn, order, type, access, present, recalc.
+
+        The type is as stored; the mfn of an entry that is not present is `INVALID_MFN`.
+        """
+        return self._leaf_rows(0, self._limit)
+
+    def _leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
+        """Return the rows of a range; a large leaf that reaches into it from below is the first."""
+        room = min(self._rows(), frames + 1)
+        gfns, levels, entries = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint64)
+        found = int(
+            self._engine.lookup.collect_leaves(
+                self._memory, self._shape, int(self.root), gfn, frames, gfns, levels, entries
+            )
+        )
+        return self._as_rows(gfns[:found], levels[:found], entries[:found])
+
+    def _as_rows(self, gfns: Array, levels: npt.NDArray[np.uint8], entries: Array) -> npt.NDArray[np.void]:
+        words = self._shape
+        rows = np.zeros(len(gfns), LEAF_DTYPE)
         rows["gfn"], rows["order"] = gfns, levels * self.geometry.index_bits
+        present = (entries & words[shape.PRESENT]) != 0
         below = (np.uint64(1) << rows["order"].astype(np.uint64)) - np.uint64(1)
-        rows["mfn"] = (entries & np.uint64(x86.FRAME_MASK)) >> np.uint64(12) & ~below
-        rows["type"] = entries >> np.uint64(npt_format.TYPE_SHIFT) & np.uint64(npt_format.TYPE_MASK)
-        writable = (entries & np.uint64(x86.WRITABLE)) != 0
-        executable = (entries & np.uint64(x86.NO_EXECUTE)) == 0
-        rows["access"] = _READ + _WRITE * writable + _EXECUTE * executable
-        rows["present"] = True
+        high = np.where(levels > 0, (entries & words[shape.HIGH]) << words[shape.HIGH_SHIFT], np.uint64(0))
+        shift = np.uint64(FRAME_SHIFT)
+        mfns = (entries & words[shape.FRAME]) >> shift & ~below | high >> shift
+        rows["mfn"] = np.where(present, mfns, _INVALID)
+        rows["type"] = self.format.types_of(entries)
+        rows["access"] = self.format.accesses_of(entries)
+        rows["present"] = present
+        rows["recalc"] = present & ((entries & words[shape.RECALC_MASK]) == words[shape.RECALC_VALUE])
         return rows
 
     def runs(self, gfn: int, frames: int) -> tuple[Array, Array, Array]:
         """Return what a range maps as (gfns, mfns, frames) of runs contiguous in both, clipped to the range."""
         self._check_gfn(gfn, frames)
-        room = min(frames, sum(self._present()))
+        room = min(frames, self._rows())
         gfns, mfns, lengths = (np.empty(room, np.uint64) for _ in range(3))
-        found = self._engine.lookup.collect_runs(self._memory, self.root, gfn, frames, gfns, mfns, lengths)
+        found = self._engine.lookup.collect_runs(
+            self._memory, self._shape, int(self.root), gfn, frames, gfns, mfns, lengths
+        )
         return gfns[:found], mfns[:found], lengths[:found]
 
     def _check_gfn(self, gfn: int, frames: int) -> None:
-        if not 0 <= gfn <= self.geometry.frame_limit - frames:
+        if not 0 <= gfn <= self._gfn_end - frames:
             raise AddressError("gfn", gfn, f"+ {frames} frames is beyond a {self.geometry.name} table")

@@ -1,116 +1,231 @@
-"""The audit of a P2M against frame table and M2P: both directions, reporting only.
+"""The audit of a P2M against frame table and M2P: both directions, reporting only, in bounded steps.
 
-A finding is one row of `out_findings`, uint64[n, 5]: code, gfn, mfn, level, entry. When the array is full, further
-ones are counted but not written. `counts` is int64[COUNT_COLUMNS].
+Three passes, each in steps as small as the caller likes. `mark_owners` notes who holds each frame. `audit_tables`
+visits every table once, so loops and tables reachable twice end by themselves; it checks each entry, and marks the
+frames on which leaf and M2P agree. `audit_frames` then reads the M2P of every frame that the domain owns: one that
+names a gfn without such a mark is wrong. Codes, columns, marks and the cursor are in `formats.findings`.
 Source: Xen 4.17 xen/arch/x86/mm/p2m.c, audit_p2m; the order of checks is ours.
 """
 
-from typing import Final
-
 import numpy as np
 
-from twofold.formats import x86
+from twofold.formats import findings as at
+from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Marks, Owners, Words
-from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
-from twofold.spec.lookup import look_up
-from twofold.spec.p2m import span
-from twofold.spec.walk import walk
-
-# Codes of findings.
-MALFORMED: Final = 1  # reserved bits, or a table outside the machine
-BEYOND: Final = 2  # a leaf reaches beyond the machine
-NOT_OWNED: Final = 3  # a leaf maps a frame that is not this domain's RAM
-P2M_BAD: Final = 4  # the M2P names another gfn for the frame of a leaf
-M2P_BAD: Final = 5  # the M2P names a gfn that does not map the frame
-
-# Columns of counts.
-FINDINGS: Final = 0
-ORPHANS: Final = 1
-P2M_BAD_FRAMES: Final = 2
-M2P_BAD_FRAMES: Final = 3
-COUNT_COLUMNS: Final = 4
+from twofold.formats.p2m_types import (
+    OTHERS_TYPES,
+    PLACE_TYPES,
+    PRESENT_TYPES,
+    SMALL_TYPES,
+    P2MType,
+)
+from twofold.formats.shape import (
+    frame_of,
+    is_empty,
+    is_leaf,
+    is_present,
+    leaf_frame,
+    malformed,
+    needs_recalc,
+    span,
+)
+from twofold.spec.heap import is_free
+from twofold.units import SHARED_M2P
 
 
 def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
     """Count a finding, and write it while there is room."""
-    if counts[FINDINGS] < len(findings):
-        findings[counts[FINDINGS]] = (code, gfn, mfn, level, entry)
-    counts[FINDINGS] += 1
+    if counts[at.FINDINGS] < len(findings):
+        findings[counts[at.FINDINGS]] = (code, gfn, mfn, level, entry)
+    counts[at.FINDINGS] += 1
 
 
-def audit_leaves(
+def mark_owners(
+    owner: Owners, use: Marks, domid: int, ram: int, tables: int, marks: Marks, first: int, frames: int
+) -> None:
+    """Mark who holds each frame of a range. `ram`, `tables` : the uses of guest memory and of the table pool."""
+    for mfn in (first + np.flatnonzero(owner[first : first + frames])).tolist():
+        if owner[mfn] != domid:
+            marks[mfn] = at.OTHERS
+        elif use[mfn] == tables:
+            marks[mfn] = at.OWN_TABLE
+        elif use[mfn] == ram:
+            marks[mfn] = at.OWN_RAM
+        else:
+            marks[mfn] = at.OTHERS
+
+
+def start(cursor: Counts, shape: Words, marks: Marks, root: int, out_findings: Words, counts: Counts) -> None:
+    """Put the root on the cursor's stack; without a root inside the machine there is nothing to audit."""
+    cursor[at.DEPTH] = 0
+    if root >= len(marks):
+        note(out_findings, counts, at.TABLE_OUTSIDE, 0, root, int(shape[form.LEVELS]), 0)
+        return
+    push(cursor, shape, marks, root, 0, counts)
+
+
+def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, counts: Counts) -> None:
+    """Put a table on the stack: it will be visited from slot 0 on."""
+    depth = int(cursor[at.DEPTH])
+    here = at.STACK + at.STACK_COLUMNS * depth
+    cursor[here : here + at.STACK_COLUMNS] = (table, 0, gfn)
+    cursor[at.DEPTH] = depth + 1
+    cursor[at.IS_EMPTY + int(shape[form.LEVELS]) - 1 - depth] = 1
+    marks[table] |= at.VISITED
+    counts[at.TABLES] += 1
+
+
+def audit_tables(
     memory: Words,
-    root: int,
-    owner: Owners,
-    use: Marks,
+    shape: Words,
     m2p: Words,
-    domid: int,
-    purpose: int,
-    gfns: tuple[int, int],
+    orders: Marks,
+    marks: Marks,
+    cursor: Counts,
     out_findings: Words,
     counts: Counts,
-) -> None:
-    """Check every leaf of gfns[0] .. gfns[1] - 1 against frame table and M2P.
+    budget: int,
+) -> int:
+    """Visit entries until the tables are done or the budget is used up; return 1 while there is more.
 
-    One finding a leaf and kind; `P2M_BAD_FRAMES` counts each frame.
+    orders : the heap's, which say what is free (`spec.heap`);  m2p : its complement, as the machine keeps it
+    budget : frames and entries to look at, about
     """
-    here = gfns[0]
-    while here < gfns[1]:
-        status, level, entry = walk(memory, root, here)
-        level += status == OUTSIDE  # the entry that points outside stands one level above
-        gfn = here & ~(span(level) - 1)
-        if status == OK:
-            check_leaf(owner, use, m2p, domid, purpose, gfn, level, entry, out_findings, counts)
-        elif status != NOT_PRESENT:
-            note(out_findings, counts, MALFORMED, gfn, x86.frame_of(entry), level, entry)
-        here = gfn + span(level)
+    while cursor[at.DEPTH] and budget > 0:
+        depth = int(cursor[at.DEPTH])
+        level, here = int(shape[form.LEVELS]) - depth, at.STACK + at.STACK_COLUMNS * (depth - 1)
+        table, slot, base = (int(number) for number in cursor[here : here + at.STACK_COLUMNS])
+        if slot == min(span(shape, 1), 1 << max(0, int(shape[form.FRAME_BITS]) - int(shape[form.BITS]) * level)):
+            cursor[at.DEPTH] = depth - 1
+            counts[at.EMPTY_TABLES] += int(cursor[at.IS_EMPTY + level]) if depth > 1 else 0
+            continue
+        cursor[here + 1] += 1
+        entry, gfn = int(memory[table, slot]), base + slot * span(shape, level)
+        budget -= 1
+        if is_empty(shape, entry):
+            continue
+        cursor[at.IS_EMPTY + level] = 0
+        if not is_present(shape, entry):
+            check_place(shape, gfn, level, entry, out_findings, counts)
+        elif is_leaf(shape, entry, level):
+            check_bits(shape, gfn, level, entry, out_findings, counts)
+            check_leaf(shape, m2p, orders, marks, cursor, gfn, level, entry, out_findings, counts)
+            budget -= span(shape, level)
+        elif check_bits(shape, gfn, level, entry, out_findings, counts):
+            below = frame_of(shape, entry)
+            if check_table(marks, cursor, gfn, below, level, entry, out_findings, counts):
+                push(cursor, shape, marks, below, gfn, counts)
+    return int(cursor[at.DEPTH] > 0)
+
+
+def type_number(shape: Words, entry: int) -> int:
+    """Return the type number of a present entry."""
+    return entry >> int(shape[form.TYPE_SHIFT]) & int(shape[form.TYPE_MASK])
+
+
+def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> None:
+    """Check an entry that holds a place."""
+    counts[at.PLACES] += 1
+    number = entry >> int(shape[form.PLACE_SHIFT]) & int(shape[form.PLACE_MASK])
+    if number not in PLACE_TYPES:
+        note(out_findings, counts, at.BAD_TYPE, gfn, 0, level, entry)
+    elif level and number in SMALL_TYPES:
+        note(out_findings, counts, at.BAD_SIZE, gfn, 0, level, entry)
+
+
+def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+    """Check what hardware refuses in a present entry; a mark "to be recalculated" is counted, and no finding."""
+    bad = malformed(shape, entry, level)
+    if needs_recalc(shape, entry, level):
+        counts[at.RECALC] += 1
+        bad &= ~int(shape[form.RECALC_MASK])
+    if not bad:
+        return True
+    code = at.MISALIGNED if is_leaf(shape, entry, level) and not bad & ~int(shape[form.FRAME]) else at.RESERVED_BITS
+    note(out_findings, counts, code, gfn, frame_of(shape, entry), level, entry)
+    return False
+
+
+def check_table(
+    marks: Marks, cursor: Counts, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
+) -> bool:
+    """Check where an entry points; return whether that table is to be visited."""
+    if below >= len(marks):
+        note(out_findings, counts, at.TABLE_OUTSIDE, gfn, below, level, entry)
+        return False
+    if marks[below] & at.VISITED:
+        note(out_findings, counts, at.TABLE_TWICE, gfn, below, level, entry)
+        return False
+    if marks[below] & at.WHO != at.OWN_TABLE:
+        note(out_findings, counts, at.TABLE_NOT_OWNED, gfn, below, level, entry)
+        return bool(cursor[at.HAS_OWNERS])
+    return True
 
 
 def check_leaf(
-    owner: Owners,
-    use: Marks,
+    shape: Words,
     m2p: Words,
-    domid: int,
-    purpose: int,
+    orders: Marks,
+    marks: Marks,
+    cursor: Counts,
     gfn: int,
     level: int,
     entry: int,
     out_findings: Words,
     counts: Counts,
 ) -> None:
-    """Check each frame of one leaf."""
-    mfn = x86.leaf_frame(entry, level)
-    if mfn + span(level) > len(owner):
-        note(out_findings, counts, BEYOND, gfn, mfn, level, entry)
+    """Check each frame of one leaf: one finding a kind."""
+    counts[at.PRESENT] += 1
+    mfn, frames, type_ = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
+    if type_ not in PRESENT_TYPES:
+        note(out_findings, counts, at.BAD_TYPE, gfn, mfn, level, entry)
         return
-    foreign, bad = 0, 0
-    for index in range(span(level)):
-        foreign += int(owner[mfn + index]) != domid or int(use[mfn + index]) != purpose
-        bad += int(~m2p[mfn + index]) != gfn + index
-    counts[P2M_BAD_FRAMES] += bad
-    if foreign:
-        note(out_findings, counts, NOT_OWNED, gfn, mfn, level, entry)
-    if bad:
-        note(out_findings, counts, P2M_BAD, gfn, mfn, level, entry)
-
-
-def audit_frames(
-    memory: Words,
-    root: int,
-    owner: Owners,
-    use: Marks,
-    m2p: Words,
-    domid: int,
-    purpose: int,
-    out_findings: Words,
-    counts: Counts,
-) -> None:
-    """Check for every RAM frame of the domain that the gfn in its M2P entry maps it; no gfn makes it an orphan."""
-    for mfn in np.flatnonzero((owner == domid) & (use == purpose)).tolist():
-        if not m2p[mfn]:
-            counts[ORPHANS] += 1
+    if level and type_ in SMALL_TYPES:
+        note(out_findings, counts, at.BAD_SIZE, gfn, mfn, level, entry)
+    if mfn + frames > len(marks):
+        if type_ != P2MType.MMIO_DIRECT and cursor[at.HAS_OWNERS]:
+            note(out_findings, counts, at.LEAF_OUTSIDE, gfn, mfn, level, entry)
+        frames = max(0, len(marks) - mfn)
+    onto_table, of_other, is_nobodys, on_ram, bad = 0, 0, 0, 0, 0
+    for index in range(frames):
+        who = int(marks[mfn + index]) & at.WHO
+        onto_table |= who == at.OWN_TABLE
+        if not cursor[at.HAS_OWNERS]:
             continue
-        gfn = int(~m2p[mfn])
-        if look_up(memory, root, gfn) != mfn:
-            counts[M2P_BAD_FRAMES] += 1
-            note(out_findings, counts, M2P_BAD, gfn, mfn, 0, 0)
+        if type_ == P2MType.MMIO_DIRECT:
+            on_ram |= who != at.NO_RAM or is_free(orders, mfn + index)
+        elif type_ in OTHERS_TYPES:
+            is_nobodys |= who == at.NO_RAM
+        else:
+            of_other |= who == at.OTHERS
+            is_nobodys |= who == at.NO_RAM
+            if cursor[at.HAS_M2P]:
+                expected = SHARED_M2P if type_ == P2MType.RAM_SHARED else gfn + index
+                if int(~m2p[mfn + index]) != expected:
+                    bad += 1
+                elif who == at.OWN_RAM:
+                    marks[mfn + index] |= at.GOOD
+    counts[at.P2M_BAD_FRAMES] += bad
+    for found, code in (
+        (onto_table, at.LEAF_ONTO_TABLE),
+        (of_other, at.LEAF_OF_OTHER),
+        (is_nobodys, at.LEAF_FREE),
+        (on_ram and not onto_table, at.MMIO_ON_RAM),
+        (bad, at.P2M_BAD),
+    ):
+        if found:
+            note(out_findings, counts, code, gfn, mfn, level, entry)
+
+
+def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings: Words, counts: Counts) -> None:
+    """Check for every RAM frame of the domain in a range that the gfn in its M2P entry maps it.
+
+    No gfn makes it an orphan, unless it is shared: the M2P of a shared frame names nobody.
+    """
+    owned = (marks[first : first + frames] & at.WHO) == at.OWN_RAM
+    for mfn in (first + np.flatnonzero(owned)).tolist():
+        if not m2p[mfn]:
+            counts[at.ORPHANS] += 1
+        elif not marks[mfn] & at.GOOD and int(~m2p[mfn]) != SHARED_M2P:
+            counts[at.M2P_BAD_FRAMES] += 1
+            note(out_findings, counts, at.M2P_BAD, int(~m2p[mfn]), mfn, 0, 0)

@@ -1,17 +1,19 @@
 """Reading a P2M in bulk: translate, find holes, enumerate.
 
-`regions` flattens the upper levels for bulk look-ups: one word for each 2 MiB of guest frames says where its 4K leaves
-stand, or the frame itself where a large leaf covers it, so that a random look-up costs one read of a real entry.
+`regions` flattens the upper levels for bulk look-ups: one word for each table of 4K leaves (2 MiB of guest frames,
+4 MiB in 2-level tables) says where it stands, or the frame itself where a large leaf covers it, so that a random
+look-up costs one read of a real entry.
 """
 
 from typing import Final
 
 import numpy as np
 
-from twofold.formats import x86
+from twofold.formats import shape as form
 from twofold.formats.arrays import Marks, Words
+from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, span
 from twofold.formats.status import OK
-from twofold.spec.p2m import span
+from twofold.spec.p2m import end_of_walk, holds_table, slot_of, top_level
 from twofold.spec.walk import walk
 from twofold.units import INVALID_MFN
 
@@ -22,67 +24,67 @@ KIND_BITS: Final = 2
 KIND_MASK: Final = 3
 
 
-def translate(memory: Words, root: int, gfns: Words, out_mfns: Words) -> None:
+def translate(memory: Words, shape: Words, root: int, gfns: Words, out_mfns: Words) -> None:
     """Look up each gfn by a walk of its own; holes and gfns beyond the table give INVALID_MFN."""
     for index, gfn in enumerate(gfns.tolist()):
-        out_mfns[index] = look_up(memory, root, gfn)
+        out_mfns[index] = look_up(memory, shape, root, gfn)
 
 
-def look_up(memory: Words, root: int, gfn: int) -> int:
+def look_up(memory: Words, shape: Words, root: int, gfn: int) -> int:
     """Return the mfn of one gfn, or INVALID_MFN."""
-    if gfn >= span(x86.TOP_LEVEL + 1):
+    if gfn >> int(shape[form.FRAME_BITS]):
         return INVALID_MFN
-    status, level, entry = walk(memory, root, gfn)
-    return x86.leaf_frame(entry, level) | gfn & (span(level) - 1) if status == OK else INVALID_MFN
+    status, level, entry = walk(memory, shape, root, gfn)
+    return leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1) if status == OK else INVALID_MFN
 
 
-def flatten(memory: Words, root: int, out_regions: Words) -> None:
+def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
     """Write the word of each region, from gfn 0 on."""
     for region in range(len(out_regions)):
-        table, word = root, HOLE
-        for level in range(x86.TOP_LEVEL, 0, -1):
-            gfn = region << x86.INDEX_BITS
-            entry = int(memory[table, gfn >> (x86.INDEX_BITS * level) & x86.INDEX_MASK])
-            if not x86.is_present(entry):
+        table, word, gfn = root, HOLE, region * span(shape, 1)
+        for level in range(top_level(shape), 0, -1):
+            entry = int(memory[table, slot_of(shape, gfn, level)])
+            if not is_present(shape, entry):
                 break
-            table = x86.frame_of(entry)
-            if x86.is_leaf(entry, level):
-                word = (x86.leaf_frame(entry, level) | gfn & (span(level) - 1)) << KIND_BITS | WHOLE
+            if is_leaf(shape, entry, level):
+                word = (leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1)) << KIND_BITS | WHOLE
                 break
+            table = frame_of(shape, entry)
         else:
             word = table << KIND_BITS | TABLE
         out_regions[region] = word
 
 
-def translate_flat(memory: Words, regions: Words, gfns: Words, out_mfns: Words) -> None:
+def translate_flat(memory: Words, shape: Words, regions: Words, gfns: Words, out_mfns: Words) -> None:
     """Look up each gfn through `regions`; the same answers as `translate`."""
     for index, gfn in enumerate(gfns.tolist()):
-        region, slot = gfn >> x86.INDEX_BITS, gfn & x86.INDEX_MASK
+        region, slot = gfn >> int(shape[form.BITS]), gfn & (span(shape, 1) - 1)
         word = int(regions[region]) if region < len(regions) else HOLE
         mfn: int = INVALID_MFN
         if word & KIND_MASK == WHOLE:
             mfn = (word >> KIND_BITS) | slot
         elif word & KIND_MASK == TABLE:
             entry = int(memory[word >> KIND_BITS, slot])
-            if x86.is_present(entry):
-                mfn = x86.frame_of(entry)
+            if is_present(shape, entry):
+                mfn = frame_of(shape, entry)
         out_mfns[index] = mfn
 
 
-def clear_frames(memory: Words, root: int, gfn: int, frames: int) -> int:
-    """Return how many frames from `gfn` on are holes, at most `frames`."""
+def clear_frames(memory: Words, shape: Words, root: int, gfn: int, frames: int) -> int:
+    """Return how many frames from `gfn` on are holes, at most `frames`; an entry that holds a place is none."""
     passed = 0
     while passed < frames:
         here = gfn + passed
-        status, level, _ = walk(memory, root, here)
-        if status == OK:
+        _, level, entry = end_of_walk(memory, shape, root, here)
+        if not is_empty(shape, entry):
             return passed
-        passed += span(level) - (here & (span(level) - 1))
+        passed += span(shape, level) - (here & (span(shape, level) - 1))
     return frames
 
 
 def collect_leaves(
     memory: Words,
+    shape: Words,
     root: int,
     gfn: int,
     frames: int,
@@ -90,32 +92,39 @@ def collect_leaves(
     out_levels: Marks,
     out_entries: Words,
 ) -> int:
-    """Write every present leaf that starts in a range, ascending; return how many.
+    """Write every leaf and every entry that holds a place of a range, ascending; return how many.
 
-    A large leaf that reaches into the range from below is written too, with its own first gfn.
+    A large one that reaches into the range from below is written too, with its own first gfn. It stops when the arrays
+    are full.
     """
     found, here = 0, gfn
-    while here < gfn + frames and found < len(out_gfns):
-        status, level, entry = walk(memory, root, here)
-        first = here & ~(span(level) - 1)
-        if status == OK:
-            out_gfns[found], out_levels[found], out_entries[found] = first, level, entry
-            found += 1
-        here = first + span(level)
+    while here < gfn + frames:
+        table, level, _ = end_of_walk(memory, shape, root, here)
+        here &= ~(span(shape, level) - 1)
+        for slot in range(slot_of(shape, here, level), span(shape, 1)):  # on in the same table, up to one below it
+            entry = int(memory[table, slot])
+            if here >= gfn + frames or holds_table(shape, entry, level):
+                break
+            if not is_empty(shape, entry):
+                if found == len(out_gfns):
+                    return found
+                out_gfns[found], out_levels[found], out_entries[found] = here, level, entry
+                found += 1
+            here += span(shape, level)
     return found
 
 
 def collect_runs(
-    memory: Words, root: int, gfn: int, frames: int, out_gfns: Words, out_mfns: Words, out_frames: Words
+    memory: Words, shape: Words, root: int, gfn: int, frames: int, out_gfns: Words, out_mfns: Words, out_frames: Words
 ) -> int:
     """Write what a range maps as runs, contiguous in gfn and mfn and clipped to the range; return how many."""
     found, here, end = 0, gfn, gfn + frames
     while here < end:
-        status, level, entry = walk(memory, root, here)
-        inside = here & (span(level) - 1)
-        length = min(span(level) - inside, end - here)
-        if status == OK:
-            mfn = x86.leaf_frame(entry, level) + inside
+        _, level, entry = end_of_walk(memory, shape, root, here)
+        inside = here & (span(shape, level) - 1)
+        length = min(span(shape, level) - inside, end - here)
+        if is_present(shape, entry):
+            mfn = leaf_frame(shape, entry, level) + inside
             last = found - 1
             if found and out_gfns[last] + out_frames[last] == here and out_mfns[last] + out_frames[last] == mfn:
                 out_frames[last] += np.uint64(length)

@@ -28,8 +28,7 @@ import numpy.typing as npt
 
 from twofold.formats import x86
 from twofold.formats.geometry import FOUR_LEVEL
-from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
-from twofold.spec.walk import check_entry
+from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE, RESERVED
 from twofold.units import FRAME_SHIFT
 
 Words = npt.NDArray[np.uint64]
@@ -91,6 +90,13 @@ TAG_BITS: Final = 5  # of a tag, for the number of the structure
 LINE_SHIFT: Final = 6  # log2 of the bytes of a cache line
 CANONICAL_SHIFT: Final = FOUR_LEVEL.frame_bits - 1  # bits of a page number from here up are all equal
 CANONICAL_ONES: Final = (1 << (64 - FRAME_SHIFT - CANONICAL_SHIFT)) - 1
+
+
+def check_entry(entry: int, level: int) -> int:
+    """Return OK, NOT_PRESENT or RESERVED for one 64-bit entry of either dimension."""
+    if not x86.is_present(entry):
+        return NOT_PRESENT
+    return RESERVED if x86.reserved_bits(entry, level) else OK
 
 
 def shift_of(level: int) -> int:

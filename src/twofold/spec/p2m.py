@@ -1,48 +1,79 @@
-"""The P2M tables, step by step: plan, map, unmap, split, look up, enumerate.
+"""The P2M tables, step by step: plan, map, unmap, split, merge, in every format.
 
 Everything that changes the tables is done in two parts. The *plan* reads only and counts the tables that the change
 needs; when the pool has too few, nothing was touched. The change itself then cannot fail. Tables that go out of use
 are *retired*: they return to the stock only after the flush (`release`).
 
 A mapping is a list of pieces: gfns[i], mfns[i], frames[i] and sizes[i], a mask of the levels whose leaves may be used
-(bit 0: 4K, bit 1: 2M, bit 2: 1G). A piece is cut into segments of equal leaves: small ones up to the boundary where
-a larger leaf can start, large ones, small ones for the tail.
+(bit 0: level 0, bit 1: level 1, ...). A piece is cut into segments of equal leaves: small ones up to the boundary where
+a larger leaf can start, large ones, small ones for the tail. Entries that hold a place are pieces too; their mfns are
+their gfns, so that only the gfns' alignment counts.
 
+    memory : uint64[frames, 512], or uint32[frames, 1024] for 2-level tables: every machine frame seen as a table
+    shape  : the table format, see `formats.shape`
     state, stock : see `formats.p2m_state`; state[SIZES] says what a leaf may be split into
 Source: Xen 4.17 xen/arch/x86/mm/p2m-pt.c for what an entry holds; the order of work is DESIGN.md's.
 """
 
 from typing import Final
 
-from twofold.formats import npt as npt_format
+import numpy as np
+
 from twofold.formats import p2m_state as at
-from twofold.formats import x86
+from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Words
-from twofold.units import FRAME_SHIFT
+from twofold.formats.p2m_state import CANNOT_ENCODE
+from twofold.formats.shape import (
+    child_leaf,
+    frame_of,
+    invalid_frame,
+    is_empty,
+    is_leaf,
+    is_present,
+    leaf_frame,
+    put_frame,
+    span,
+    table_entry,
+)
+from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 
 NOTHING: Final = -1
 
 
-def span(level: int) -> int:
-    """Return the frames that one entry of this level covers."""
-    return 1 << (x86.INDEX_BITS * level)
+def top_level(shape: Words) -> int:
+    """Return the level of the root."""
+    return int(shape[form.LEVELS]) - 1
 
 
-def segment(gfn: int, mfn: int, frames: int, sizes: int) -> tuple[int, int]:
+def slot_of(shape: Words, gfn: int, level: int) -> int:
+    """Return the slot of a gfn in its table of this level."""
+    return gfn >> (int(shape[form.BITS]) * level) & (span(shape, 1) - 1)
+
+
+def holds_table(shape: Words, entry: int, level: int) -> bool:
+    """Return whether an entry of this level points to a table."""
+    return is_present(shape, entry) and not is_leaf(shape, entry, level)
+
+
+def segment(shape: Words, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[int, int]:
     """Return (level, leaves) of the first run of equal leaves of a mapping; see the module's text."""
     level = 0
-    for larger in x86.LARGE_LEVELS:
-        if sizes >> larger & 1 and not (gfn | mfn) & (span(larger) - 1) and frames >= span(larger):
+    if frames < span(shape, 1):
+        return level, frames
+    for larger in range(1, at.MAX_LEAF_LEVELS):
+        size = span(shape, larger)
+        if sizes >> larger & 1 and not (gfn | mfn) & (size - 1) and frames >= size:
             level = larger
-    for larger in range(level + 1, x86.TOP_LEVEL):
-        if sizes >> larger & 1 and not (gfn ^ mfn) & (span(larger) - 1):
-            boundary = -gfn & (span(larger) - 1)
-            if frames - boundary >= span(larger):
-                return level, boundary // span(level)
-    return level, frames // span(level)
+    for larger in range(level + 1, at.MAX_LEAF_LEVELS):
+        size = span(shape, larger)
+        if sizes >> larger & 1 and not (gfn ^ mfn) & (size - 1):
+            boundary = -gfn & (size - 1)
+            if frames - boundary >= size:
+                return level, boundary // span(shape, level)
+    return level, frames // span(shape, level)
 
 
-def split_tables(level: int, target: int, sizes: int) -> int:
+def split_tables(shape: Words, level: int, target: int, sizes: int) -> int:
     """Return the tables it takes to split a leaf of `level` down to `target` along one path.
 
     Where the next smaller size is off, a leaf is split to the next one that is on: 1G to 4K takes 1 + 512.
@@ -53,35 +84,51 @@ def split_tables(level: int, target: int, sizes: int) -> int:
             tables += 1
             level -= 1
         else:
-            return tables + 1 + (1 << x86.INDEX_BITS)
+            return tables + 1 + span(shape, 1)
     return tables
 
 
-def path_need(memory: Words, root: int, state: Counts, gfn: int, level: int, previous: int, counted: int) -> int:
-    """Return the tables missing on the way to the slot of `gfn` at `level`.
+def cannot_split(shape: Words, entry: int, level: int) -> bool:
+    """Return whether smaller leaves could not hold the frames of a large one (4K out of a 4M leaf above 4 GiB)."""
+    if not is_present(shape, entry) or int(shape[form.SMALL_LIMIT]) == int(shape[form.LARGE_LIMIT]):
+        return False
+    return leaf_frame(shape, entry, level) + span(shape, level) > int(shape[form.SMALL_LIMIT])
+
+
+def path_need(
+    memory: Words, shape: Words, root: int, state: Counts, gfn: int, level: int, previous: int, counted: int
+) -> int:
+    """Return the tables missing on the way to the slot of `gfn` at `level`, or CANNOT_ENCODE.
 
     previous, counted : the tables of level `counted` and above on the path of gfn `previous` have been counted by this
     plan already, so what both paths share is not counted again; NOTHING when there is no such path
     """
     table = root
-    for upper in range(x86.TOP_LEVEL, level, -1):
-        entry = int(memory[table, gfn >> (x86.INDEX_BITS * upper) & x86.INDEX_MASK])
-        if x86.is_present(entry) and not x86.is_leaf(entry, upper):
-            table = x86.frame_of(entry)
+    for upper in range(top_level(shape), level, -1):
+        entry = int(memory[table, slot_of(shape, gfn, upper)])
+        if holds_table(shape, entry, upper):
+            table = frame_of(shape, entry)
             continue
         stop = upper
-        while stop > max(level, counted) and previous != NOTHING and gfn // span(stop) == previous // span(stop):
+        while (
+            stop > max(level, counted)
+            and previous != NOTHING
+            and gfn // span(shape, stop) == previous // span(shape, stop)
+        ):
             stop -= 1
-        if not x86.is_present(entry):
+        if is_empty(shape, entry):
             return stop - level
+        if cannot_split(shape, entry, upper):
+            return CANNOT_ENCODE
         if stop < upper and not state[at.SIZES] >> (upper - 1) & 1:
             return 0  # the whole leaf was to go down to 4K already
-        return split_tables(stop, level, int(state[at.SIZES]))
+        return split_tables(shape, stop, level, int(state[at.SIZES]))
     return 0
 
 
 def plan_map(
     memory: Words,
+    shape: Words,
     root: int,
     state: Counts,
     gfns: Words,
@@ -90,27 +137,39 @@ def plan_map(
     sizes: Counts,
     extent_frames: int,
 ) -> int:
-    """Return how many whole extents, from the first on, the free tables suffice to map. Changes nothing.
+    """Return how many whole extents, from the first on, can be mapped. Changes nothing.
+
+    The free tables may not suffice for more, or an entry cannot hold a frame: then the answer is the complement of the
+    number, ~extents.
 
     extent_frames : the pieces, joined, are extents of this many frames each
+
+    Exact for pieces in ascending order; in another order a table may be counted more than once.
     """
     need, before, previous, counted = 0, 0, NOTHING, 0
     for piece in range(len(gfns)):
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
         while left:
-            level, leaves = segment(gfn, mfn, left, int(sizes[piece]))
-            slot = gfn >> (x86.INDEX_BITS * level) & x86.INDEX_MASK
-            here = min(leaves, (1 << x86.INDEX_BITS) - slot) * span(level)
-            need += path_need(memory, root, state, gfn, level, previous, counted)
+            level, leaves = segment(shape, gfn, mfn, left, int(sizes[piece]))
+            here = min(leaves, span(shape, 1) - slot_of(shape, gfn, level)) * span(shape, level)
+            limit = int(shape[form.LARGE_LIMIT if level else form.SMALL_LIMIT])
+            if mfn + here > limit:
+                return ~(before // extent_frames)
+            missing = path_need(memory, shape, root, state, gfn, level, previous, counted)
+            need += missing
+            if need >= CANNOT_ENCODE:
+                return ~(before // extent_frames)
             if need > state[at.FREE]:
                 return before // extent_frames
-            previous, counted = gfn, level
+            if missing:
+                previous, counted = gfn, level
             gfn, mfn, left, before = gfn + here, mfn + here, left - here, before + here
     return before // extent_frames
 
 
 def map_pieces(
     memory: Words,
+    shape: Words,
     root: int,
     stock: Words,
     state: Counts,
@@ -122,22 +181,46 @@ def map_pieces(
 ) -> None:
     """Map all pieces, replacing what was there; the plan has shown that the tables suffice.
 
-    flags : all bits of a 4K leaf but its frame number
+    flags : all bits of a 4K entry but its frame number; not present ones make entries that hold a place
     """
     for piece in range(len(gfns)):
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
         while left:
-            level, leaves = segment(gfn, mfn, left, int(sizes[piece]))
-            slot = gfn >> (x86.INDEX_BITS * level) & x86.INDEX_MASK
-            leaves = min(leaves, (1 << x86.INDEX_BITS) - slot)
-            table = descend(memory, root, stock, state, gfn, level)
-            fill(memory, stock, state, table, slot, leaves, mfn, level, flags)
-            here = leaves * span(level)
+            level, leaves = segment(shape, gfn, mfn, left, int(sizes[piece]))
+            slot = slot_of(shape, gfn, level)
+            leaves = min(leaves, span(shape, 1) - slot)
+            table = descend(memory, shape, root, stock, state, gfn, level)
+            fill(memory, shape, stock, state, table, slot, leaves, mfn, level, flags)
+            here = leaves * span(shape, level)
             gfn, mfn, left = gfn + here, mfn + here, left - here
+
+
+def change_one(
+    memory: Words,
+    shape: Words,
+    root: int,
+    stock: Words,
+    state: Counts,
+    gfn: int,
+    mfn: int,
+    frames: int,
+    sizes: int,
+    flags: int,
+) -> int:
+    """Plan and map one piece; return OK, NO_TABLES or UNENCODABLE, the last two with nothing changed."""
+    piece = (np.array([number], np.uint64) for number in (gfn, mfn, frames))
+    gfns, mfns, lengths = piece
+    masks = np.array([sizes], np.int64)
+    planned = plan_map(memory, shape, root, state, gfns, mfns, lengths, masks, frames)
+    if planned != 1:
+        return UNENCODABLE if planned < 0 else NO_TABLES
+    map_pieces(memory, shape, root, stock, state, gfns, mfns, lengths, masks, flags)
+    return OK
 
 
 def fill(
     memory: Words,
+    shape: Words,
     stock: Words,
     state: Counts,
     table: int,
@@ -147,14 +230,15 @@ def fill(
     level: int,
     flags: int,
 ) -> None:
-    """Store a run of leaves into one table, each as one aligned write."""
-    large = x86.LARGE if level else 0
+    """Store a run of entries into one table, each as one aligned write."""
     for index in range(leaves):
         old = int(memory[table, slot + index])
-        memory[table, slot + index] = (mfn + index * span(level)) << FRAME_SHIFT | flags | large
-        if x86.is_present(old):
-            forget(memory, stock, state, old, level)
-    state[at.LEAVES + level] += leaves
+        if is_present(shape, flags):
+            memory[table, slot + index] = put_frame(shape, mfn + index * span(shape, level), level) | flags
+        else:
+            memory[table, slot + index] = invalid_frame(shape, level) | flags
+        forget(memory, shape, stock, state, old, level)
+    state[at.LEAVES + level if is_present(shape, flags) else at.PLACES] += leaves
 
 
 def take(stock: Words, state: Counts) -> int:
@@ -164,58 +248,73 @@ def take(stock: Words, state: Counts) -> int:
     return int(stock[state[at.FREE]])
 
 
-def descend(memory: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> int:
+def descend(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> int:
     """Return the table that holds the slot of `gfn` at `level`; add tables and split leaves on the way."""
     table = root
-    for upper in range(x86.TOP_LEVEL, level, -1):
-        slot = gfn >> (x86.INDEX_BITS * upper) & x86.INDEX_MASK
+    for upper in range(top_level(shape), level, -1):
+        slot = slot_of(shape, gfn, upper)
         entry = int(memory[table, slot])
-        if not x86.is_present(entry):
+        if is_empty(shape, entry):
             new = take(stock, state)
-            memory[new, :] = 0
-            memory[table, slot] = npt_format.encode_table(new)
-        elif x86.is_leaf(entry, upper):
-            split_leaf(memory, stock, state, table, slot, upper)
-        table = x86.frame_of(int(memory[table, slot]))
+            clear(memory, shape, new)
+            memory[table, slot] = table_entry(shape, new, upper)
+        elif not holds_table(shape, entry, upper):
+            split_leaf(memory, shape, stock, state, table, slot, upper)
+        table = frame_of(shape, int(memory[table, slot]))
     return table
 
 
-def split_leaf(memory: Words, stock: Words, state: Counts, table: int, slot: int, level: int) -> None:
-    """Replace one large leaf by a table of the next smaller size that is on: filled first, then one store."""
+def clear(memory: Words, shape: Words, table: int) -> None:
+    """Make every slot of a table empty."""
+    memory[table, :] = int(shape[form.EMPTY])
+
+
+def split_leaf(memory: Words, shape: Words, stock: Words, state: Counts, table: int, slot: int, level: int) -> None:
+    """Replace one large entry by a table of the next smaller size that is on: filled first, then one store."""
     entry = int(memory[table, slot])
+    present, slots = is_present(shape, entry), span(shape, 1)
     new = take(stock, state)
-    onward = level > 1 and not state[at.SIZES] >> (level - 1) & 1
-    for index in range(1 << x86.INDEX_BITS):
-        memory[new, index] = x86.child_leaf(entry, level, index)
-    state[at.LEAVES + level] -= 1
-    state[at.LEAVES + level - 1] += 1 << x86.INDEX_BITS
-    if onward:
-        for index in range(1 << x86.INDEX_BITS):
-            split_leaf(memory, stock, state, new, index, level - 1)
-        state[at.REPLACED] -= 1 << x86.INDEX_BITS  # nothing could have seen the leaves in between
-    memory[table, slot] = npt_format.encode_table(new)
+    for index in range(slots):
+        memory[new, index] = child_leaf(shape, entry, level, index)
+    if present:
+        state[at.LEAVES + level] -= 1
+        state[at.LEAVES + level - 1] += slots
+    else:
+        state[at.PLACES] += slots - 1
+    if level > 1 and not state[at.SIZES] >> (level - 1) & 1:
+        for index in range(slots):
+            split_leaf(memory, shape, stock, state, new, index, level - 1)
+        if present:
+            state[at.REPLACED] -= slots  # nothing could have seen the leaves in between
+    memory[table, slot] = table_entry(shape, new, level)
     state[at.SPLITS] += 1
-    state[at.REPLACED] += 1
+    state[at.REPLACED] += present
 
 
-def forget(memory: Words, stock: Words, state: Counts, entry: int, level: int) -> None:
-    """Account for a present entry that was just overwritten: a leaf less, or a whole subtree retired."""
+def forget(memory: Words, shape: Words, stock: Words, state: Counts, entry: int, level: int) -> None:
+    """Account for an entry that was just overwritten: a leaf or a place less, or a whole subtree retired."""
+    if is_empty(shape, entry):
+        return
+    if not is_present(shape, entry):
+        state[at.PLACES] -= 1
+        return
     state[at.REPLACED] += 1
-    if x86.is_leaf(entry, level):
+    if is_leaf(shape, entry, level):
         state[at.LEAVES + level] -= 1
     else:
-        retire(memory, stock, state, x86.frame_of(entry), level - 1)
+        retire(memory, shape, stock, state, frame_of(shape, entry), level - 1)
 
 
-def retire(memory: Words, stock: Words, state: Counts, table: int, level: int) -> None:
-    """Put a table of this level and all below it on the retired stack, and count their leaves off."""
-    for index in range(1 << x86.INDEX_BITS):
+def retire(memory: Words, shape: Words, stock: Words, state: Counts, table: int, level: int) -> None:
+    """Put a table of this level and all below it on the retired stack, and count their entries off."""
+    for index in range(span(shape, 1)):
         entry = int(memory[table, index])
-        if x86.is_present(entry):
-            if x86.is_leaf(entry, level):
-                state[at.LEAVES + level] -= 1
-            else:
-                retire(memory, stock, state, x86.frame_of(entry), level - 1)
+        if is_empty(shape, entry):
+            continue
+        if holds_table(shape, entry, level):
+            retire(memory, shape, stock, state, frame_of(shape, entry), level - 1)
+        else:
+            state[at.LEAVES + level if is_present(shape, entry) else at.PLACES] -= 1
     put_aside(stock, state, table)
 
 
@@ -234,100 +333,140 @@ def release(stock: Words, state: Counts) -> None:
         state[at.RETIRED] -= 1
 
 
-def plan_unmap(memory: Words, root: int, state: Counts, gfn: int, frames: int) -> int:
-    """Return the tables that removing this range needs: only where its ends cut a large leaf."""
-    need, level = cut_need(memory, root, state, gfn, NOTHING, 0)
+# -- unmap ----------------------------------------------------------------------------------------------------------
+
+
+def plan_unmap(memory: Words, shape: Words, root: int, state: Counts, gfn: int, frames: int) -> int:
+    """Return the tables that removing this range needs: only where its ends cut a large leaf. Or CANNOT_ENCODE."""
+    need, level = cut_need(memory, shape, root, state, gfn, NOTHING, 0)
     if level < 0:
-        return cut_need(memory, root, state, gfn + frames, NOTHING, 0)[0]
-    return need + cut_need(memory, root, state, gfn + frames, gfn, level)[0]
+        return cut_need(memory, shape, root, state, gfn + frames, NOTHING, 0)[0]
+    return need + cut_need(memory, shape, root, state, gfn + frames, gfn, level)[0]
 
 
-def cut_need(memory: Words, root: int, state: Counts, gfn: int, previous: int, counted: int) -> tuple[int, int]:
+def cut_need(
+    memory: Words, shape: Words, root: int, state: Counts, gfn: int, previous: int, counted: int
+) -> tuple[int, int]:
     """Return (tables, level) needed for a leaf to start at `gfn`; level is -1 when nothing has to be cut."""
-    if gfn >= span(x86.TOP_LEVEL + 1):
+    if gfn >> int(shape[form.FRAME_BITS]):
         return 0, NOTHING
     table = root
-    for upper in range(x86.TOP_LEVEL, 0, -1):
-        if not gfn & (span(upper) - 1):
+    for upper in range(top_level(shape), 0, -1):
+        if not gfn & (span(shape, upper) - 1):
             return 0, NOTHING
-        entry = int(memory[table, gfn >> (x86.INDEX_BITS * upper) & x86.INDEX_MASK])
-        if not x86.is_present(entry):
+        entry = int(memory[table, slot_of(shape, gfn, upper)])
+        if is_empty(shape, entry):
             return 0, NOTHING
-        if x86.is_leaf(entry, upper):
+        if not holds_table(shape, entry, upper):
             level = upper - 1
-            while gfn & (span(level) - 1):
+            while gfn & (span(shape, level) - 1):
                 level -= 1
-            return path_need(memory, root, state, gfn, level, previous, counted), level
-        table = x86.frame_of(entry)
+            return path_need(memory, shape, root, state, gfn, level, previous, counted), level
+        table = frame_of(shape, entry)
     return 0, NOTHING
 
 
-def unmap(memory: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int) -> None:
+def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int) -> None:
     """Make a range a hole: whole leaves and tables go whole, a cut leaf is split first, no table is left empty."""
     start, end = gfn, gfn + frames
     while gfn < end:
-        gfn += clear_first(memory, root, stock, state, gfn, end - gfn)
-    prune(memory, root, stock, state, start)
-    prune(memory, root, stock, state, end - 1)
+        gfn += clear_first(memory, shape, root, stock, state, gfn, end - gfn)
+    prune(memory, shape, root, stock, state, start)
+    prune(memory, shape, root, stock, state, end - 1)
 
 
-def clear_first(memory: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int) -> int:
+def unmap_pieces(
+    memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfns: Words, frames: Words
+) -> int:
+    """Make many ranges holes, one after the other, each whole; return how many, fewer when one lacks tables."""
+    for piece in range(len(gfns)):
+        gfn, length = int(gfns[piece]), int(frames[piece])
+        if plan_unmap(memory, shape, root, state, gfn, length) > state[at.FREE]:
+            return piece
+        unmap(memory, shape, root, stock, state, gfn, length)
+    return len(gfns)
+
+
+def clear_first(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int) -> int:
     """Clear the largest entry at the start of a range; return the frames passed over."""
     table = root
-    for level in range(x86.TOP_LEVEL, -1, -1):
-        slot = gfn >> (x86.INDEX_BITS * level) & x86.INDEX_MASK
+    for level in range(top_level(shape), -1, -1):
+        slot = slot_of(shape, gfn, level)
         entry = int(memory[table, slot])
-        inside = gfn & (span(level) - 1)
-        if not x86.is_present(entry):
-            return min(frames, span(level) - inside)
-        if not inside and frames >= span(level):
-            memory[table, slot] = 0
-            forget(memory, stock, state, entry, level)
-            return span(level)
-        if x86.is_leaf(entry, level):
-            split_leaf(memory, stock, state, table, slot, level)
-        table = x86.frame_of(int(memory[table, slot]))
+        inside = gfn & (span(shape, level) - 1)
+        if is_empty(shape, entry):
+            return min(frames, span(shape, level) - inside)
+        if not inside and frames >= span(shape, level):
+            memory[table, slot] = int(shape[form.EMPTY])
+            forget(memory, shape, stock, state, entry, level)
+            return span(shape, level)
+        if not holds_table(shape, entry, level):
+            split_leaf(memory, shape, stock, state, table, slot, level)
+        table = frame_of(shape, int(memory[table, slot]))
     return frames
 
 
-def prune(memory: Words, root: int, stock: Words, state: Counts, gfn: int) -> None:
+def table_is_empty(memory: Words, shape: Words, table: int, near: int) -> bool:
+    """Return whether no slot of a table holds anything. `near` : a slot to look at first, beside those in use."""
+    entries = memory[table].tolist()
+    return all(is_empty(shape, entry) for entry in entries[near:] + entries[:near])
+
+
+def prune(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int) -> None:
     """Take out the tables on the path of `gfn` that hold nothing, from the lowest up; the root stays."""
-    for bottom in range(x86.TOP_LEVEL):
-        table = root
-        for level in range(x86.TOP_LEVEL, bottom, -1):
-            slot = gfn >> (x86.INDEX_BITS * level) & x86.INDEX_MASK
-            entry = int(memory[table, slot])
-            if not x86.is_present(entry) or x86.is_leaf(entry, level):
-                break
-            below = x86.frame_of(entry)
-            if level == bottom + 1 and not memory[below].any():
-                memory[table, slot] = 0
-                state[at.REPLACED] += 1
-                put_aside(stock, state, below)
-            table = below
+    top = top_level(shape)
+    path = [root]
+    for level in range(top, 0, -1):
+        entry = int(memory[path[-1], slot_of(shape, gfn, level)])
+        if not holds_table(shape, entry, level):
+            break
+        path.append(frame_of(shape, entry))
+    while len(path) > 1:
+        level = top - len(path) + 2
+        if not table_is_empty(memory, shape, path[-1], slot_of(shape, gfn, level - 1)):
+            return
+        put_aside(stock, state, path.pop())
+        memory[path[-1], slot_of(shape, gfn, level)] = int(shape[form.EMPTY])
+        state[at.REPLACED] += 1
 
 
-def plan_split(memory: Words, root: int, state: Counts, gfn: int, level: int) -> int:
-    """Return the tables needed until the leaf that maps `gfn` is of `level` or below."""
+# -- split ----------------------------------------------------------------------------------------------------------
+
+
+def plan_split(memory: Words, shape: Words, root: int, state: Counts, gfn: int, level: int) -> int:
+    """Return the tables needed until the leaf that maps `gfn` is of `level` or below, or CANNOT_ENCODE."""
     table = root
-    for upper in range(x86.TOP_LEVEL, level, -1):
-        entry = int(memory[table, gfn >> (x86.INDEX_BITS * upper) & x86.INDEX_MASK])
-        if not x86.is_present(entry):
+    for upper in range(top_level(shape), level, -1):
+        entry = int(memory[table, slot_of(shape, gfn, upper)])
+        if is_empty(shape, entry):
             return 0
-        if x86.is_leaf(entry, upper):
-            return split_tables(upper, level, int(state[at.SIZES]))
-        table = x86.frame_of(entry)
+        if not holds_table(shape, entry, upper):
+            if cannot_split(shape, entry, upper):
+                return CANNOT_ENCODE
+            return split_tables(shape, upper, level, int(state[at.SIZES]))
+        table = frame_of(shape, entry)
     return 0
 
 
-def split(memory: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> None:
+def split(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> None:
     """Split along the path until the leaf that maps `gfn` is of `level` or below; translations stay."""
     table = root
-    for upper in range(x86.TOP_LEVEL, level, -1):
-        slot = gfn >> (x86.INDEX_BITS * upper) & x86.INDEX_MASK
+    for upper in range(top_level(shape), level, -1):
+        slot = slot_of(shape, gfn, upper)
         entry = int(memory[table, slot])
-        if not x86.is_present(entry):
+        if is_empty(shape, entry):
             return
-        if x86.is_leaf(entry, upper):
-            split_leaf(memory, stock, state, table, slot, upper)
-        table = x86.frame_of(int(memory[table, slot]))
+        if not holds_table(shape, entry, upper):
+            split_leaf(memory, shape, stock, state, table, slot, upper)
+        table = frame_of(shape, int(memory[table, slot]))
+
+
+def end_of_walk(memory: Words, shape: Words, root: int, gfn: int) -> tuple[int, int, int]:
+    """Return (table, level, entry): where the walk of `gfn` ends, in a leaf, a place or an empty slot."""
+    table = root
+    for level in range(top_level(shape), -1, -1):
+        entry = int(memory[table, slot_of(shape, gfn, level)])
+        if not holds_table(shape, entry, level):
+            return table, level, entry
+        table = frame_of(shape, entry)
+    return table, 0, 0

@@ -2,19 +2,20 @@
 
     gva  47      39 38      30 29      21 20      12 11       0
         +----------+----------+----------+----------+----------+
-        | level 3  | level 2  | level 1  | level 0  |  offset  |
+        | level 3  | level 2  | level 1  | level 0  |  offset  |     64-bit; PAE and 2-level are in `formats.geometry`
         +----------+----------+----------+----------+----------+
 
 The guest's tables hold guest-physical addresses. So each of its entries is found by a nested walk first, and the gpa
-it ends in takes one more: with 4K pages on both sides (4 + 1) * (4 + 1) - 1 = 24 reads.
-Every frame is checked to lie inside the machine before it is read.
-Source: AMD APM vol. 2, "Nested Paging", "Combining Page Tables".
+it ends in takes one more: with 4K pages and four levels on both sides (4 + 1) * (4 + 1) - 1 = 24 reads.
+Every frame is checked to lie inside the machine before it is read. Formats are told apart by `shape` alone.
+Source: AMD APM vol. 2, "Nested Paging", "Combining Page Tables"; Intel SDM vol. 3, "EPT Translation Mechanism".
 """
 
 from typing import Final
 
-from twofold.formats import x86
+from twofold.formats import shape as form
 from twofold.formats.arrays import Words
+from twofold.formats.shape import allows, frame_of, is_leaf, is_present, leaf_frame, malformed, span
 from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
@@ -30,108 +31,153 @@ TABLE: Final = 3  # mfn of the table read
 SLOT: Final = 4
 ENTRY: Final = 5
 STEP_COLUMNS: Final = 6
-MAX_STEPS: Final = 24
+MAX_STEPS: Final = 35  # five levels on both sides
 DATA: Final = 9
-GPA_BITS: Final = FRAME_SHIFT + x86.INDEX_BITS * (x86.TOP_LEVEL + 1)  # 48: what a P2M of four levels translates
+EPT_RIGHTS: Final = 7
 
 
-def check_entry(entry: int, level: int) -> int:
+def check_entry(shape: Words, entry: int, level: int) -> int:
     """Return OK, NOT_PRESENT or RESERVED for one entry of a walk."""
-    if not x86.is_present(entry):
+    if not is_present(shape, entry):
         return NOT_PRESENT
-    return RESERVED if x86.reserved_bits(entry, level) else OK
+    return RESERVED if malformed(shape, entry, level) else OK
 
 
-def walk(memory: Words, root: int, frame: int) -> tuple[int, int, int]:
+def index_of(shape: Words, frame: int, level: int) -> int:
+    """Return the slot of a frame number in its table of this level."""
+    return frame >> (int(shape[form.BITS]) * level) & (span(shape, 1) - 1)
+
+
+def walk(memory: Words, shape: Words, root: int, frame: int) -> tuple[int, int, int]:
     """Return (status, level, entry) where the walk of a frame number through one table ends."""
     table, entry = root, 0
-    for level in range(x86.TOP_LEVEL, -1, -1):
+    for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
         if table >= len(memory):
             return OUTSIDE, level, entry
-        entry = int(memory[table, frame >> (x86.INDEX_BITS * level) & x86.INDEX_MASK])
-        status = check_entry(entry, level)
-        if status != OK or x86.is_leaf(entry, level):
+        entry = int(memory[table, index_of(shape, frame, level)])
+        status = check_entry(shape, entry, level)
+        if status != OK or is_leaf(shape, entry, level):
             return status, level, entry
-        table = x86.frame_of(entry)
+        table = frame_of(shape, entry)
     return RESERVED, 0, entry
 
 
-def allows(entry: int, access: int) -> bool:
-    """Return whether one entry lets this access through."""
-    if access == WRITE:
-        return bool(entry & x86.WRITABLE)
-    return not (access == EXECUTE and entry & x86.NO_EXECUTE)
+def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int) -> tuple[int, int, int, int]:
+    """Use a frame number as hardware does; return (status, level, entry, rights).
+
+    When the access is allowed, A is set in every entry of the path, and D in the leaf when it is a write.
+
+    entry : the last one read, as it was;  rights : bits 2..0 of all entries of the path, and-ed (what EPT reports)
+    """
+    table, entry, rights = root, 0, EPT_RIGHTS
+    for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
+        if table >= len(memory):
+            return OUTSIDE, level, entry, rights
+        entry = int(memory[table, index_of(shape, frame, level)])
+        rights &= entry
+        status = check_entry(shape, entry, level)
+        if status == OK and not allows(shape, entry, access, level):
+            status = FORBIDDEN
+        if status != OK:
+            return status, level, entry, rights
+        if is_leaf(shape, entry, level):
+            mark_path(memory, shape, root, frame, level, access)
+            return OK, level, entry, rights
+        table = frame_of(shape, entry)
+    return RESERVED, 0, entry, rights
+
+
+def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: int, access: int) -> None:
+    """Set A in the entries of a walk that has ended well, and D in its leaf when it was a write.
+
+    The root entries of PAE have no A bit.
+    """
+    table, top = root, int(shape[form.LEVELS]) - 1
+    for level in range(top, leaf_level - 1, -1):
+        slot = index_of(shape, frame, level)
+        entry = int(memory[table, slot])
+        marks = int(shape[form.ACCESSED])
+        if level == leaf_level and access == WRITE:
+            marks |= int(shape[form.DIRTY])
+        if level < top or not int(shape[form.ROOT_EXEMPT]):
+            memory[table, slot] = entry | marks
+        table = frame_of(shape, entry)
 
 
 def nested(
-    memory: Words, p2m_root: int, gpa: int, access: int, steps: Words, count: int, for_level: int
+    memory: Words, shape: Words, root: int, gpa: int, access: int, steps: Words, count: int, for_level: int
 ) -> tuple[int, int, int, int]:
     """Translate a gpa through the P2M, one step a table; return (status, count, maddr, writable).
 
-    A nested walk counts as a user access, so US is asked of every entry. A gpa beyond the P2M's reach is a hole.
+    A nested walk of NPT counts as a user access: the shape asks US of every entry. A gpa beyond the P2M's reach is a
+    hole.
     """
-    if gpa >> GPA_BITS:
+    gfn = gpa >> FRAME_SHIFT
+    if gfn >> int(shape[form.FRAME_BITS]):
         return NOT_PRESENT, count, 0, 0
-    table, writable = p2m_root, 1
-    for level in range(x86.TOP_LEVEL, -1, -1):
+    table, writable = root, 1
+    for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
         if table >= len(memory):
             return OUTSIDE, count, 0, 0
-        slot = gpa >> (FRAME_SHIFT + x86.INDEX_BITS * level) & x86.INDEX_MASK
+        slot = index_of(shape, gfn, level)
         entry = int(memory[table, slot])
         steps[count] = (0, for_level, level, table, slot, entry)
         count += 1
-        status = check_entry(entry, level)
-        if status == OK and not (entry & x86.USER and allows(entry, access)):
+        status = check_entry(shape, entry, level)
+        if status == OK and not allows(shape, entry, access, level):
             status = FORBIDDEN
         if status != OK:
             return status, count, 0, 0
-        writable &= int(allows(entry, WRITE))
-        if x86.is_leaf(entry, level):
-            inside = gpa & ((FRAME_BYTES << (x86.INDEX_BITS * level)) - 1)
-            return OK, count, (x86.leaf_frame(entry, level) << FRAME_SHIFT) | inside, writable
-        table = x86.frame_of(entry)
+        writable &= int(allows(shape, entry, WRITE, level))
+        if is_leaf(shape, entry, level):
+            inside = gpa & ((FRAME_BYTES * span(shape, level)) - 1)
+            return OK, count, (leaf_frame(shape, entry, level) << FRAME_SHIFT) | inside, writable
+        table = frame_of(shape, entry)
     return RESERVED, count, 0, 0
 
 
 def walk_2d(
-    memory: Words, guest_root: int, p2m_root: int, gva: int, access: int, out_steps: Words
+    guest_memory: Words,
+    guest_shape: Words,
+    guest_root: int,
+    memory: Words,
+    shape: Words,
+    root: int,
+    gva: int,
+    access: int,
+    out_steps: Words,
 ) -> tuple[int, int, int, int]:
     """Translate a guest virtual address; return (status, steps, maddr, writable).
 
-    guest_root : gfn of the guest's top table;  p2m_root : mfn of the P2M's
-    out_steps : uint64[24, 6], one row a table read, in order
+    guest_memory, memory : the same machine frames, seen with entries as wide as those of the guest's tables, and of the
+        P2M;  guest_root : gfn of the guest's top table;  root : mfn of the P2M's
+    out_steps : uint64[MAX_STEPS, STEP_COLUMNS], one row a table read, in order
     writable : 1 when both dimensions allow a store to this page
     """
     table, count, guest_writable = guest_root, 0, 1
-    for level in range(x86.TOP_LEVEL, -1, -1):
-        slot = gva >> (FRAME_SHIFT + x86.INDEX_BITS * level) & x86.INDEX_MASK
+    page = gva >> FRAME_SHIFT
+    for level in range(int(guest_shape[form.LEVELS]) - 1, -1, -1):
+        slot = index_of(guest_shape, page, level)
+        gpa = table << FRAME_SHIFT | slot << int(guest_shape[form.ENTRY_SHIFT])
         # Reading a guest table is a user write to the nested walk: hardware may have to set A and D there.
-        status, count, maddr, _ = nested(
-            memory,
-            p2m_root,
-            (table << FRAME_SHIFT) | (slot << x86.ENTRY_SHIFT),
-            WRITE,
-            out_steps,
-            count,
-            level,
-        )
+        status, count, maddr, _ = nested(memory, shape, root, gpa, WRITE, out_steps, count, level)
         if status == OK and maddr >> FRAME_SHIFT >= len(memory):
             status = OUTSIDE
         if status != OK:
             return status, count, 0, 0
-        entry = int(memory[maddr >> FRAME_SHIFT, slot])
+        entry = int(guest_memory[maddr >> FRAME_SHIFT, slot])
         out_steps[count] = (1, level, level, maddr >> FRAME_SHIFT, slot, entry)
         count += 1
-        status = check_entry(entry, level)
-        if status == OK and not allows(entry, access):
+        status = check_entry(guest_shape, entry, level)
+        if status == OK and not allows(guest_shape, entry, access, level):
             status = FORBIDDEN
         if status != OK:
             return status, count, 0, 0
-        guest_writable &= int(allows(entry, WRITE))
-        if x86.is_leaf(entry, level):
-            inside = gva & ((FRAME_BYTES << (x86.INDEX_BITS * level)) - 1)
-            gpa = (x86.leaf_frame(entry, level) << FRAME_SHIFT) | inside
-            status, count, maddr, host_writable = nested(memory, p2m_root, gpa, access, out_steps, count, DATA)
+        guest_writable &= int(allows(guest_shape, entry, WRITE, level))
+        if is_leaf(guest_shape, entry, level):
+            inside = gva & ((FRAME_BYTES * span(guest_shape, level)) - 1)
+            gpa = (leaf_frame(guest_shape, entry, level) << FRAME_SHIFT) | inside
+            status, count, maddr, host_writable = nested(memory, shape, root, gpa, access, out_steps, count, DATA)
             return status, count, maddr, guest_writable & host_writable
-        table = x86.frame_of(entry)
+        table = frame_of(guest_shape, entry)
     return RESERVED, count, 0, 0

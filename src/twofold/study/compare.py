@@ -22,7 +22,7 @@ from twofold.study.pictures import free_picture, p2m_picture
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate, workload_trace
 from twofold.study.sites import build_guest, guest_memory
-from twofold.trace import AREA_BASE, Workload, get_workload
+from twofold.trace import Workload, get_workload
 from twofold.units import format_bytes, parse_bytes
 
 Progress = Callable[[str, int, int], None]  # what is being done, cells done, cells in all
@@ -148,7 +148,7 @@ def _execute(site: _Site, guest: Guest, workload: Workload) -> int:
     """Run a workload's program and return its answer, which has been checked."""
     program = Program.workload(workload.name, steps=site.scenario.executed, seed=site.scenario.seed)
     result = run(guest, program)
-    expected = workload.answer(site.scenario.seed, AREA_BASE, guest.footprint, program.steps)
+    expected = workload.answer(site.scenario.seed, guest.area_base, guest.footprint, program.steps)
     check_answer(result, expected, program)
     return result.output
 

@@ -13,7 +13,7 @@ from twofold.domain import Exact, design_names, get_layout
 from twofold.domain.options import leaf_orders
 from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
 from twofold.files import read_bounded
-from twofold.guest.tables import GuestTables
+from twofold.formats.geometry import FOUR_LEVEL
 from twofold.mmu import load_profile
 from twofold.trace import WORKLOADS, get_workload
 from twofold.units import parse_bytes, parse_order
@@ -38,8 +38,12 @@ def _checked(check: Any) -> AfterValidator:
 
 
 def _check_guest_page(text: str) -> None:
-    if parse_order(text) not in GuestTables.geometry.leaf_orders:
+    if parse_order(text) not in FOUR_LEVEL.leaf_orders:
         raise SizeError(text, "is no page size of a 4-level guest; it has 4K, 2M, 1G")
+
+
+def _check_page_sizes(text: str) -> None:
+    leaf_orders(text, FOUR_LEVEL)
 
 
 def _check_design(name: str) -> None:
@@ -108,7 +112,7 @@ class GuestScenario(_Model):
 
     memory: Size | None = None
     layout: Annotated[str, _checked(get_layout)] = "pvh"
-    page_sizes: Annotated[str, _checked(leaf_orders)] | None = None  # of the P2M's leaves
+    page_sizes: Annotated[str, _checked(_check_page_sizes)] | None = None  # of the P2M's leaves
     table_pool: Annotated[int, Field(ge=4)] | None = None  # [frames]
     footprint: Size | None = None  # of the workload; None: the largest power of two in 3/4 of it
     exact: tuple[ExactScenario, ...] = ()

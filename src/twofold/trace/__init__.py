@@ -2,6 +2,7 @@
 
 from twofold.trace.workloads import (
     AREA_BASE,
+    AREA_BASE_32,
     MIN_FOOTPRINT,
     PARAMETERS_BYTES,
     PHASE_DONE,
@@ -9,6 +10,7 @@ from twofold.trace.workloads import (
     PHASE_OFFSET,
     PHASE_SETUP,
     RESULT_OFFSET,
+    STACK_BYTES,
     WORKLOADS,
     Workload,
     get_workload,
@@ -16,6 +18,7 @@ from twofold.trace.workloads import (
 
 __all__ = [
     "AREA_BASE",
+    "AREA_BASE_32",
     "MIN_FOOTPRINT",
     "PARAMETERS_BYTES",
     "PHASE_DONE",
@@ -23,6 +26,7 @@ __all__ = [
     "PHASE_OFFSET",
     "PHASE_SETUP",
     "RESULT_OFFSET",
+    "STACK_BYTES",
     "WORKLOADS",
     "Workload",
     "get_workload",

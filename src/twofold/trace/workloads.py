@@ -5,7 +5,8 @@ Its *addresses* come from a kernel: the same measured accesses in the same order
 holds the two equal. Its *answer* is what the program must return, computed here without running it.
 
 A program is a static x86-64 ELF, linked at 4 MiB, entered with the gva of its parameter block in `rdi`. It
-uses no stack and ends with `hlt`. Its area must read as zero at entry. The block, little-endian:
+uses no stack and ends with `hlt`. Its area must read as zero at entry. Built for i386 it takes the gva in `eax`, and
+uses a stack below `STACK_BYTES` from the block; each word is accessed in two halves. The block, little-endian:
 
      0      8           16      24     32      40       48   [bytes]
     +------+-----------+-------+------+-------+--------+
@@ -36,6 +37,8 @@ Generator = Callable[[np.uint64, np.uint64, np.uint64, np.uint64, Gvas], None]
 Answer = Callable[[int, int, int, int], int]
 
 AREA_BASE: Final = 1 << 42  # gva [bytes]: far from code and tables, in the lower half of every 4-level guest
+AREA_BASE_32: Final = 1 << 30  # the same in 32-bit guests
+STACK_BYTES: Final = 4096  # from the parameter block to the top of the stack that an i386 program is given
 MIN_FOOTPRINT: Final = 64 << 10  # [bytes]
 NODE_BYTES: Final = 64
 PHASE_SETUP, PHASE_MEASURED, PHASE_DONE = range(3)
@@ -43,6 +46,7 @@ PHASE_OFFSET: Final = 32  # in the parameter block [bytes]
 RESULT_OFFSET: Final = 40
 PARAMETERS_BYTES: Final = 48
 _MASK64: Final = 2**64 - 1
+_SUFFIXES: Final = {64: ".elf", 32: ".i386.elf"}
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,11 @@ class Workload:
         _check_footprint(footprint)
         return struct.pack("<6Q", base, footprint, steps, seed & _MASK64, PHASE_SETUP, 0)
 
-    def program(self) -> bytes:
-        """Return the program, an ELF file."""
-        return (resources.files("twofold") / "data" / "programs" / f"{self.name}.elf").read_bytes()
+    def program(self, bits: int = 64) -> bytes:
+        """Return the program, an ELF file. `bits` : 64 for x86-64, 32 for i386."""
+        if bits not in _SUFFIXES:
+            raise UnknownNameError("width of a program", str(bits), tuple(map(str, _SUFFIXES)))
+        return (resources.files("twofold") / "data" / "programs" / f"{self.name}{_SUFFIXES[bits]}").read_bytes()
 
 
 def get_workload(name: str) -> Workload:

@@ -5,7 +5,7 @@
 
 #define MULTIPLIER 0xd1342543de82ef95ull /* Steele and Vigna 2021; 5 modulo 8, so the period is full */
 
-void _start(struct parameters *parameters)
+ENTRY void _start(struct parameters *parameters)
 {
     const uint64_t base = parameters->base, steps = parameters->steps, seed = parameters->seed;
     const uint64_t mask = parameters->footprint / NODE_BYTES - 1;

@@ -2,7 +2,7 @@
  * One step: load table[i], store table[i] ^ x at the same address; i is the top bits of the random x. */
 #include "program.h"
 
-void _start(struct parameters *parameters)
+ENTRY void _start(struct parameters *parameters)
 {
     const uint64_t base = parameters->base, steps = parameters->steps, seed = parameters->seed;
     const unsigned shift = 64 - (log2_of(parameters->footprint) - 3); /* a word is 2**3 bytes */

@@ -13,7 +13,7 @@ static inline uint64_t rank_of(uint64_t x, unsigned octaves)
     return lowest | (x & (lowest - 1));
 }
 
-void _start(struct parameters *parameters)
+ENTRY void _start(struct parameters *parameters)
 {
     const uint64_t base = parameters->base, steps = parameters->steps, seed = parameters->seed;
     const uint64_t slots = parameters->footprint / NODE_BYTES;

@@ -1,7 +1,10 @@
 /* What the workload programs share: the parameter block, the random numbers, the way to end.
  *
  * A program is entered at _start with the address of its parameter block in rdi, and uses no stack, no library and no
- * floating point. It touches the parameter block, and its area: `footprint` bytes from `base`, zero at entry. */
+ * floating point. It touches the parameter block, and its area: `footprint` bytes from `base`, zero at entry.
+ *
+ * Built for i386, the same program takes the address in eax. It has too few registers for 64-bit numbers, so it is given
+ * a stack, outside its area; and each access of a word is two of half a word, at the same address and 4 bytes on. */
 #include <stdint.h>
 
 enum { PHASE_SETUP = 0, PHASE_MEASURED = 1, PHASE_DONE = 2 };
@@ -49,4 +52,9 @@ static inline __attribute__((noreturn)) void finish(struct parameters *parameter
         __asm__ volatile("hlt");
 }
 
-__attribute__((noreturn)) void _start(struct parameters *parameters);
+#ifdef __i386__
+#define ENTRY __attribute__((noreturn, regparm(1)))
+#else
+#define ENTRY __attribute__((noreturn))
+#endif
+ENTRY void _start(struct parameters *parameters);

@@ -2,7 +2,7 @@
  * One step: load the first word of the line, store it with the step's number and the seed added. */
 #include "program.h"
 
-void _start(struct parameters *parameters)
+ENTRY void _start(struct parameters *parameters)
 {
     const uint64_t base = parameters->base, steps = parameters->steps, seed = parameters->seed;
     const uint64_t mask = parameters->footprint - 1;

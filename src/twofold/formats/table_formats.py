@@ -1,0 +1,155 @@
+"""The table formats by name: a P2M's (NPT in each paging mode, EPT), and a guest's own.
+
+A `TableFormat` joins what Python asks of a format (encode a type, decode an entry) with what its twins ask (`shape`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import UnknownNameError
+from twofold.formats import ept, legacy, shape
+from twofold.formats import guest as guest_format
+from twofold.formats import npt as npt_format
+from twofold.formats.arrays import Words
+from twofold.formats.geometry import FIVE_LEVEL, FOUR_LEVEL, PAE, TWO_LEVEL, Geometry
+from twofold.formats.p2m_types import CHANGEABLE_TYPES, P2MType
+
+
+@dataclass(frozen=True)
+class TableFormat:
+    """One format of P2M tables.
+
+    Parameters
+    ----------
+    name : as in messages and files: "npt", "npt-5", "npt-pae", "npt-2", "ept", "ept-5"
+    geometry : levels, index bits, leaf orders
+    shape : what the twins take, uint64[shape.COLUMNS]
+    flags : (type, access) to all bits of a 4K entry but its frame number
+    type_of, access_of : of an entry, the stored type and the access as a name
+    type_places : (shift, mask) of the type in a present entry, then in one that is not
+    """
+
+    name: str
+    geometry: Geometry
+    shape: Words = field(repr=False, compare=False)
+    flags: Callable[[P2MType, str], int] = field(repr=False, compare=False)
+    type_of: Callable[[int], P2MType] = field(repr=False, compare=False)
+    access_of: Callable[[int], str] = field(repr=False, compare=False)
+    type_places: tuple[tuple[int, int], tuple[int, int]]
+
+    @property
+    def entry_dtype(self) -> type[np.uint32 | np.uint64]:
+        """The NumPy type of an entry."""
+        return np.uint32 if int(self.shape[shape.ENTRY_SHIFT]) == 2 else np.uint64
+
+    @property
+    def is_32_bit(self) -> bool:
+        """Whether a 32-bit hypervisor uses it, whose tables stand below 4 GiB."""
+        return self.geometry in {PAE, TWO_LEVEL}
+
+    @property
+    def small_limit(self) -> int:
+        """First machine frame that a 4K leaf or a table entry cannot hold."""
+        return int(self.shape[shape.SMALL_LIMIT])
+
+    @property
+    def large_limit(self) -> int:
+        """First machine frame that a large leaf cannot hold."""
+        return int(self.shape[shape.LARGE_LIMIT])
+
+    def effective_type(self, entry: int, level: int) -> P2MType:
+        """Return the type of an entry, a pending recalculation done: what can change is plain RAM again."""
+        type_ = self.type_of(entry)
+        is_marked = shape.is_present(self.shape, entry) and shape.needs_recalc(self.shape, entry, level)
+        return P2MType.RAM_RW if is_marked and type_ in CHANGEABLE_TYPES else type_
+
+    def types_of(self, entries: Words) -> npt.NDArray[np.uint8]:
+        """Return the stored type numbers of entries, present or not."""
+        (shift, mask), (place_shift, place_mask) = self.type_places
+        present = (entries & self.shape[shape.PRESENT]) != 0
+        of_present = entries >> np.uint64(shift) & np.uint64(mask)
+        of_place = entries >> np.uint64(place_shift) & np.uint64(place_mask)
+        return np.where(present, of_present, of_place).astype(np.uint8)
+
+    def accesses_of(self, entries: Words) -> npt.NDArray[np.uint8]:
+        """Return the access numbers of entries (`p2m_types.ACCESS_NAMES`)."""
+        if self.name.startswith("ept"):
+            return (entries >> np.uint64(ept.ACCESS_SHIFT) & np.uint64(ept.ACCESS_MASK)).astype(np.uint8)
+        rights = np.array([npt_format.rights_of(bits) for bits in (0, 2, 1 << 63, 2 | 1 << 63)], np.uint8)
+        kind = (entries >> np.uint64(1) & np.uint64(1)) + np.uint64(2) * (entries >> np.uint64(63))
+        present = (entries & self.shape[shape.PRESENT]) != 0
+        return np.where(present, rights[kind.astype(np.int64)], 0).astype(np.uint8)
+
+
+_LONG = (npt_format.TYPE_SHIFT, npt_format.TYPE_MASK)
+_LEGACY = (legacy.PRESENT_TYPE_SHIFT, legacy.PRESENT_TYPE_MASK)
+_LEGACY_PLACE = (legacy.PLACE_TYPE_SHIFT, legacy.PLACE_TYPE_MASK)
+_EPT = (ept.TYPE_SHIFT, ept.TYPE_MASK)
+
+
+def _npt_flags(type_: P2MType, access: str) -> int:
+    return npt_format.leaf_flags(type_, 0, access)
+
+
+def _ept_flags(type_: P2MType, access: str) -> int:
+    return ept.leaf_flags(type_, 0, access)
+
+
+def _npt(name: str, geometry: Geometry, words: Words) -> TableFormat:
+    return TableFormat(name, geometry, words, _npt_flags, npt_format.type_of, npt_format.access_of, (_LONG, _LONG))
+
+
+def _ept(name: str, geometry: Geometry, words: Words) -> TableFormat:
+    return TableFormat(name, geometry, words, _ept_flags, ept.type_of, ept.access_of, (_EPT, _EPT))
+
+
+NPT: Final = _npt("npt", FOUR_LEVEL, npt_format.FOUR_LEVEL_SHAPE)
+NPT_5: Final = _npt("npt-5", FIVE_LEVEL, npt_format.FIVE_LEVEL_SHAPE)
+NPT_PAE: Final = TableFormat(
+    "npt-pae", PAE, legacy.PAE_SHAPE, legacy.pae_flags, legacy.pae_type_of, npt_format.access_of, (_LEGACY, _LONG)
+)
+NPT_2: Final = TableFormat(
+    "npt-2",
+    TWO_LEVEL,
+    legacy.TWO_LEVEL_SHAPE,
+    legacy.two_level_flags,
+    legacy.two_level_type_of,
+    npt_format.access_of,
+    (_LEGACY, _LEGACY_PLACE),
+)
+EPT: Final = _ept("ept", FOUR_LEVEL, ept.FOUR_LEVEL_SHAPE)
+EPT_5: Final = _ept("ept-5", FIVE_LEVEL, ept.FIVE_LEVEL_SHAPE)
+P2M_FORMATS: Final = {each.name: each for each in (NPT, NPT_5, NPT_PAE, NPT_2, EPT, EPT_5)}
+
+# The NPT format follows the hypervisor's own paging mode.
+NPT_OF_MODE: Final = {"4-level": NPT, "5-level": NPT_5, "pae": NPT_PAE, "2-level": NPT_2}
+GUEST_SHAPES: Final = {
+    "4-level": guest_format.FOUR_LEVEL_SHAPE,
+    "pae": guest_format.PAE_SHAPE,
+    "2-level": guest_format.TWO_LEVEL_SHAPE,
+}
+
+
+def get_format(paging: str, table_format: str) -> TableFormat:
+    """Return the P2M format of a machine's paging mode and a domain's `table_format`.
+
+    Parameters
+    ----------
+    paging : "4-level", "5-level", "pae" or "2-level"
+    table_format : "npt" (in the format of the paging mode), "ept" or "ept-5" (of 64-bit modes)
+
+    Raises
+    ------
+    UnknownNameError : no such mode or format, or an EPT under a 32-bit hypervisor
+    """
+    if paging not in NPT_OF_MODE:
+        raise UnknownNameError("paging mode", paging, tuple(NPT_OF_MODE))
+    has_ept = not NPT_OF_MODE[paging].is_32_bit
+    known = {"npt": NPT_OF_MODE[paging]} | ({"ept": EPT, "ept-5": EPT_5} if has_ept else {})
+    if table_format not in known:
+        raise UnknownNameError(f"table format of a {paging} machine", table_format, tuple(known))
+    return known[table_format]

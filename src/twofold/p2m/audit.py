@@ -1,0 +1,103 @@
+"""Running an audit in steps: over a P2M of ours with frame table and M2P, or over tables of somebody else's."""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.formats import findings as at
+from twofold.formats.table_formats import TableFormat
+from twofold.machine import Hardware, Use
+from twofold.machine.arena import sparse_array
+from twofold.p2m.results import AuditReport, Finding
+from twofold.units import Gfn, Mfn
+
+Array = npt.NDArray[np.uint64]
+Marks = npt.NDArray[np.uint8]
+MAX_FINDINGS: Final = 1000
+_STEP: Final = 1 << 22  # entries and frames a step: some 50 ms
+_NO_WORDS: Final = np.zeros(0, np.uint64)
+
+Progress = Callable[[int, int], None]
+
+
+class Audit:
+    """One audit: `run` it, then `report`.
+
+    Parameters
+    ----------
+    engine : `kernels` or `spec`
+    memory : the machine's frames as tables of this format
+    root : mfn of the top table
+    progress : called with (done, total) in frames of the machine
+    """
+
+    def __init__(
+        self,
+        engine: ModuleType,
+        table_format: TableFormat,
+        memory: Array,
+        root: Mfn,
+        progress: Progress | None = None,
+    ) -> None:
+        self._engine = engine.audit
+        self._shape = table_format.shape
+        self._memory = memory
+        self._root = int(root)
+        self._progress = progress
+        self._rows = np.zeros((MAX_FINDINGS, 5), np.uint64)
+        self._counts = np.zeros(at.COUNT_COLUMNS, np.int64)
+
+    def of_domain(self, hardware: Hardware, domid: int) -> AuditReport:
+        """Audit a domain's P2M against frame table and M2P, and back."""
+        table, frames = hardware.frame_table, hardware.frames
+        marks: Marks = sparse_array(frames, np.uint8)  # type: ignore[assignment]
+        for first, count in _steps(frames):
+            self._engine.mark_owners(table.owner, table.use, domid, int(Use.RAM), int(Use.TABLES), marks, first, count)
+        m2p = hardware.m2p.complement
+        self._walk(marks, m2p, hardware.heap.orders, has_owners=True)
+        for first, count in _steps(frames):
+            self._engine.audit_frames(m2p, marks, first, count, self._rows, self._counts)
+            self._tell(first + count, frames)
+        return self._report(())
+
+    def of_tables(self, marks: Marks) -> AuditReport:
+        """Audit tables of which nothing else is known. `marks` : OWN_TABLE for each frame that holds one of them."""
+        self._walk(marks, _NO_WORDS, np.zeros(0, np.uint8), has_owners=False)
+        return self._report(("there is no M2P and no frame table: who owns a frame was not checked",))
+
+    def _walk(self, marks: Marks, m2p: Array, orders: Marks, *, has_owners: bool) -> None:
+        cursor = np.zeros(at.CURSOR, np.int64)
+        self._engine.start(cursor, self._shape, marks, self._root, self._rows, self._counts)
+        cursor[at.HAS_OWNERS] = cursor[at.HAS_M2P] = has_owners
+        step = self._engine.audit_tables
+        while step(self._memory, self._shape, m2p, orders, marks, cursor, self._rows, self._counts, _STEP):
+            self._tell(0, len(marks))
+
+    def _tell(self, done: int, total: int) -> None:
+        if self._progress:
+            self._progress(done, total)
+
+    def _report(self, skipped: tuple[str, ...]) -> AuditReport:
+        counts = self._counts.tolist()
+        kept = self._rows[: min(counts[at.FINDINGS], MAX_FINDINGS)].tolist()
+        return AuditReport(
+            orphans=counts[at.ORPHANS],
+            m2p_bad=counts[at.M2P_BAD_FRAMES],
+            p2m_bad=counts[at.P2M_BAD_FRAMES],
+            findings=tuple(Finding(code, Gfn(gfn), Mfn(mfn), level, entry) for code, gfn, mfn, level, entry in kept),
+            found=counts[at.FINDINGS],
+            tables=counts[at.TABLES],
+            leaves=counts[at.PRESENT],
+            places=counts[at.PLACES],
+            empty_tables=counts[at.EMPTY_TABLES],
+            recalc=counts[at.RECALC],
+            skipped=skipped,
+        )
+
+
+def _steps(frames: int) -> list[tuple[int, int]]:
+    """Return (first, frames) of steps over a machine's frames."""
+    return [(first, min(_STEP, frames - first)) for first in range(0, frames, _STEP)]
