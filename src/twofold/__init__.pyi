@@ -17,6 +17,7 @@ from .domain import (
 from .errors import (
     AddressError,
     BuildError,
+    EncodingError,
     FormatError,
     FreeMapError,
     GuestError,
@@ -37,7 +38,7 @@ from .errors import (
 from .guest import Guest, NestedStep, Program, RunResult, run
 from .machine import FreeMap
 from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
-from .p2m import AuditReport, Counters, Entry, Finding, P2MType, WalkStep
+from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_report
 from .study import Outcome, Row, Scenario, compare, load_scenario, make_scenario, simulate
 from .trace import AREA_BASE, WORKLOADS, Workload, get_workload
@@ -58,9 +59,11 @@ __all__ = [
     "Design",
     "Domain",
     "DomainOptions",
+    "EncodingError",
     "Entry",
     "Exact",
     "Extents",
+    "Fault",
     "Finding",
     "FormatError",
     "FreeMap",
@@ -76,6 +79,7 @@ __all__ = [
     "MmuStats",
     "NestedStep",
     "NotPresentError",
+    "OpenTables",
     "Outcome",
     "OwnershipError",
     "P2MType",
@@ -103,6 +107,7 @@ __all__ = [
     "load_profile",
     "load_scenario",
     "make_scenario",
+    "open_tables",
     "profile_names",
     "run",
     "simulate",

@@ -24,7 +24,15 @@ RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
 WITHIN_A_LAYER = {("units", "errors"), ("files", "errors"), ("files", "units")}
 
 CALL_KERNELS = {"machine", "p2m", "mmu", "paging", "domain", "guest", "trace", "study"}
-REPORT_READS = {"units", "errors", "files", "study", "domain.Built", "guest.NestedStep"}  # results, how to print
+REPORT_READS = {
+    "units",
+    "errors",
+    "files",
+    "study",
+    "domain.Built",
+    "guest.NestedStep",
+    "p2m.Audited",
+}  # results, how to print
 CLI_LEAVES_ALONE = {"formats", "spec", "kernels"}
 
 

@@ -14,7 +14,7 @@ import pytest
 from twofold.machine import FreeMap
 from twofold.trace import WORKLOADS
 
-COMMANDS = ("compare", "build", "run", "walk", "workloads", "cpus", "host show", "host snapshot")
+COMMANDS = ("compare", "build", "run", "audit", "walk", "workloads", "cpus", "host show", "host snapshot")
 HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
 THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
@@ -43,11 +43,14 @@ def test_the_example_of_the_help_runs(twofold, command):
     assert " ".join(argv).startswith(command)
     if command == "host snapshot" and not THIS_HOST:
         pytest.skip("needs /proc/kpageflags and /proc/buddyinfo (root)")
+    if command == "audit":
+        assert twofold("build", *HOST, "--design", "small", "--save", "machine.npz").code == 0
     done = twofold(*argv)
     assert done.code == 0, done.err
     assert done.out or command == "host snapshot"
     assert "Traceback" not in done.err
-    assert twofold.files() == (["myhost.twohost"] if command == "host snapshot" else [])
+    left = {"host snapshot": ["myhost.twohost"], "audit": ["machine.npz"]}
+    assert twofold.files() == left.get(command, [])
 
 
 def test_help_lists_every_command(twofold):

@@ -54,8 +54,11 @@ class Wrong:
         for first in range(0, FRAMES, 1024):
             audit.mark_owners(self.owner, self.use, DOMID, RAM, TABLES, marks, first, 1024)
         audit.start(cursor, self.shape, marks, 0, rows, counts)
-        cursor[at.HAS_OWNERS] = cursor[at.HAS_M2P] = has_owners
-        while audit.audit_tables(self.memory, self.shape, self.m2p, self.orders, marks, cursor, rows, counts, budget):
+        cursor[at.HAS_OWNERS] = has_owners
+        tables = np.flatnonzero(self.use == TABLES).astype(np.uint64)
+        while audit.audit_tables(
+            self.memory, self.shape, self.m2p, tables, self.orders, marks, cursor, rows, counts, budget
+        ):
             pass
         if has_owners:
             for first in range(0, FRAMES, 1024):

@@ -1,6 +1,7 @@
 """`twofold build`: what each design builds on a host."""
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -22,6 +23,9 @@ def build(
     fallback: Annotated[
         str | None, typer.Option(help='Where toolstack falls back: "memory" or "builder".', show_default="memory")
     ] = None,
+    save: Annotated[
+        Path | None, typer.Option(help="Save the machine's tables, for twofold audit; with one design.")
+    ] = None,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -31,6 +35,7 @@ def build(
 
         twofold build --host fragmented --guest 2GiB
     """
+    from twofold.files import check_target
     from twofold.report.terminal import built_table, host_lines, show
     from twofold.study import build_all, free_map, host_summary
 
@@ -42,7 +47,11 @@ def build(
     }
     scenario = options.scenario_from(None, given)
     free_memory = free_map(scenario.host, scenario.seed)
-    builds = build_all(scenario, free_memory, fallback)
+    if save is not None:
+        if len(scenario.designs) != 1:
+            raise typer.BadParameter("--save keeps one machine: name one --design")
+        check_target(save)
+    builds = build_all(scenario, free_memory, fallback, save)
     if json:
         import json as encoder
         from dataclasses import asdict

@@ -1,5 +1,6 @@
 """The machine as a hypervisor has it: hardware memory plus the domains that live on it."""
 
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Self
 
@@ -9,6 +10,7 @@ from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.machine import FreeMap, Hardware
+from twofold.p2m import SavedDomain, save_machine
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
 
@@ -89,6 +91,18 @@ class Machine(Hardware):
         self.page_sizes = leaf_orders(page_sizes, NPT_OF_MODE[self.paging].geometry)
         for domain in self.domains.values():
             domain.apply_page_sizes()
+
+    def save(self, path: str | Path) -> None:
+        """Write page tables, frame table, M2P and free memory to a file, for `open_tables` and `twofold audit`.
+
+        What guests have in their memory is not written.
+
+        Raises
+        ------
+        FormatError : the file cannot be written; nothing is left of it
+        """
+        domains = [SavedDomain(each.domid, each.name, each.p2m.format, each.p2m.root) for each in self.domains.values()]
+        save_machine(Path(path), self, self.paging, domains)
 
     def forget(self, domain: Domain) -> None:
         """Take a destroyed domain off the list; `Domain.destroy` calls this."""

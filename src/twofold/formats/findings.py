@@ -60,8 +60,7 @@ GOOD: Final = 8  # a leaf and the M2P agree on this frame
 
 # The cursor of an audit's walk over the tables, int64[CURSOR]: where it goes on at its next step.
 DEPTH: Final = 0  # tables on the stack; 0: done
-HAS_OWNERS: Final = 1  # 1: marks say who holds a frame
-HAS_M2P: Final = 2
+HAS_OWNERS: Final = 1  # 1: marks say who holds a frame, and there is an M2P
 IS_EMPTY: Final = 3  # by level 0 to 4, 1: nothing seen in the table of that level on the stack
 STACK: Final = 8  # three columns a table: frame, next slot, gfn of slot 0; the root first
 STACK_COLUMNS: Final = 3

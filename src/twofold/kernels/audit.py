@@ -34,7 +34,7 @@ FINDINGS, ORPHANS, P2M_BAD_FRAMES, M2P_BAD_FRAMES = at.FINDINGS, at.ORPHANS, at.
 EMPTY_TABLES, RECALC, TABLES, PRESENT, PLACES = at.EMPTY_TABLES, at.RECALC, at.TABLES, at.PRESENT, at.PLACES
 NO_RAM, OWN_RAM, OWN_TABLE, OTHERS = at.NO_RAM, at.OWN_RAM, at.OWN_TABLE, at.OTHERS
 WHO, VISITED, GOOD = at.WHO, at.VISITED, at.GOOD
-DEPTH, HAS_OWNERS, HAS_M2P, IS_EMPTY = at.DEPTH, at.HAS_OWNERS, at.HAS_M2P, at.IS_EMPTY
+DEPTH, HAS_OWNERS, IS_EMPTY = at.DEPTH, at.HAS_OWNERS, at.IS_EMPTY
 STACK, STACK_COLUMNS = at.STACK, at.STACK_COLUMNS
 SHARED_M2P = np.uint64(SHARED)
 MMIO_DIRECT, RAM_SHARED = int(p2m_types.P2MType.MMIO_DIRECT), int(p2m_types.P2MType.RAM_SHARED)
@@ -107,6 +107,7 @@ def audit_tables(
     memory: Words,
     shape: Words,
     m2p: Words,
+    tables: Words,
     orders: Marks,
     marks: Marks,
     cursor: Counts,
@@ -142,11 +143,16 @@ def audit_tables(
             check_place(shape, gfn, level, entry, out_findings, counts)
         elif is_leaf(shape, entry, level):
             check_bits(shape, gfn, level, entry, out_findings, counts)
-            check_leaf(shape, m2p, orders, marks, cursor, gfn, level, entry, out_findings, counts)
             budget -= span(shape, level)
+            if not check_type(shape, gfn, level, entry, out_findings, counts):
+                continue
+            if cursor[HAS_OWNERS]:
+                check_leaf(shape, m2p, orders, marks, gfn, level, entry, out_findings, counts)
+            elif holds_any(tables, leaf_frame(shape, entry, level), span(shape, level)):
+                note(out_findings, counts, LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
         elif check_bits(shape, gfn, level, entry, out_findings, counts):
             below = frame_of(shape, entry)
-            if check_table(marks, cursor, gfn, below, level, entry, out_findings, counts):
+            if check_table(marks, gfn, below, level, entry, out_findings, counts):
                 push(cursor, shape, marks, below, gfn, counts)
     return 1 if cursor[DEPTH] > 0 else 0
 
@@ -172,7 +178,7 @@ def plain_leaves(
     first, frames = np.uint64(part[slot]), shape[FRAME]
     flags = first & ~frames
     ordinary = is_present(shape, first) and type_number(shape, first) == 0 and malformed(shape, first, 0) == ZERO
-    if not (ordinary and cursor[HAS_M2P] and cursor[HAS_OWNERS]) or needs_recalc(shape, first, 0):
+    if not (ordinary and cursor[HAS_OWNERS]) or needs_recalc(shape, first, 0):
         return 0
     limit, passed = len(marks), 0
     for index in range(slot, len(part)):
@@ -227,7 +233,7 @@ def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Wor
 
 @inline
 def check_table(
-    marks: Marks, cursor: Counts, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
+    marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
 ) -> bool:
     """Check where an entry points; return whether to visit it. Twin: spec.audit.check_table."""
     if below >= len(marks):
@@ -238,7 +244,20 @@ def check_table(
         return False
     if marks[below] & WHO != OWN_TABLE:
         note(out_findings, counts, TABLE_NOT_OWNED, gfn, below, level, entry)
-        return cursor[HAS_OWNERS] != 0
+        return False
+    return True
+
+
+@inline
+def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+    """Count a leaf and check its type. Twin: spec.audit.check_type."""
+    counts[PRESENT] += 1
+    mfn, number = leaf_frame(shape, entry, level), type_number(shape, entry)
+    if not is_in(PRESENT_TYPES, number):
+        note(out_findings, counts, BAD_TYPE, gfn, mfn, level, entry)
+        return False
+    if level > 0 and is_in(SMALL_TYPES, number):
+        note(out_findings, counts, BAD_SIZE, gfn, mfn, level, entry)
     return True
 
 
@@ -248,7 +267,6 @@ def check_leaf(
     m2p: Words,
     orders: Marks,
     marks: Marks,
-    cursor: Counts,
     gfn: int,
     level: int,
     entry: int,
@@ -256,15 +274,9 @@ def check_leaf(
     counts: Counts,
 ) -> None:
     """Check each frame of one leaf. Twin: spec.audit.check_leaf."""
-    counts[PRESENT] += 1
     mfn, frames, number = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
-    if not is_in(PRESENT_TYPES, number):
-        note(out_findings, counts, BAD_TYPE, gfn, mfn, level, entry)
-        return
-    if level > 0 and is_in(SMALL_TYPES, number):
-        note(out_findings, counts, BAD_SIZE, gfn, mfn, level, entry)
     if mfn + frames > len(marks):
-        if number != MMIO_DIRECT and cursor[HAS_OWNERS]:
+        if number != MMIO_DIRECT:
             note(out_findings, counts, LEAF_OUTSIDE, gfn, mfn, level, entry)
         frames = max(0, len(marks) - mfn)
     is_mmio, is_others, shared = number == MMIO_DIRECT, is_in(OTHERS_TYPES, number), number == RAM_SHARED
@@ -273,8 +285,6 @@ def check_leaf(
         who = marks[mfn + index] & WHO
         if who == OWN_TABLE:
             onto_table = True
-        if not cursor[HAS_OWNERS]:
-            continue
         if is_mmio:
             if who != NO_RAM or is_free(orders, mfn + index):
                 on_ram = True
@@ -286,12 +296,11 @@ def check_leaf(
                 of_other = True
             if who == NO_RAM:
                 is_nobodys = True
-            if cursor[HAS_M2P]:
-                expected = SHARED_M2P if shared else np.uint64(gfn + index)
-                if ~m2p[mfn + index] != expected:
-                    bad += 1
-                elif who == OWN_RAM:
-                    marks[mfn + index] |= GOOD
+            expected = SHARED_M2P if shared else np.uint64(gfn + index)
+            if ~m2p[mfn + index] != expected:
+                bad += 1
+            elif who == OWN_RAM:
+                marks[mfn + index] |= GOOD
     counts[P2M_BAD_FRAMES] += bad
     if onto_table:
         note(out_findings, counts, LEAF_ONTO_TABLE, gfn, mfn, level, entry)
@@ -303,6 +312,19 @@ def check_leaf(
         note(out_findings, counts, MMIO_ON_RAM, gfn, mfn, level, entry)
     if bad:
         note(out_findings, counts, P2M_BAD, gfn, mfn, level, entry)
+
+
+@inline
+def holds_any(tables: Words, mfn: int, frames: int) -> bool:
+    """Return whether one of a range of frames holds a table. Twin: spec.audit.holds_any."""
+    low, high = 0, len(tables)
+    while low < high:  # the first table from mfn on
+        middle = (low + high) >> 1
+        if np.int64(tables[middle]) < mfn:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(tables) and np.int64(tables[low]) < mfn + frames
 
 
 @kernel

@@ -3,7 +3,6 @@
 import numpy as np
 
 from twofold.formats.arrays import Marks, Words
-from twofold.formats.status import OK
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     BITS,
@@ -17,6 +16,7 @@ from twofold.kernels._entries import (
     is_leaf,
     is_present,
     leaf_frame,
+    needs_recalc,
     slot_of,
     span,
     top_level,
@@ -24,11 +24,11 @@ from twofold.kernels._entries import (
 from twofold.kernels._jit import inline, kernel
 from twofold.kernels._prefetch import prefetch
 from twofold.kernels.p2m import end_of_walk, read
-from twofold.kernels.walk import walk
 from twofold.units import INVALID_MFN
 
 INVALID = np.uint64(INVALID_MFN)
 HOLE, TABLE, WHOLE = np.uint64(0), np.uint64(1), np.uint64(2)
+MARKED = 0x80
 KIND_BITS, KIND_MASK = np.uint64(2), np.uint64(3)
 STRIDE = 32  # entries
 AHEAD = 32  # queries: the distance that measured best, flat from 24 to 48
@@ -46,10 +46,17 @@ def look_up(memory: Words, shape: Words, root: int, gfn: int) -> int:
     """Return the mfn of one gfn, or INVALID_MFN. Twin: spec.lookup.look_up."""
     if gfn >> shape[FRAME_BITS]:
         return INVALID
-    status, level, entry = walk(memory, shape, root, np.int64(gfn))
-    if status != OK:
-        return INVALID
-    return np.uint64(leaf_frame(shape, entry, level)) | (gfn & np.uint64(span(shape, level) - 1))
+    table = root
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
+            break
+        entry = read(memory, table, slot_of(shape, np.int64(gfn), level))
+        if not is_present(shape, entry):
+            break
+        if is_leaf(shape, entry, level):
+            return np.uint64(leaf_frame(shape, entry, level)) | (gfn & np.uint64(span(shape, level) - 1))
+        table = frame_of(shape, entry)
+    return INVALID
 
 
 @kernel
@@ -136,6 +143,7 @@ def collect_leaves(
         table, level, _ = end_of_walk(memory, shape, root, here)
         size = span(shape, level)
         here &= ~(size - 1)
+        mark = MARKED if marked_above(memory, shape, root, here, level) else 0
         for slot in range(slot_of(shape, here, level), span(shape, 1)):
             entry = read(memory, table, slot)
             if here >= end or holds_table(shape, entry, level):
@@ -144,11 +152,22 @@ def collect_leaves(
                 if found == len(out_gfns):
                     return found
                 out_gfns[found] = np.uint64(here)
-                out_levels[found] = level
+                out_levels[found] = level | mark
                 out_entries[found] = entry
                 found += 1
             here += size
     return found
+
+
+@inline
+def marked_above(memory: Words, shape: Words, root: int, gfn: int, level: int) -> bool:
+    """Return whether a table above is marked "to be recalculated". Twin: spec.lookup.marked_above."""
+    table, marked = root, False
+    for above in range(top_level(shape), level, -1):
+        entry = read(memory, table, slot_of(shape, gfn, above))
+        marked = marked or needs_recalc(shape, entry, above)
+        table = frame_of(shape, entry)
+    return marked
 
 
 @kernel

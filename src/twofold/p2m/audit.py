@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from twofold.formats import findings as at
 from twofold.formats.table_formats import TableFormat
-from twofold.machine import Hardware, Use
+from twofold.machine import FrameTable, Use
 from twofold.machine.arena import sparse_array
 from twofold.p2m.results import AuditReport, Finding
 from twofold.units import Gfn, Mfn
@@ -50,30 +50,37 @@ class Audit:
         self._rows = np.zeros((MAX_FINDINGS, 5), np.uint64)
         self._counts = np.zeros(at.COUNT_COLUMNS, np.int64)
 
-    def of_domain(self, hardware: Hardware, domid: int) -> AuditReport:
-        """Audit a domain's P2M against frame table and M2P, and back."""
-        table, frames = hardware.frame_table, hardware.frames
+    def of_machine(self, table: FrameTable, m2p: Array, orders: Marks, domid: int) -> AuditReport:
+        """Audit a domain's P2M against frame table and M2P, and back.
+
+        Parameters
+        ----------
+        m2p : its complement, as the machine keeps it
+        orders : the heap's, which say what is free
+        """
+        frames = len(m2p)
         marks: Marks = sparse_array(frames, np.uint8)  # type: ignore[assignment]
         for first, count in _steps(frames):
             self._engine.mark_owners(table.owner, table.use, domid, int(Use.RAM), int(Use.TABLES), marks, first, count)
-        m2p = hardware.m2p.complement
-        self._walk(marks, m2p, hardware.heap.orders, has_owners=True)
+        self._walk(marks, m2p, _NO_WORDS, orders)
         for first, count in _steps(frames):
             self._engine.audit_frames(m2p, marks, first, count, self._rows, self._counts)
             self._tell(first + count, frames)
         return self._report(())
 
-    def of_tables(self, marks: Marks) -> AuditReport:
-        """Audit tables of which nothing else is known. `marks` : OWN_TABLE for each frame that holds one of them."""
-        self._walk(marks, _NO_WORDS, np.zeros(0, np.uint8), has_owners=False)
+    def of_tables(self, tables: Array) -> AuditReport:
+        """Audit tables of which nothing else is known. `tables` : uint64[n], the frames that hold them, ascending."""
+        marks: Marks = sparse_array(len(self._memory), np.uint8)  # type: ignore[assignment]
+        marks[tables.astype(np.int64)] = at.OWN_TABLE
+        self._walk(marks, _NO_WORDS, tables, np.zeros(0, np.uint8))
         return self._report(("there is no M2P and no frame table: who owns a frame was not checked",))
 
-    def _walk(self, marks: Marks, m2p: Array, orders: Marks, *, has_owners: bool) -> None:
+    def _walk(self, marks: Marks, m2p: Array, tables: Array, orders: Marks) -> None:
         cursor = np.zeros(at.CURSOR, np.int64)
         self._engine.start(cursor, self._shape, marks, self._root, self._rows, self._counts)
-        cursor[at.HAS_OWNERS] = cursor[at.HAS_M2P] = has_owners
+        cursor[at.HAS_OWNERS] = bool(len(m2p))
         step = self._engine.audit_tables
-        while step(self._memory, self._shape, m2p, orders, marks, cursor, self._rows, self._counts, _STEP):
+        while step(self._memory, self._shape, m2p, tables, orders, marks, cursor, self._rows, self._counts, _STEP):
             self._tell(0, len(marks))
 
     def _tell(self, done: int, total: int) -> None:

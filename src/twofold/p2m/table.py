@@ -564,7 +564,8 @@ class P2M(P2MView):
         progress : called with (frames done, frames of the machine)
         """
         audit = Audit(self._engine, self.format, self._memory, self.root, progress)
-        return audit.of_domain(self._hardware, self._domid)
+        machine = self._hardware
+        return audit.of_machine(machine.frame_table, machine.m2p.complement, machine.heap.orders, self._domid)
 
 
 def _steps(gfns: range, progress: Progress | None) -> Iterator[range]:

@@ -33,6 +33,7 @@ LEAF_DTYPE = np.dtype(
 _BULK = 4096
 _SHORT_WORD_FRAMES = 1 << 30  # a region word is an mfn and two bits of kind
 _ACCESSES: Final = ("read", "write", "execute")
+_MARKED: Final = 0x80  # what `lookup.collect_leaves` puts beside a level
 _MAX_MEANINGS: Final = 4096
 _INVALID: Final = np.uint64(INVALID_MFN)
 
@@ -211,7 +212,8 @@ class P2MView:
     def leaf_array(self) -> npt.NDArray[np.void]:
         """Return one row a leaf or typed entry, ascending gfn: gfn, mfn, order, type, access, present, recalc.
 
-        The type is as stored; the mfn of an entry that is not present is `INVALID_MFN`.
+        The type is as stored; `recalc` says that a recalculation of it is pending, here or in a table above; the mfn of
+        an entry that is not present is `INVALID_MFN`.
         """
         return self._leaf_rows(0, self._limit)
 
@@ -226,8 +228,9 @@ class P2MView:
         )
         return self._as_rows(gfns[:found], levels[:found], entries[:found])
 
-    def _as_rows(self, gfns: Array, levels: npt.NDArray[np.uint8], entries: Array) -> npt.NDArray[np.void]:
+    def _as_rows(self, gfns: Array, found: npt.NDArray[np.uint8], entries: Array) -> npt.NDArray[np.void]:
         words = self._shape
+        levels = found & ~np.uint8(_MARKED)
         rows = np.zeros(len(gfns), LEAF_DTYPE)
         rows["gfn"], rows["order"] = gfns, levels * self.geometry.index_bits
         present = (entries & words[shape.PRESENT]) != 0
@@ -239,7 +242,8 @@ class P2MView:
         rows["type"] = self.format.types_of(entries)
         rows["access"] = self.format.accesses_of(entries)
         rows["present"] = present
-        rows["recalc"] = present & ((entries & words[shape.RECALC_MASK]) == words[shape.RECALC_VALUE])
+        is_marked = (entries & words[shape.RECALC_MASK]) == words[shape.RECALC_VALUE]
+        rows["recalc"] = present & (is_marked | (levels != found))
         return rows
 
     def runs(self, gfn: int, frames: int) -> tuple[Array, Array, Array]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from twofold.domain import Built
 from twofold.guest import NestedStep
+from twofold.p2m import Audited
 from twofold.study import HostSummary, Outcome
 from twofold.units import format_bytes, order_name
 
@@ -152,6 +153,26 @@ def walk_table(steps: Iterable[NestedStep]) -> Table:
             step.meaning,
         )
     return table
+
+
+def audit_view(audited: Iterable[Audited]) -> list[RenderableType]:
+    """Return what audits found: one row a P2M, what could not be checked, then each finding."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("domain")
+    table.add_column("format")
+    for name in ("root", "tables", "leaves", "places", "empty", "recalc", "orphans", "M2P bad", "P2M bad", "findings"):
+        table.add_column(name, justify="right")
+    lines: dict[str, None] = {}
+    for each in audited:
+        report = each.report
+        counts = (report.tables, report.leaves, report.places, report.empty_tables, report.recalc, report.orphans)
+        numbers = (*counts, report.m2p_bad, report.p2m_bad, report.found)
+        table.add_row(Text(each.name or "-"), each.table_format, f"{each.root:#x}", *map(str, numbers))
+        lines |= dict.fromkeys(f"not checked: {sentence}" for sentence in report.skipped)
+        lines |= dict.fromkeys(f"{each.name or each.table_format}: {finding}" for finding in report.findings)
+        if report.found > len(report.findings):
+            lines[f"{each.name or each.table_format}: and {report.found - len(report.findings)} more"] = None
+    return [table, *map(Text, lines)]
 
 
 def plain_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

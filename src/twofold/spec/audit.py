@@ -79,6 +79,7 @@ def audit_tables(
     memory: Words,
     shape: Words,
     m2p: Words,
+    tables: Words,
     orders: Marks,
     marks: Marks,
     cursor: Counts,
@@ -88,6 +89,7 @@ def audit_tables(
 ) -> int:
     """Visit entries until the tables are done or the budget is used up; return 1 while there is more.
 
+    tables : where nobody knows who holds a frame, those that hold tables, ascending
     orders : the heap's, which say what is free (`spec.heap`);  m2p : its complement, as the machine keeps it
     budget : frames and entries to look at, about
     """
@@ -109,11 +111,16 @@ def audit_tables(
             check_place(shape, gfn, level, entry, out_findings, counts)
         elif is_leaf(shape, entry, level):
             check_bits(shape, gfn, level, entry, out_findings, counts)
-            check_leaf(shape, m2p, orders, marks, cursor, gfn, level, entry, out_findings, counts)
             budget -= span(shape, level)
+            if not check_type(shape, gfn, level, entry, out_findings, counts):
+                continue
+            if cursor[at.HAS_OWNERS]:
+                check_leaf(shape, m2p, orders, marks, gfn, level, entry, out_findings, counts)
+            elif holds_any(tables, leaf_frame(shape, entry, level), span(shape, level)):
+                note(out_findings, counts, at.LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
         elif check_bits(shape, gfn, level, entry, out_findings, counts):
             below = frame_of(shape, entry)
-            if check_table(marks, cursor, gfn, below, level, entry, out_findings, counts):
+            if check_table(marks, gfn, below, level, entry, out_findings, counts):
                 push(cursor, shape, marks, below, gfn, counts)
     return int(cursor[at.DEPTH] > 0)
 
@@ -147,7 +154,7 @@ def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Wor
 
 
 def check_table(
-    marks: Marks, cursor: Counts, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
+    marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
 ) -> bool:
     """Check where an entry points; return whether that table is to be visited."""
     if below >= len(marks):
@@ -158,7 +165,19 @@ def check_table(
         return False
     if marks[below] & at.WHO != at.OWN_TABLE:
         note(out_findings, counts, at.TABLE_NOT_OWNED, gfn, below, level, entry)
-        return bool(cursor[at.HAS_OWNERS])
+        return False
+    return True
+
+
+def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+    """Count a leaf and check its type; return whether a leaf may have it at all."""
+    counts[at.PRESENT] += 1
+    mfn, type_ = leaf_frame(shape, entry, level), type_number(shape, entry)
+    if type_ not in PRESENT_TYPES:
+        note(out_findings, counts, at.BAD_TYPE, gfn, mfn, level, entry)
+        return False
+    if level and type_ in SMALL_TYPES:
+        note(out_findings, counts, at.BAD_SIZE, gfn, mfn, level, entry)
     return True
 
 
@@ -167,7 +186,6 @@ def check_leaf(
     m2p: Words,
     orders: Marks,
     marks: Marks,
-    cursor: Counts,
     gfn: int,
     level: int,
     entry: int,
@@ -175,23 +193,15 @@ def check_leaf(
     counts: Counts,
 ) -> None:
     """Check each frame of one leaf: one finding a kind."""
-    counts[at.PRESENT] += 1
     mfn, frames, type_ = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
-    if type_ not in PRESENT_TYPES:
-        note(out_findings, counts, at.BAD_TYPE, gfn, mfn, level, entry)
-        return
-    if level and type_ in SMALL_TYPES:
-        note(out_findings, counts, at.BAD_SIZE, gfn, mfn, level, entry)
     if mfn + frames > len(marks):
-        if type_ != P2MType.MMIO_DIRECT and cursor[at.HAS_OWNERS]:
+        if type_ != P2MType.MMIO_DIRECT:
             note(out_findings, counts, at.LEAF_OUTSIDE, gfn, mfn, level, entry)
         frames = max(0, len(marks) - mfn)
     onto_table, of_other, is_nobodys, on_ram, bad = 0, 0, 0, 0, 0
     for index in range(frames):
         who = int(marks[mfn + index]) & at.WHO
         onto_table |= who == at.OWN_TABLE
-        if not cursor[at.HAS_OWNERS]:
-            continue
         if type_ == P2MType.MMIO_DIRECT:
             on_ram |= who != at.NO_RAM or is_free(orders, mfn + index)
         elif type_ in OTHERS_TYPES:
@@ -199,12 +209,11 @@ def check_leaf(
         else:
             of_other |= who == at.OTHERS
             is_nobodys |= who == at.NO_RAM
-            if cursor[at.HAS_M2P]:
-                expected = SHARED_M2P if type_ == P2MType.RAM_SHARED else gfn + index
-                if int(~m2p[mfn + index]) != expected:
-                    bad += 1
-                elif who == at.OWN_RAM:
-                    marks[mfn + index] |= at.GOOD
+            expected = SHARED_M2P if type_ == P2MType.RAM_SHARED else gfn + index
+            if int(~m2p[mfn + index]) != expected:
+                bad += 1
+            elif who == at.OWN_RAM:
+                marks[mfn + index] |= at.GOOD
     counts[at.P2M_BAD_FRAMES] += bad
     for found, code in (
         (onto_table, at.LEAF_ONTO_TABLE),
@@ -215,6 +224,12 @@ def check_leaf(
     ):
         if found:
             note(out_findings, counts, code, gfn, mfn, level, entry)
+
+
+def holds_any(tables: Words, mfn: int, frames: int) -> bool:
+    """Return whether one of a range of frames holds a table."""
+    first = int(np.searchsorted(tables, np.uint64(mfn)))
+    return first < len(tables) and int(tables[first]) < mfn + frames
 
 
 def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings: Words, counts: Counts) -> None:

@@ -11,10 +11,8 @@ import numpy as np
 
 from twofold.formats import shape as form
 from twofold.formats.arrays import Marks, Words
-from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, span
-from twofold.formats.status import OK
+from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, needs_recalc, span
 from twofold.spec.p2m import end_of_walk, holds_table, slot_of, top_level
-from twofold.spec.walk import walk
 from twofold.units import INVALID_MFN
 
 HOLE: Final = 0  # a region with nothing in it
@@ -22,6 +20,8 @@ TABLE: Final = 1  # bits 63..2: mfn of the table of its 4K leaves
 WHOLE: Final = 2  # bits 63..2: mfn of its first frame
 KIND_BITS: Final = 2
 KIND_MASK: Final = 3
+
+MARKED: Final = 0x80  # beside the level of a leaf: a table above it is marked "to be recalculated"
 
 
 def translate(memory: Words, shape: Words, root: int, gfns: Words, out_mfns: Words) -> None:
@@ -31,11 +31,23 @@ def translate(memory: Words, shape: Words, root: int, gfns: Words, out_mfns: Wor
 
 
 def look_up(memory: Words, shape: Words, root: int, gfn: int) -> int:
-    """Return the mfn of one gfn, or INVALID_MFN."""
+    """Return the mfn of one gfn, or INVALID_MFN.
+
+    What the hypervisor means, not what hardware lets through: an entry marked "to be recalculated" translates.
+    """
     if gfn >> int(shape[form.FRAME_BITS]):
         return INVALID_MFN
-    status, level, entry = walk(memory, shape, root, gfn)
-    return leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1) if status == OK else INVALID_MFN
+    table = root
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
+            break
+        entry = int(memory[table, slot_of(shape, gfn, level)])
+        if not is_present(shape, entry):
+            break
+        if is_leaf(shape, entry, level):
+            return leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1)
+        table = frame_of(shape, entry)
+    return INVALID_MFN
 
 
 def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
@@ -95,12 +107,13 @@ def collect_leaves(
     """Write every leaf and every entry that holds a place of a range, ascending; return how many.
 
     A large one that reaches into the range from below is written too, with its own first gfn. It stops when the arrays
-    are full.
+    are full. MARKED is put beside the level of what stands below a marked table.
     """
     found, here = 0, gfn
     while here < gfn + frames:
         table, level, _ = end_of_walk(memory, shape, root, here)
         here &= ~(span(shape, level) - 1)
+        mark = MARKED if marked_above(memory, shape, root, here, level) else 0
         for slot in range(slot_of(shape, here, level), span(shape, 1)):  # on in the same table, up to one below it
             entry = int(memory[table, slot])
             if here >= gfn + frames or holds_table(shape, entry, level):
@@ -108,10 +121,20 @@ def collect_leaves(
             if not is_empty(shape, entry):
                 if found == len(out_gfns):
                     return found
-                out_gfns[found], out_levels[found], out_entries[found] = here, level, entry
+                out_gfns[found], out_levels[found], out_entries[found] = here, level | mark, entry
                 found += 1
             here += span(shape, level)
     return found
+
+
+def marked_above(memory: Words, shape: Words, root: int, gfn: int, level: int) -> bool:
+    """Return whether an entry on the way to the table of `level` is marked "to be recalculated"."""
+    table, marked = root, False
+    for above in range(top_level(shape), level, -1):
+        entry = int(memory[table, slot_of(shape, gfn, above)])
+        marked = marked or needs_recalc(shape, entry, above)
+        table = frame_of(shape, entry)
+    return marked
 
 
 def collect_runs(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from twofold.domain import Built, Domain, DomainOptions, Machine, build
 from twofold.formats import status as codes
@@ -39,13 +40,16 @@ def build_guest(
     ----------
     memory : of the guest [bytes]
     fallback : for the design "toolstack" alone; see `domain.build`
+    save : save each machine there, the last one stays
     """
     domain = machine.create_domain(memory, design, domain_options(scenario.guest))
     exact = [part.exact() for part in scenario.guest.exact]
     return domain, build(domain, design, fallback=fallback, exact=exact)
 
 
-def build_all(scenario: Scenario, free: FreeMap, fallback: str | None = None) -> list[tuple[str, Built]]:
+def build_all(
+    scenario: Scenario, free: FreeMap, fallback: str | None = None, save: Path | None = None
+) -> list[tuple[str, Built]]:
     """Build the guest by each design of a scenario, each on a machine of its own; return what came of it.
 
     Parameters
@@ -57,6 +61,8 @@ def build_all(scenario: Scenario, free: FreeMap, fallback: str | None = None) ->
         with Machine(free=free, seed=scenario.seed) as machine:
             chosen = fallback if design == "toolstack" else None
             builds.append((design, build_guest(scenario, machine, guest_memory(scenario, free), design, chosen)[1]))
+            if save is not None:
+                machine.save(save)
     return builds
 
 

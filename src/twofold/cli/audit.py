@@ -1,0 +1,51 @@
+"""`twofold audit`: tables that somebody else made, checked."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twofold.cli import options
+
+EXIT_FINDINGS = 1
+
+
+def audit(
+    path: Annotated[
+        Path,
+        typer.Argument(help="A saved machine, raw page-table pages (.npz), or a folder that holds npt_pages.npz."),
+    ],
+    domain: Annotated[
+        str | None, typer.Option(help="Name or number of a saved domain.", show_default="all of them")
+    ] = None,
+    table_format: Annotated[
+        str | None,
+        typer.Option("--format", help="What raw pages are, like ept.", show_default="the NPT with as many levels"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Check page tables: structure, and frame table and M2P where they are known. Exit code 1 when something is wrong.
+
+    Nothing is repaired. A machine is saved by `machine.save(PATH)` in Python, or by `twofold build --save PATH`.
+
+    Example:
+
+        twofold audit machine.npz
+    """
+    from twofold.cli.foreground import Bar, interruptible
+    from twofold.p2m import audit_file
+    from twofold.report.terminal import audit_view, show
+
+    with Bar(quiet=quiet) as bar:
+        audited = interruptible(lambda: audit_file(path, domain=domain, table_format=table_format, progress=bar.update))
+    if json:
+        import json as encoder
+
+        document = {"version": 1, "path": str(path), "tables": [each.as_dict() for each in audited]}
+        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
+    else:
+        show(audit_view(audited))
+    if not all(each.report.clean for each in audited):
+        raise typer.Exit(EXIT_FINDINGS)

@@ -1,0 +1,131 @@
+"""Reading an .npz file that may come from anywhere: every length is checked before it is used.
+
+An .npz is a zip of NumPy arrays. A small file can say that it unpacks to any size, so the sizes in its directory are
+held against what the arrays may be, and against the memory that this machine has left, before anything is unpacked;
+and no more is unpacked than was promised. Pickles are never read.
+"""
+
+import math
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import FormatError
+from twofold.machine.buddyinfo import read_meminfo
+from twofold.units import format_bytes
+
+_MAGIC: Final = b"\x93NUMPY\x01\x00"
+_START: Final = struct.Struct("<8sH")  # magic, version 1.0, bytes of the header
+_HEADER: Final = re.compile(  # one way to match each text, so that no text takes long
+    rb"\{'descr': '([<|]u\d)', 'fortran_order': False, "
+    rb"'shape': \((\d{1,15},(?: \d{1,15}(?:, \d{1,15}){0,3})?)\), *\} *\n"
+)
+_CHUNK: Final = 1 << 20
+
+
+class Column(NamedTuple):
+    """What an array has to be: its type, and its shape after the first dimension."""
+
+    dtype: type[np.generic]
+    row: tuple[int, ...] = ()
+
+
+def column_names(path: Path) -> frozenset[str]:
+    """Return the names of the arrays in a file.
+
+    Raises
+    ------
+    FormatError : it cannot be read, or is no .npz
+    """
+    with _open(path) as archive:
+        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+
+
+def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDArray[np.generic]]:
+    """Return the arrays of a file that are asked for.
+
+    Raises
+    ------
+    FormatError : it cannot be read, is damaged, lacks an array, has one of another kind, or is too large
+    """
+    with _open(path) as archive:
+        members = {name: _member(path, archive, name) for name in columns}
+        check_room(path, sum(member.file_size for member in members.values()))
+        try:
+            return {name: _read(path, archive, members[name], column) for name, column in columns.items()}
+        # What zip, zlib and NumPy's header parser raise on damaged bytes.
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
+            raise FormatError(path, f"is damaged: {str(error) or 'it ends too early'}") from None
+
+
+def check_room(path: Path, bytes_: int) -> None:
+    """Refuse a file that would take more memory than this machine has left.
+
+    Raises
+    ------
+    FormatError : how much it would take, and how much there is
+    """
+    left = read_meminfo("MemAvailable")
+    if bytes_ > left:
+        raise FormatError(
+            path, f"takes {format_bytes(bytes_)} of memory, and this machine has {format_bytes(left)} left"
+        )
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    if not path.is_file():
+        raise FormatError(path, "is no file")
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError) as error:
+        raise FormatError(path, f"is no .npz file: {error}") from None
+
+
+def _member(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    try:
+        member = archive.getinfo(f"{name}.npy")
+    except KeyError:
+        raise FormatError(path, f"has no array {name!r}") from None
+    if member.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:  # what NumPy writes
+        raise FormatError(path, f"has {member.filename} packed in a way that no .npz is")
+    return member
+
+
+def _read_header(path: Path, name: str, stream: IO[bytes]) -> tuple[str, tuple[int, ...]]:
+    """Return (type, shape) of an array. NumPy's own reader parses the text as Python, which random bytes upset."""
+    start = stream.read(_START.size)
+    magic, length = _START.unpack(start) if len(start) == _START.size else (b"", 0)
+    match = _HEADER.fullmatch(stream.read(length))
+    if magic != _MAGIC or match is None:
+        raise FormatError(path, f"has no array of ours in {name}")
+    return match[1].decode(), tuple(int(number) for number in re.findall(rb"\d+", match[2]))
+
+
+def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, column: Column) -> npt.NDArray[np.generic]:
+    wanted = np.dtype(column.dtype).newbyteorder("<")
+    with archive.open(member) as stream:
+        descr, shape = _read_header(path, member.filename, stream)
+        if descr != wanted.str or len(shape) < 1 or shape[1:] != column.row:
+            raise FormatError(path, f"has {member.filename} as {descr}{shape}: not {wanted.str}, rows of {column.row}")
+        if math.prod(shape) * wanted.itemsize > member.file_size:
+            raise FormatError(path, f"promises more in {member.filename} than it holds")
+        array = np.empty(shape, wanted)
+        bytes_, done = array.reshape(-1).view(np.uint8), 0
+        while done < len(bytes_):
+            part = stream.read(min(_CHUNK, len(bytes_) - done))
+            if not part:
+                raise FormatError(path, f"ends inside {member.filename}")
+            bytes_[done : done + len(part)] = np.frombuffer(part, np.uint8)
+            done += len(part)
+        if stream.read(1):
+            raise FormatError(path, f"has more in {member.filename} than it promises")
+    return array
