@@ -112,5 +112,6 @@ class Domain:
     def destroy(self) -> None:
         """Give back everything: memory, then the tables; nothing of it may be used afterwards."""
         self.memory.release_all()
+        self.p2m.release_linear()
         self.pool.destroy()
         self.machine.forget(self)

@@ -1,6 +1,7 @@
 """The P2M: guest frames to machine frames, in the hardware's own page-table format."""
 
 from twofold.formats.p2m_types import P2MType
+from twofold.p2m.linear import LinearMapping, Window
 from twofold.p2m.open_tables import Audited, OpenTables, audit_file, open_tables
 from twofold.p2m.pool import TablePool, default_frames
 from twofold.p2m.results import AuditReport, Counters, Entry, Fault, Finding, WalkStep
@@ -17,12 +18,14 @@ __all__ = [
     "Entry",
     "Fault",
     "Finding",
+    "LinearMapping",
     "OpenTables",
     "P2MType",
     "P2MView",
     "SavedDomain",
     "TablePool",
     "WalkStep",
+    "Window",
     "audit_file",
     "default_frames",
     "open_tables",

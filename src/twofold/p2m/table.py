@@ -25,6 +25,7 @@ from twofold.formats.table_formats import TableFormat
 from twofold.machine import Hardware, Use, Zones
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.exact import ExactRanges
+from twofold.p2m.linear import LinearMapping
 from twofold.p2m.pool import TablePool
 from twofold.p2m.results import AuditReport, Counters
 from twofold.p2m.view import P2MView
@@ -69,6 +70,7 @@ class P2M(P2MView):
         self._owed = 0
         self._done = 0
         self._flags: dict[tuple[P2MType, str], np.uint64] = {}
+        self._linear: LinearMapping | None = None
         self.exact = ExactRanges()
         self.page_sizes = tuple(page_sizes)
 
@@ -136,7 +138,7 @@ class P2M(P2MView):
         if type in PLACE_TYPES:
             if mfn != INVALID_MFN:
                 raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
-            mfn = gfn  # placeholder, so that only the gfn's alignment counts
+            mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
         elif mfn == INVALID_MFN:
             raise P2MTypeError(type.name, "needs a machine frame")
         elif type == P2MType.MMIO_DIRECT:
@@ -501,6 +503,48 @@ class P2M(P2MView):
             raise AddressError("step", gfns.step, "of a range of gfns is not 1")
         self._check_gfn(gfns.start, len(gfns))
 
+    # -- looking up, as the hypervisor does -----------------------------------------------------------------------
+
+    @property
+    def linear(self) -> LinearMapping:
+        """The P2M as flat arrays in the hypervisor's address space; made at first use.
+
+        Raises
+        ------
+        HeapExhaustedError : no frames for the monitor's tables
+        """
+        if self._linear is None:
+            self._linear = LinearMapping(self._hardware, self)
+        return self._linear
+
+    def gfn_to_mfn_current(self, gfn: int) -> Mfn:
+        """Return what a gfn of the running domain maps to, through the linear mapping; `INVALID_MFN` for a hole.
+
+        It asks the windows from the top and stops at the first large leaf: below it a window shows guest memory. Where
+        no linear mapping exists, it walks.
+        """
+        linear = self.linear
+        if not linear.exists:
+            return self.gfn_to_mfn_foreign(gfn)
+        self._check_gfn(gfn, 1)
+        for level in sorted(linear.windows, reverse=True):
+            entry = linear.read(level, gfn)
+            if entry is None or not shape.is_present(self._shape, entry):
+                break
+            if shape.is_leaf(self._shape, entry, level):
+                return Mfn(shape.leaf_frame(self._shape, entry, level) | gfn & shape.span(self._shape, level) - 1)
+        return INVALID_MFN
+
+    def gfn_to_mfn_foreign(self, gfn: int) -> Mfn:
+        """Return what a gfn of any domain maps to, by walking its tables; `INVALID_MFN` for a hole."""
+        return self.get_entry(gfn).mfn
+
+    def release_linear(self) -> None:
+        """Give the monitor's tables back, if there are any; `linear` makes them anew."""
+        if self._linear is not None:
+            self._linear.release()
+            self._linear = None
+
     # -- flushing -----------------------------------------------------------------------------------------------
 
     def on_flush(self, listener: Callable[[], None]) -> None:
@@ -513,6 +557,8 @@ class P2M(P2MView):
 
     def _settle(self) -> None:
         """Flush if a present entry was replaced, and only then let retired tables be used again."""
+        if self._linear is not None:
+            self._linear.sync()
         counts = self._counts
         if not counts[at.REPLACED]:
             return
