@@ -5,30 +5,64 @@ interface, so it is called through ctypes.
 """
 
 import ctypes
+from typing import NamedTuple
 
-from unicorn import UC_ARCH_X86, UC_ERR_OK, UC_MODE_64, UC_PROT_ALL, UC_PROT_READ, UC_PROT_WRITE, Uc
+from unicorn import (
+    UC_ARCH_X86,
+    UC_ERR_OK,
+    UC_MODE_32,
+    UC_MODE_64,
+    UC_PROT_ALL,
+    UC_PROT_EXEC,
+    UC_PROT_READ,
+    UC_PROT_WRITE,
+    Uc,
+)
 from unicorn.unicorn_py3.unicorn import uclib
 from unicorn.x86_const import UC_X86_REG_CR0, UC_X86_REG_CR3, UC_X86_REG_CR4
 
 from twofold.machine import Arena
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
-READ, WRITE = UC_PROT_READ, UC_PROT_WRITE
-_CR4_PAE = 0x20
+READ, WRITE, EXECUTE = UC_PROT_READ, UC_PROT_WRITE, UC_PROT_EXEC
 _EFER = 0xC0000080
-_EFER_LONG_MODE_NX = 0xD00  # LME, LMA, NXE
 _CR0_PAGING_WP = 0x80010011  # PG, WP, ET, PE; with WP a read-only leaf stops supervisor stores too
 
 
-class UnicornWalker:
-    """One walker whose CR3 is the root of four-level tables in an arena."""
+class Mode(NamedTuple):
+    """The control registers of a paging mode."""
 
-    def __init__(self, arena: Arena, root: int) -> None:
-        self._uc = Uc(UC_ARCH_X86, UC_MODE_64)
+    unicorn_mode: int
+    cr4: int
+    efer: int
+
+
+# CR4: PSE or PAE, and LA57. EFER: LME, LMA, NXE.
+MODES = {
+    "5-level": Mode(UC_MODE_64, 0x1020, 0xD00),
+    "4-level": Mode(UC_MODE_64, 0x20, 0xD00),
+    "pae": Mode(UC_MODE_32, 0x20, 0x800),
+    "2-level": Mode(UC_MODE_32, 0x10, 0),
+}
+
+
+class UnicornWalker:
+    """One walker, a supervisor, whose CR3 is the root of tables in an arena. It keeps what it has translated once.
+
+    Parameters
+    ----------
+    arena : the machine's memory
+    root : frame of the top table
+    paging : one of MODES
+    """
+
+    def __init__(self, arena: Arena, root: int, paging: str = "4-level") -> None:
+        mode = MODES[paging]
+        self._uc = Uc(UC_ARCH_X86, mode.unicorn_mode)
         self._uc.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
         # CR0 comes last: it switches paging on.
-        self._uc.reg_write(UC_X86_REG_CR4, _CR4_PAE)
-        self._uc.msr_write(_EFER, _EFER_LONG_MODE_NX)
+        self._uc.reg_write(UC_X86_REG_CR4, mode.cr4)
+        self._uc.msr_write(_EFER, mode.efer)
         self._uc.reg_write(UC_X86_REG_CR3, root << FRAME_SHIFT)
         self._uc.reg_write(UC_X86_REG_CR0, _CR0_PAGING_WP)
         self._answer = ctypes.c_uint64()

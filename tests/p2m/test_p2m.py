@@ -407,3 +407,13 @@ def test_bulk_look_ups_go_where_they_are_told_to(make_p2m, count):
     for wrong in (np.zeros(count - 1, np.uint64), np.zeros(count, np.int64), np.zeros(2 * count, np.uint64)[::2]):
         with pytest.raises(SizeError, match="no place"):
             p2m.translate(gfns, wrong)
+
+
+def test_look_ups_in_bulk_in_a_p2m_that_reaches_far_cost_what_they_ask(make_machine):
+    p2m = make_machine("64MiB", paging="5-level").create_domain("1MiB").p2m
+    far = p2m.geometry.frame_limit - 1
+    p2m.set_entry(far, 0x100, 0)
+    gfns = np.full(5000, far, np.uint64)  # one word for each 2 MiB below it would be 512 GiB
+    assert (p2m.translate(gfns) == 0x100).all()
+    p2m.set_entry(far, INVALID_MFN, 0, P2MType.POPULATE_ON_DEMAND)
+    assert p2m.get_entry(far).type is P2MType.POPULATE_ON_DEMAND

@@ -64,18 +64,19 @@ def walk(memory: Words, shape: Words, root: int, frame: int) -> tuple[int, int, 
 @kernel
 def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int) -> tuple[int, int, int, int]:
     """Use a frame number as hardware does; return (status, level, entry, rights). Twin: spec.walk.access_frame."""
-    table, entry, rights = root, ZERO, EPT_RIGHTS
+    table, entry, rights, allowed = root, ZERO, EPT_RIGHTS, True
     for level in range(top_level(shape), -1, -1):
         if table >= len(memory):
             return OUTSIDE, level, entry, rights
         entry = np.uint64(memory[table, index_of(shape, frame, level)])
         rights &= entry
         status = check_entry(shape, entry, level)
-        if status == OK and not allows(shape, entry, access, level):
-            status = FORBIDDEN
         if status != OK:
             return status, level, entry, rights
+        allowed = allowed and allows(shape, entry, access, level)
         if is_leaf(shape, entry, level):
+            if not allowed:
+                return FORBIDDEN, level, entry, rights
             mark_path(memory, shape, root, frame, level, access)
             return OK, level, entry, rights
         table = frame_of(shape, entry)
@@ -116,7 +117,7 @@ def nested(
     gfn = np.int64(gpa >> SHIFT)
     if gfn >> np.int64(shape[FRAME_BITS]):
         return NOT_PRESENT, count, ZERO, 0
-    table, writable = root, 1
+    table, writable, allowed = root, 1, True
     for level in range(top_level(shape), -1, -1):
         if table >= len(memory):
             return OUTSIDE, count, ZERO, 0
@@ -125,13 +126,14 @@ def nested(
         record(steps, count, 0, for_level, level, table, slot, entry)
         count += 1
         status = check_entry(shape, entry, level)
-        if status == OK and not allows(shape, entry, access, level):
-            status = FORBIDDEN
         if status != OK:
             return status, count, ZERO, 0
+        allowed = allowed and allows(shape, entry, access, level)
         if not allows(shape, entry, WRITE, level):
             writable = 0
         if is_leaf(shape, entry, level):
+            if not allowed:
+                return FORBIDDEN, count, ZERO, 0
             inside = (np.uint64(span(shape, level)) << SHIFT) - ONE
             return OK, count, (np.uint64(leaf_frame(shape, entry, level)) << SHIFT) | (gpa & inside), writable
         table = frame_of(shape, entry)
@@ -151,7 +153,7 @@ def walk_2d(
     out_steps: Words,
 ) -> tuple[int, int, int, int]:
     """Translate a guest virtual address; return (status, steps, maddr, writable). Twin: spec.walk.walk_2d."""
-    table, count, guest_writable = guest_root, 0, 1
+    table, count, guest_writable, allowed = guest_root, 0, 1, True
     page = np.int64(gva >> SHIFT)
     for level in range(top_level(guest_shape), -1, -1):
         slot = index_of(guest_shape, page, level)
@@ -166,13 +168,14 @@ def walk_2d(
         record(out_steps, count, 1, level, level, mfn, slot, entry)
         count += 1
         status = check_entry(guest_shape, entry, level)
-        if status == OK and not allows(guest_shape, entry, access, level):
-            status = FORBIDDEN
         if status != OK:
             return status, count, ZERO, 0
+        allowed = allowed and allows(guest_shape, entry, access, level)
         if not allows(guest_shape, entry, WRITE, level):
             guest_writable = 0
         if is_leaf(guest_shape, entry, level):
+            if not allowed:
+                return FORBIDDEN, count, ZERO, 0
             inside = (np.uint64(span(guest_shape, level)) << SHIFT) - ONE
             gpa = (np.uint64(leaf_frame(guest_shape, entry, level)) << SHIFT) | (gva & inside)
             status, count, maddr, writable = nested(memory, shape, root, gpa, access, out_steps, count, DATA)

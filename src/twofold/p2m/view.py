@@ -178,12 +178,14 @@ class P2MView:
             raise SizeError(str(mfns.shape), f"is no place for the mfns of {asked.shape} gfns: uint64, C-contiguous")
         flat, found = asked.reshape(-1), mfns.reshape(-1)
         lookup = self._engine.lookup
-        if asked.size < _BULK or not self._is_trusted:
+        regions_needed = -(-self._limit // self.geometry.entries)
+        is_worth_it = asked.size >= max(_BULK, regions_needed >> 4)  # flattening reads every region once
+        if not is_worth_it or not self._is_trusted:
             lookup.translate(self._memory, self._shape, int(self.root), flat, found)
         else:
             # Half as many bytes compete for the cache with the entries themselves, wherever the words fit.
             word = np.uint32 if self._arena.frames < _SHORT_WORD_FRAMES else np.uint64
-            regions = np.empty(-(-self._limit // self.geometry.entries), word)
+            regions = np.empty(regions_needed, word)
             lookup.flatten(self._memory, self._shape, int(self.root), regions)
             lookup.translate_flat(self._memory, self._shape, regions, flat, found)
         return mfns

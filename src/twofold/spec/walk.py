@@ -65,22 +65,24 @@ def walk(memory: Words, shape: Words, root: int, frame: int) -> tuple[int, int, 
 def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int) -> tuple[int, int, int, int]:
     """Use a frame number as hardware does; return (status, level, entry, rights).
 
-    When the access is allowed, A is set in every entry of the path, and D in the leaf when it is a write.
+    When the access is allowed, A is set in every entry of the path, and D in the leaf when it is a write. Rights are
+    those of the whole path: an entry without the right does not end the walk, and a hole further down comes first.
 
     entry : the last one read, as it was;  rights : bits 2..0 of all entries of the path, and-ed (what EPT reports)
     """
-    table, entry, rights = root, 0, EPT_RIGHTS
+    table, entry, rights, allowed = root, 0, EPT_RIGHTS, True
     for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
         if table >= len(memory):
             return OUTSIDE, level, entry, rights
         entry = int(memory[table, index_of(shape, frame, level)])
         rights &= entry
         status = check_entry(shape, entry, level)
-        if status == OK and not allows(shape, entry, access, level):
-            status = FORBIDDEN
         if status != OK:
             return status, level, entry, rights
+        allowed = allowed and allows(shape, entry, access, level)
         if is_leaf(shape, entry, level):
+            if not allowed:
+                return FORBIDDEN, level, entry, rights
             mark_path(memory, shape, root, frame, level, access)
             return OK, level, entry, rights
         table = frame_of(shape, entry)
@@ -115,7 +117,7 @@ def nested(
     gfn = gpa >> FRAME_SHIFT
     if gfn >> int(shape[form.FRAME_BITS]):
         return NOT_PRESENT, count, 0, 0
-    table, writable = root, 1
+    table, writable, allowed = root, 1, True
     for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
         if table >= len(memory):
             return OUTSIDE, count, 0, 0
@@ -124,12 +126,13 @@ def nested(
         steps[count] = (0, for_level, level, table, slot, entry)
         count += 1
         status = check_entry(shape, entry, level)
-        if status == OK and not allows(shape, entry, access, level):
-            status = FORBIDDEN
         if status != OK:
             return status, count, 0, 0
+        allowed = allowed and allows(shape, entry, access, level)
         writable &= int(allows(shape, entry, WRITE, level))
         if is_leaf(shape, entry, level):
+            if not allowed:
+                return FORBIDDEN, count, 0, 0
             inside = gpa & ((FRAME_BYTES * span(shape, level)) - 1)
             return OK, count, (leaf_frame(shape, entry, level) << FRAME_SHIFT) | inside, writable
         table = frame_of(shape, entry)
@@ -154,7 +157,7 @@ def walk_2d(
     out_steps : uint64[MAX_STEPS, STEP_COLUMNS], one row a table read, in order
     writable : 1 when both dimensions allow a store to this page
     """
-    table, count, guest_writable = guest_root, 0, 1
+    table, count, guest_writable, allowed = guest_root, 0, 1, True
     page = gva >> FRAME_SHIFT
     for level in range(int(guest_shape[form.LEVELS]) - 1, -1, -1):
         slot = index_of(guest_shape, page, level)
@@ -169,12 +172,13 @@ def walk_2d(
         out_steps[count] = (1, level, level, maddr >> FRAME_SHIFT, slot, entry)
         count += 1
         status = check_entry(guest_shape, entry, level)
-        if status == OK and not allows(guest_shape, entry, access, level):
-            status = FORBIDDEN
         if status != OK:
             return status, count, 0, 0
+        allowed = allowed and allows(guest_shape, entry, access, level)
         guest_writable &= int(allows(guest_shape, entry, WRITE, level))
         if is_leaf(guest_shape, entry, level):
+            if not allowed:
+                return FORBIDDEN, count, 0, 0
             inside = gva & ((FRAME_BYTES * span(guest_shape, level)) - 1)
             gpa = (leaf_frame(guest_shape, entry, level) << FRAME_SHIFT) | inside
             status, count, maddr, host_writable = nested(memory, shape, root, gpa, access, out_steps, count, DATA)
