@@ -417,3 +417,16 @@ def test_look_ups_in_bulk_in_a_p2m_that_reaches_far_cost_what_they_ask(make_mach
     assert (p2m.translate(gfns) == 0x100).all()
     p2m.set_entry(far, INVALID_MFN, 0, P2MType.POPULATE_ON_DEMAND)
     assert p2m.get_entry(far).type is P2MType.POPULATE_ON_DEMAND
+
+
+def test_single_leaves_in_any_order_need_no_more_tables_than_in_order(make_machine):
+    options = DomainOptions(table_pool=8, layout="flat")
+    p2m = make_machine("64MiB").create_domain("8MiB", options=options).p2m
+    gfns = np.array([(n * 7 % 4) << 9 | n for n in range(400)], np.uint64)  # four tables of 4K leaves, in turn
+    p2m.set_entries(gfns, np.arange(400, dtype=np.uint64) + np.uint64(1000))
+    assert p2m.tables == 7
+    assert p2m.translate(gfns).tolist() == list(range(1000, 1400))
+    before = p2m.leaf_array().tolist()
+    with pytest.raises(PoolExhaustedError):
+        p2m.set_entries([5 << 9, 4 << 9, 5 << 9 | 1], [1, 2, 3])
+    assert p2m.leaf_array().tolist() == before

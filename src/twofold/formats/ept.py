@@ -5,8 +5,9 @@
     |SVE|access |PW | type |  frame number    | 0|rec | D | A |PS |IPAT| EMT  | X | W | R |
     +---+-------+---+------+------------------+--+----+---+---+---+----+------+---+---+---+
 
-Present means any of R, W and X. SVE suppresses the virtualization exception; an empty slot is SVE alone. EMT is the
-memory type (6 write-back, 0 uncached) and IPAT makes it final. EMT 7 is illegal on purpose: hardware reports a
+Present to hardware means any of R, W and X. A leaf may have none of them and keep its frame: every leaf of ours has A
+set, which no entry that holds a place has. SVE suppresses the virtualization exception; an empty slot is SVE alone. EMT
+is the memory type (6 write-back, 0 uncached) and IPAT makes it final. EMT 7 is illegal on purpose: hardware reports a
 misconfiguration, and that marks an entry "to be recalculated"; bit 10 says that its type is to be, too. The access is
 kept beside the rights that it leaves, so a type and an access can be told apart.
 Hardware refuses W without R. An access that says so is stored, and hardware is given no right at all: each use faults.
@@ -139,7 +140,8 @@ def make_shape(geometry: Geometry) -> Words:
             shape.BITS: bits,
             shape.FRAME_BITS: geometry.frame_bits,
             shape.ENTRY_SHIFT: _ENTRY_SHIFT,
-            shape.PRESENT: RIGHTS,
+            shape.PRESENT: RIGHTS | MEMORY_TYPE | IGNORE_PAT | ACCESSED,
+            shape.HARDWARE: RIGHTS,
             shape.LARGE: LARGE,
             shape.LARGE_LEVELS: sum(1 << level for level in range(1, len(geometry.leaf_orders))),
             shape.FRAME: FRAME_MASK,

@@ -114,6 +114,7 @@ def two_level_shape(flags: int) -> Words:
             shape.FRAME_BITS: TWO_LEVEL.frame_bits,
             shape.ENTRY_SHIFT: 2,
             shape.PRESENT: x86.PRESENT,
+            shape.HARDWARE: x86.PRESENT,
             shape.LARGE: x86.LARGE,
             shape.LARGE_LEVELS: 1 << 1,
             shape.FRAME: TWO_LEVEL_FRAME_MASK,

@@ -4,7 +4,8 @@
 tables and P2Ms, 64-bit, PAE, 2-level and EPT. Who owns the bits: `x86`, `npt`, `guest`, `ept`, `legacy`, which fill
 these arrays; who picks one: `table_formats`.
 
-An entry is *present* when any bit of PRESENT is set, *empty* when no bit beside EMPTY is set, and otherwise a typed
+An entry is *present* when any bit of PRESENT is set (to hardware: of HARDWARE, which in EPT is less: a leaf without any
+right still has its frame), *empty* when no bit beside EMPTY is set, and otherwise a typed
 entry that maps nothing. A present entry is a leaf at level 0, and at a level of LARGE_LEVELS when LARGE is set.
 """
 
@@ -19,7 +20,7 @@ LEVELS: Final = 0
 BITS: Final = 1  # index bits a level
 FRAME_BITS: Final = 2  # bits of a frame number that the table translates
 ENTRY_SHIFT: Final = 3  # log2 of the bytes of an entry
-PRESENT: Final = 4  # mask; any of it makes an entry present
+PRESENT: Final = 4  # mask; any of it makes an entry present: it maps something, or points to a table
 LARGE: Final = 5
 LARGE_LEVELS: Final = 6  # mask of the levels where LARGE makes a leaf (bit 1: level 1, ...)
 FRAME: Final = 7  # mask of the address bits of an entry
@@ -47,15 +48,21 @@ TYPE_SHIFT: Final = 40  # where the P2M type stands in a present entry
 TYPE_MASK: Final = 41
 PLACE_SHIFT: Final = 42  # where it stands in an entry that is not present
 PLACE_MASK: Final = 43
-COLUMNS: Final = 44
+HARDWARE: Final = 44  # mask; any of it makes an entry present to hardware too
+COLUMNS: Final = 45
 
 NO_LIMIT: Final = 1 << 40  # frames; 52-bit addresses
 MEMORY_TYPE_SHIFT: Final = 3
 
 
 def is_present(shape: Words, entry: int) -> bool:
-    """Return whether hardware follows or uses the entry."""
+    """Return whether the entry maps memory or points to a table."""
     return bool(entry & int(shape[PRESENT]))
+
+
+def is_usable(shape: Words, entry: int) -> bool:
+    """Return whether hardware follows or uses the entry."""
+    return bool(entry & int(shape[HARDWARE]))
 
 
 def is_empty(shape: Words, entry: int) -> bool:

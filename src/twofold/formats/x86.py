@@ -53,6 +53,7 @@ def make_shape(geometry: Geometry) -> Words:
             shape.FRAME_BITS: geometry.frame_bits,
             shape.ENTRY_SHIFT: ENTRY_SHIFT,
             shape.PRESENT: PRESENT,
+            shape.HARDWARE: PRESENT,
             shape.LARGE: LARGE,
             shape.LARGE_LEVELS: leaf_levels,
             shape.FRAME: FRAME_MASK,

@@ -11,7 +11,7 @@ from twofold.kernels._bits import SHIFT, ZERO
 from twofold.kernels._jit import folded
 
 LEVELS, BITS, FRAME_BITS, ENTRY_SHIFT = form.LEVELS, form.BITS, form.FRAME_BITS, form.ENTRY_SHIFT
-PRESENT, LARGE, LARGE_LEVELS, FRAME = form.PRESENT, form.LARGE, form.LARGE_LEVELS, form.FRAME
+HARDWARE, PRESENT, LARGE, LARGE_LEVELS, FRAME = form.HARDWARE, form.PRESENT, form.LARGE, form.LARGE_LEVELS, form.FRAME
 HIGH, HIGH_SHIFT, EMPTY = form.HIGH, form.HIGH_SHIFT, form.EMPTY
 TABLE_FLAGS, ROOT_FLAGS = form.TABLE_FLAGS, form.ROOT_FLAGS
 LARGE_PAT, SMALL_PAT = form.LARGE_PAT, form.SMALL_PAT
@@ -55,6 +55,12 @@ def is_present(shape: Words, entry: int) -> bool:
 def is_empty(shape: Words, entry: int) -> bool:
     """Return whether a slot holds nothing at all."""
     return (entry & ~shape[EMPTY]) == ZERO
+
+
+@folded
+def is_usable(shape: Words, entry: int) -> bool:
+    """Return whether hardware follows or uses an entry."""
+    return (entry & shape[HARDWARE]) != ZERO
 
 
 @folded

@@ -94,21 +94,20 @@ def translate_flat(memory: Words, shape: Words, regions: Words, gfns: Words, out
         ahead = gfns[min(index + AHEAD, count - 1)]
         if ahead >> bits < limit:
             word = np.uint64(regions[ahead >> bits])
-            line = base + ((word >> KIND_BITS) << SHIFT) + ((ahead & inside) << entry_shift)
-            prefetch(line)  # type: ignore[call-arg]  # an intrinsic takes its typing context by itself
+            line = ((word >> KIND_BITS) << SHIFT) + ((ahead & inside) << entry_shift)
+            prefetch(base + (line & -(word & TABLE)))  # type: ignore[call-arg]  # an intrinsic takes its typing context by itself
         gfn = gfns[index]
         region = gfn >> bits
         slot = gfn & inside
         mfn = INVALID
         if region < limit:
             word = np.uint64(regions[region])
-            kind = word & KIND_MASK
-            if kind == TABLE:
-                entry = np.uint64(memory[word >> KIND_BITS, slot])
-                if entry & present:
-                    mfn = (entry & frames) >> SHIFT
-            elif kind == WHOLE:
-                mfn = (word >> KIND_BITS) | slot
+            # Which kind comes next is anybody's guess, so nothing branches on it: a large leaf reads frame 0 in vain.
+            of_table = -(word & TABLE)
+            entry = np.uint64(memory[(word >> KIND_BITS) & of_table, slot & of_table])
+            small = (entry & frames) >> SHIFT if entry & present else INVALID
+            whole = (word >> KIND_BITS) | slot if word & WHOLE else INVALID
+            mfn = small if of_table else whole
         out_mfns[index] = mfn
 
 

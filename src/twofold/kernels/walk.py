@@ -14,7 +14,7 @@ from twofold.kernels._entries import (
     allows,
     frame_of,
     is_leaf,
-    is_present,
+    is_usable,
     leaf_frame,
     malformed,
     slot_of,
@@ -33,7 +33,7 @@ EPT_RIGHTS = np.uint64(7)
 @inline
 def check_entry(shape: Words, entry: int, level: int) -> int:
     """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.walk.check_entry."""
-    if not is_present(shape, entry):
+    if not is_usable(shape, entry):
         return NOT_PRESENT
     if malformed(shape, entry, level):
         return RESERVED

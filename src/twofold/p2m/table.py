@@ -185,7 +185,11 @@ class P2M(P2MView):
             raise AddressError("mfn", int(what.max()), "is beyond the machine")
         ones = np.ones(len(where), np.uint64)
         masks = np.ones(len(where), np.int64)
-        self._require(self.plan(where, what, ones, masks, 1), len(where), int(where[0]))
+        planned = self.plan(where, what, ones, masks, 1)
+        if 0 <= planned < len(where):  # out of order it counts a table more than once
+            order = np.argsort(where)
+            planned = self.plan(where[order], what[order], ones, masks, 1)
+        self._require(planned, len(where), int(where[0]))
         self.map(where, what, ones, masks, type, access)
 
     def remove_entries(self, gfns: npt.ArrayLike) -> None:

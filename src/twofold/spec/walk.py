@@ -15,7 +15,7 @@ from typing import Final
 
 from twofold.formats import shape as form
 from twofold.formats.arrays import Words
-from twofold.formats.shape import allows, frame_of, is_leaf, is_present, leaf_frame, malformed, span
+from twofold.formats.shape import allows, frame_of, is_leaf, is_usable, leaf_frame, malformed, span
 from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
@@ -38,7 +38,7 @@ EPT_RIGHTS: Final = 7
 
 def check_entry(shape: Words, entry: int, level: int) -> int:
     """Return OK, NOT_PRESENT or RESERVED for one entry of a walk."""
-    if not is_present(shape, entry):
+    if not is_usable(shape, entry):
         return NOT_PRESENT
     return RESERVED if malformed(shape, entry, level) else OK
 
