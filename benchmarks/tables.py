@@ -218,9 +218,7 @@ def mixed_translate() -> None:
         report(
             "10 M look-ups, sizes mixed: rate / gather from a flat P2M", times["limit"] / times["ours"], "x", ">=", 0.9
         )
-        print(
-            f"{'  rate / gather of the leaves alone, those of 2M and 1G in cache':74} {times['same'] / times['ours']:9.2f} x"
-        )
+        print(f"{'  rate / gather of leaves alone, large ones in cache':74} {times['same'] / times['ours']:9.2f} x")
 
 
 def leaf_indexes(p2m: P2M, gfns: Words) -> Words:

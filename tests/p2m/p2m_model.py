@@ -151,7 +151,7 @@ class P2MModel(RuleBasedStateMachine):
             stock[left : left + len(hidden)] = hidden
             state[at.FREE] = left + len(hidden)
             assert needed <= int(state[at.ALLOCATED]) - allocated <= given
-            assert given == 0 or given <= needed + self.transient_tables(), "no table is asked for that is not used"
+            assert given == free or given <= needed + self.transient_tables(), "no table is asked for that is not used"
             assert not self.cannot_be(target)
             self.leaves = target
             return True

@@ -142,6 +142,8 @@ def make_shape(geometry: Geometry) -> Words:
             shape.ENTRY_SHIFT: _ENTRY_SHIFT,
             shape.PRESENT: RIGHTS | MEMORY_TYPE | IGNORE_PAT | ACCESSED,
             shape.HARDWARE: RIGHTS,
+            shape.ACCESS_SHIFT: ACCESS_SHIFT,
+            shape.ACCESS_MASK: ACCESS_MASK,
             shape.LARGE: LARGE,
             shape.LARGE_LEVELS: sum(1 << level for level in range(1, len(geometry.leaf_orders))),
             shape.FRAME: FRAME_MASK,

@@ -115,6 +115,8 @@ def two_level_shape(flags: int) -> Words:
             shape.ENTRY_SHIFT: 2,
             shape.PRESENT: x86.PRESENT,
             shape.HARDWARE: x86.PRESENT,
+            shape.ACCESS_SHIFT: x86.WRITABLE.bit_length() - 1,
+            shape.ACCESS_MASK: 1,
             shape.LARGE: x86.LARGE,
             shape.LARGE_LEVELS: 1 << 1,
             shape.FRAME: TWO_LEVEL_FRAME_MASK,

@@ -49,7 +49,9 @@ TYPE_MASK: Final = 41
 PLACE_SHIFT: Final = 42  # where it stands in an entry that is not present
 PLACE_MASK: Final = 43
 HARDWARE: Final = 44  # mask; any of it makes an entry present to hardware too
-COLUMNS: Final = 45
+ACCESS_SHIFT: Final = 45  # where a present entry says its access; with DENY of execute as one bit more on top
+ACCESS_MASK: Final = 46
+COLUMNS: Final = 47
 
 NO_LIMIT: Final = 1 << 40  # frames; 52-bit addresses
 MEMORY_TYPE_SHIFT: Final = 3

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import UnknownNameError
-from twofold.formats import ept, legacy, shape
+from twofold.formats import ept, legacy, shape, x86
 from twofold.formats import guest as guest_format
 from twofold.formats import npt as npt_format
 from twofold.formats.arrays import Words
@@ -30,7 +30,6 @@ class TableFormat:
     shape : what the twins take, uint64[shape.COLUMNS]
     flags : (type, access) to all bits of a 4K entry but its frame number
     type_of, access_of : of an entry, the stored type and the access as a name
-    type_places : (shift, mask) of the type in a present entry, then in one that is not
     """
 
     name: str
@@ -39,7 +38,6 @@ class TableFormat:
     flags: Callable[[P2MType, str], int] = field(repr=False, compare=False)
     type_of: Callable[[int], P2MType] = field(repr=False, compare=False)
     access_of: Callable[[int], str] = field(repr=False, compare=False)
-    type_places: tuple[tuple[int, int], tuple[int, int]]
 
     @property
     def entry_dtype(self) -> type[np.uint32 | np.uint64]:
@@ -67,28 +65,13 @@ class TableFormat:
         is_marked = shape.is_present(self.shape, entry) and shape.needs_recalc(self.shape, entry, level)
         return P2MType.RAM_RW if is_marked and type_ in CHANGEABLE_TYPES else type_
 
-    def types_of(self, entries: Words) -> npt.NDArray[np.uint8]:
-        """Return the stored type numbers of entries, present or not."""
-        (shift, mask), (place_shift, place_mask) = self.type_places
-        present = (entries & self.shape[shape.PRESENT]) != 0
-        of_present = entries >> np.uint64(shift) & np.uint64(mask)
-        of_place = entries >> np.uint64(place_shift) & np.uint64(place_mask)
-        return np.where(present, of_present, of_place).astype(np.uint8)
-
-    def accesses_of(self, entries: Words) -> npt.NDArray[np.uint8]:
-        """Return the access numbers of entries (`p2m_types.ACCESS_NAMES`)."""
+    @property
+    def accesses(self) -> npt.NDArray[np.uint8]:
+        """Access numbers (`p2m_types.ACCESS_NAMES`) by what a present entry says: ACCESS_MASK, no execute on top."""
         if self.name.startswith("ept"):
-            return (entries >> np.uint64(ept.ACCESS_SHIFT) & np.uint64(ept.ACCESS_MASK)).astype(np.uint8)
-        rights = np.array([npt_format.rights_of(bits) for bits in (0, 2, 1 << 63, 2 | 1 << 63)], np.uint8)
-        kind = (entries >> np.uint64(1) & np.uint64(1)) + np.uint64(2) * (entries >> np.uint64(63))
-        present = (entries & self.shape[shape.PRESENT]) != 0
-        return np.where(present, rights[kind.astype(np.int64)], 0).astype(np.uint8)
-
-
-_LONG = (npt_format.TYPE_SHIFT, npt_format.TYPE_MASK)
-_LEGACY = (legacy.PRESENT_TYPE_SHIFT, legacy.PRESENT_TYPE_MASK)
-_LEGACY_PLACE = (legacy.PLACE_TYPE_SHIFT, legacy.PLACE_TYPE_MASK)
-_EPT = (ept.TYPE_SHIFT, ept.TYPE_MASK)
+            return np.arange(int(self.shape[shape.ACCESS_MASK]) + 1, dtype=np.uint8)
+        words = (0, x86.WRITABLE, x86.NO_EXECUTE, x86.WRITABLE | x86.NO_EXECUTE)
+        return np.array([npt_format.rights_of(word) for word in words], np.uint8)
 
 
 def _npt_flags(type_: P2MType, access: str) -> int:
@@ -100,17 +83,17 @@ def _ept_flags(type_: P2MType, access: str) -> int:
 
 
 def _npt(name: str, geometry: Geometry, words: Words) -> TableFormat:
-    return TableFormat(name, geometry, words, _npt_flags, npt_format.type_of, npt_format.access_of, (_LONG, _LONG))
+    return TableFormat(name, geometry, words, _npt_flags, npt_format.type_of, npt_format.access_of)
 
 
 def _ept(name: str, geometry: Geometry, words: Words) -> TableFormat:
-    return TableFormat(name, geometry, words, _ept_flags, ept.type_of, ept.access_of, (_EPT, _EPT))
+    return TableFormat(name, geometry, words, _ept_flags, ept.type_of, ept.access_of)
 
 
 NPT: Final = _npt("npt", FOUR_LEVEL, npt_format.FOUR_LEVEL_SHAPE)
 NPT_5: Final = _npt("npt-5", FIVE_LEVEL, npt_format.FIVE_LEVEL_SHAPE)
 NPT_PAE: Final = TableFormat(
-    "npt-pae", PAE, legacy.PAE_SHAPE, legacy.pae_flags, legacy.pae_type_of, npt_format.access_of, (_LEGACY, _LONG)
+    "npt-pae", PAE, legacy.PAE_SHAPE, legacy.pae_flags, legacy.pae_type_of, npt_format.access_of
 )
 NPT_2: Final = TableFormat(
     "npt-2",
@@ -119,7 +102,6 @@ NPT_2: Final = TableFormat(
     legacy.two_level_flags,
     legacy.two_level_type_of,
     npt_format.access_of,
-    (_LEGACY, _LEGACY_PLACE),
 )
 EPT: Final = _ept("ept", FOUR_LEVEL, ept.FOUR_LEVEL_SHAPE)
 EPT_5: Final = _ept("ept-5", FIVE_LEVEL, ept.FIVE_LEVEL_SHAPE)

@@ -54,6 +54,8 @@ def make_shape(geometry: Geometry) -> Words:
             shape.ENTRY_SHIFT: ENTRY_SHIFT,
             shape.PRESENT: PRESENT,
             shape.HARDWARE: PRESENT,
+            shape.ACCESS_SHIFT: WRITABLE.bit_length() - 1,
+            shape.ACCESS_MASK: 1,
             shape.LARGE: LARGE,
             shape.LARGE_LEVELS: leaf_levels,
             shape.FRAME: FRAME_MASK,

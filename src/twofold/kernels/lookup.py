@@ -2,14 +2,21 @@
 
 import numpy as np
 
-from twofold.formats.arrays import Marks, Words
+from twofold.formats.arrays import Marks, Rows, Words
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
+    ACCESS_MASK,
+    ACCESS_SHIFT,
     BITS,
+    DENY,
     ENTRY_SHIFT,
     FRAME,
     FRAME_BITS,
+    PLACE_MASK,
+    PLACE_SHIFT,
     PRESENT,
+    TYPE_MASK,
+    TYPE_SHIFT,
     frame_of,
     holds_table,
     is_empty,
@@ -29,6 +36,7 @@ from twofold.units import INVALID_MFN
 INVALID = np.uint64(INVALID_MFN)
 HOLE, TABLE, WHOLE = np.uint64(0), np.uint64(1), np.uint64(2)
 MARKED = 0x80
+EXECUTE = 2
 KIND_BITS, KIND_MASK = np.uint64(2), np.uint64(3)
 STRIDE = 32  # entries
 AHEAD = 32  # queries: the distance that measured best, flat from 24 to 48
@@ -156,6 +164,31 @@ def collect_leaves(
                 found += 1
             here += size
     return found
+
+
+@kernel
+def describe(shape: Words, accesses: Marks, gfns: Words, levels: Marks, entries: Words, out_rows: Rows) -> None:
+    """Write what `collect_leaves` found as rows. Twin: spec.lookup.describe."""
+    access_shift, access_mask, no_execute = shape[ACCESS_SHIFT], shape[ACCESS_MASK], shape[DENY + EXECUTE]
+    for index in range(len(gfns)):
+        entry, level = entries[index], np.int64(levels[index] & ~MARKED)
+        row = out_rows[index]
+        row.gfn = gfns[index]
+        row.order = np.int64(shape[BITS]) * level
+        row.present = is_present(shape, entry)
+        if row.present:
+            says = (entry >> access_shift) & access_mask
+            if entry & no_execute:
+                says += access_mask + ONE
+            row.mfn = leaf_frame(shape, entry, level)
+            row.type = (entry >> shape[TYPE_SHIFT]) & shape[TYPE_MASK]
+            row.access = accesses[says]
+            row.recalc = (levels[index] & MARKED) != 0 or needs_recalc(shape, entry, level)
+        else:
+            row.mfn = INVALID
+            row.type = (entry >> shape[PLACE_SHIFT]) & shape[PLACE_MASK]
+            row.access = 0
+            row.recalc = False
 
 
 @inline

@@ -34,6 +34,7 @@ from twofold.units import INVALID_MFN, Mfn, Order, order_name
 Array = npt.NDArray[np.uint64]
 Masks = npt.NDArray[np.int64]
 _UNMERGEABLE = sum(1 << int(type_) for type_ in SMALL_TYPES)
+_REGIONS_BY_MARKS = 1 << 22  # 8 TiB of gfns; beyond, sorting takes less than marking
 _STEP_ORDER = 18  # merging and splitting all goes on in steps of 1 GiB
 
 
@@ -183,14 +184,24 @@ class P2M(P2MView):
         self._check_gfn(int(where.max()), 1)
         if int(what.max()) >= self._hardware.frames:
             raise AddressError("mfn", int(what.max()), "is beyond the machine")
-        ones = np.ones(len(where), np.uint64)
-        masks = np.ones(len(where), np.int64)
-        planned = self.plan(where, what, ones, masks, 1)
-        if 0 <= planned < len(where):  # out of order it counts a table more than once
-            order = np.argsort(where)
-            planned = self.plan(where[order], what[order], ones, masks, 1)
-        self._require(planned, len(where), int(where[0]))
+        if int(what.max()) >= self.format.small_limit:
+            raise self._refusal(UNENCODABLE, int(where[what.argmax()]))
+        ones, masks = np.ones(len(where), np.uint64), np.ones(len(where), np.int64)
+        firsts = self._regions_of(where)  # which tables are needed is the same for all of a region
+        same = slice(len(firsts))
+        self._require(self.plan(firsts, np.zeros_like(firsts), ones[same], masks[same], 1), len(firsts), int(where[0]))
         self.map(where, what, ones, masks, type, access)
+
+    def _regions_of(self, gfns: Array) -> Array:
+        """Return the first gfn of each region that one table of 4K leaves covers and that gfns lie in, ascending."""
+        shift = np.uint64(self.geometry.index_bits)
+        regions = gfns >> shift
+        end = int(regions.max()) + 1
+        if end > _REGIONS_BY_MARKS:
+            return np.unique(regions) << shift
+        marks = np.zeros(end, np.bool_)
+        marks[regions.astype(np.int64)] = True
+        return np.flatnonzero(marks).astype(np.uint64) << shift
 
     def remove_entries(self, gfns: npt.ArrayLike) -> None:
         """Make each gfn a hole, one after the other; each is removed whole or not at all.

@@ -33,7 +33,6 @@ LEAF_DTYPE = np.dtype(
 _BULK = 4096
 _SHORT_WORD_FRAMES = 1 << 30  # a region word is an mfn and two bits of kind
 _ACCESSES: Final = ("read", "write", "execute")
-_MARKED: Final = 0x80  # what `lookup.collect_leaves` puts beside a level
 _MAX_MEANINGS: Final = 4096
 _INVALID: Final = np.uint64(INVALID_MFN)
 
@@ -228,24 +227,9 @@ class P2MView:
                 self._memory, self._shape, int(self.root), gfn, frames, gfns, levels, entries
             )
         )
-        return self._as_rows(gfns[:found], levels[:found], entries[:found])
-
-    def _as_rows(self, gfns: Array, found: npt.NDArray[np.uint8], entries: Array) -> npt.NDArray[np.void]:
-        words = self._shape
-        levels = found & ~np.uint8(_MARKED)
-        rows = np.zeros(len(gfns), LEAF_DTYPE)
-        rows["gfn"], rows["order"] = gfns, levels * self.geometry.index_bits
-        present = (entries & words[shape.PRESENT]) != 0
-        below = (np.uint64(1) << rows["order"].astype(np.uint64)) - np.uint64(1)
-        high = np.where(levels > 0, (entries & words[shape.HIGH]) << words[shape.HIGH_SHIFT], np.uint64(0))
-        shift = np.uint64(FRAME_SHIFT)
-        mfns = (entries & words[shape.FRAME]) >> shift & ~below | high >> shift
-        rows["mfn"] = np.where(present, mfns, _INVALID)
-        rows["type"] = self.format.types_of(entries)
-        rows["access"] = self.format.accesses_of(entries)
-        rows["present"] = present
-        is_marked = (entries & words[shape.RECALC_MASK]) == words[shape.RECALC_VALUE]
-        rows["recalc"] = present & (is_marked | (levels != found))
+        rows = np.empty(found, LEAF_DTYPE)
+        leaves = gfns[:found], levels[:found], entries[:found]
+        self._engine.lookup.describe(self._shape, self.format.accesses, *leaves, rows)
         return rows
 
     def runs(self, gfn: int, frames: int) -> tuple[Array, Array, Array]:

@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from twofold.formats import shape as form
-from twofold.formats.arrays import Marks, Words
+from twofold.formats.arrays import Marks, Rows, Words
 from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, needs_recalc, span
 from twofold.spec.p2m import end_of_walk, holds_table, slot_of, top_level
+from twofold.spec.walk import EXECUTE
 from twofold.units import INVALID_MFN
 
 HOLE: Final = 0  # a region with nothing in it
@@ -125,6 +126,27 @@ def collect_leaves(
                 found += 1
             here += span(shape, level)
     return found
+
+
+def describe(shape: Words, accesses: Marks, gfns: Words, levels: Marks, entries: Words, out_rows: Rows) -> None:
+    """Write what `collect_leaves` found as rows: gfn, mfn, order, type, access, present, recalc.
+
+    accesses : the number of an access by what a present entry says of it (`TableFormat.accesses`)
+    """
+    for row, (gfn, found, entry) in enumerate(zip(gfns.tolist(), levels.tolist(), entries.tolist(), strict=True)):
+        level, present = found & ~MARKED, is_present(shape, entry)
+        shift, mask = (form.TYPE_SHIFT, form.TYPE_MASK) if present else (form.PLACE_SHIFT, form.PLACE_MASK)
+        says = entry >> int(shape[form.ACCESS_SHIFT]) & int(shape[form.ACCESS_MASK])
+        says += int(shape[form.ACCESS_MASK]) + 1 if entry & int(shape[form.DENY + EXECUTE]) else 0
+        out_rows[row] = (
+            gfn,
+            leaf_frame(shape, entry, level) if present else INVALID_MFN,
+            int(shape[form.BITS]) * level,
+            entry >> int(shape[shift]) & int(shape[mask]),
+            accesses[says] if present else 0,
+            present,
+            present and (found != level or needs_recalc(shape, entry, level)),
+        )
 
 
 def marked_above(memory: Words, shape: Words, root: int, gfn: int, level: int) -> bool:
