@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from twofold.domain import Machine, build
-from twofold.errors import NotPresentError, TwofoldError
+from twofold.domain import DomainOptions, Machine, build
+from twofold.errors import GuestError, NotPresentError, TwofoldError
 from twofold.guest import Guest, Program, run
 from twofold.mmu import load_profile
 from twofold.study import simulate, workload_trace
@@ -103,3 +103,13 @@ def test_what_a_run_recorded_is_a_trace(guest):
     recorded = run(guest, Program.workload("gups", steps=300, seed=3)).trace
     assert simulate(recorded, guest) == simulate(recorded["gva"], guest)
     assert simulate(recorded, guest).accesses == 600
+
+
+@pytest.mark.parametrize(("mode", "table_format"), [("pae", "npt"), ("4-level", "ept")])
+def test_tables_that_the_model_does_not_walk_are_refused_by_name(mode, table_format):
+    with Machine("256MiB") as machine:
+        domain = machine.create_domain("64MiB", options=DomainOptions(table_format=table_format))
+        build(domain)
+        guest = Guest(domain, mode, footprint="1MiB")
+        with pytest.raises(GuestError, match=f"{mode} tables over {table_format}"):
+            simulate(np.array([guest.area_base], np.uint64), guest)

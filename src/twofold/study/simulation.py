@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from twofold.errors import GuestError
 from twofold.guest import ACCESS_DTYPE, Guest
 from twofold.mmu import CpuProfile, Mmu, MmuStats, load_profile
 from twofold.trace import AREA_BASE, Workload
@@ -30,7 +31,9 @@ def simulate(
     Raises
     ------
     NotPresentError : an address that the guest has not mapped
+    GuestError : tables that the model does not walk
     """
+    _check_tables(guest)
     profile = load_profile(cpu) if isinstance(cpu, str) else cpu
     domain = guest.domain
     machine = domain.machine
@@ -41,6 +44,16 @@ def simulate(
         warmup -= cold
         parts.append(mmu.run(block, cold))
     return reduce(add, parts or [mmu.run(np.empty(0, np.uint64))])
+
+
+def _check_tables(guest: Guest) -> None:
+    """Refuse what the model would misread: it walks 4-level guest tables over a 4-level NPT, and no others yet."""
+    table_format = guest.domain.p2m.format.name
+    if (guest.mode, table_format) != ("4-level", "npt"):
+        raise GuestError(
+            f"the MMU model walks 4-level guest tables over a 4-level NPT; this guest has {guest.mode} tables over "
+            f"{table_format}: run it, or build it anew"
+        )
 
 
 def _blocks(trace: Any) -> Iterator[Gvas]:
