@@ -9,6 +9,7 @@ import runpy
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from twofold.machine import FreeMap
@@ -64,6 +65,49 @@ def test_no_arguments_at_all_is_a_matter_of_help(twofold, argv):
     done = twofold(*argv)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Usage: twofold")
+
+
+# -- audit ------------------------------------------------------------------------------------------------------
+
+
+def raw_pages(folder, entry: int) -> Path:
+    """Write a root that leads to a table with one leaf."""
+    pages = np.zeros((4, 512), np.uint64)
+    pages[:3, 0] = [mfn << 12 | 0x67 for mfn in (2, 3, 4)]
+    pages[3, 5] = entry
+    levels, mfns = np.array([4, 3, 2, 1], np.uint8), np.arange(1, 5, dtype=np.uint64)
+    np.savez(folder / "npt_pages.npz", mfn=mfns, level=levels, pages=pages.view(np.uint8))
+    return folder
+
+
+def test_an_audit_without_findings_ends_with_0_and_one_with_findings_with_1(twofold):
+    assert twofold("audit", raw_pages(twofold.folder, 0x1000067)).code == 0
+    done = twofold("audit", raw_pages(twofold.folder, 0x3067))
+    assert done.code == 1
+    assert "gfn 0x5, level 0: maps page tables (mfn 0x3, entry 0x3067)" in done.out
+    assert "not checked: there is no M2P" in done.out
+    as_json = twofold("audit", twofold.folder, "--json")
+    assert as_json.code == 1
+    (tables,) = json.loads(as_json.out)["tables"]
+    assert (tables["table_format"], tables["report"]["found"]) == ("npt", 1)
+    assert "maps page tables" in tables["report"]["findings"][0]["says"]
+
+
+def test_an_audit_names_the_domain_that_it_is_asked_for(twofold):
+    assert twofold("build", *HOST, "--design", "toolstack", "--save", "m.npz").code == 0
+    assert twofold("audit", "m.npz", "--domain", "1", "-q").code == 0
+    done = twofold("audit", "m.npz", "--domain", "web")
+    assert (done.code, done.out) == (3, "")
+    assert "domain 'web'" in done.line
+    assert twofold("build", *HOST, "--save", "m.npz").code == 2, "three designs, one file"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no zip at all"])
+def test_what_is_no_table_file_is_refused_in_one_line(twofold, content):
+    (twofold.folder / "t.npz").write_bytes(content)
+    done = twofold("audit", "t.npz")
+    assert (done.code, done.out) == (3, "")
+    assert "t.npz: is no .npz file" in done.line
 
 
 # -- output -----------------------------------------------------------------------------------------------------

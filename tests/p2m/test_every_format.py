@@ -364,6 +364,18 @@ def test_a_high_4m_leaf_is_moved_below_first_when_asked():
         assert p2m.audit().clean
 
 
+def test_a_set_inside_a_high_4m_leaf_moves_it_below_first_when_asked():
+    machine, domain = high_machine()
+    with machine:
+        p2m = domain.p2m
+        own_high_leaf(machine, domain)
+        domain.write(0x5678, b"kept")
+        p2m.set_entry(7, INVALID_MFN, 0, P2MType.PAGED, move_below=True)
+        assert p2m.get_entry(7).type is P2MType.PAGED
+        assert domain.read(0x5678, 4) == b"kept"
+        assert int(p2m.leaf_array()["mfn"][0]) < 1 << 20
+
+
 def test_without_room_below_nothing_is_moved():
     machine, domain = high_machine()
     with machine:

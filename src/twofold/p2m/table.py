@@ -112,12 +112,19 @@ class P2M(P2MView):
         order: int,
         type: P2MType = P2MType.RAM_RW,  # noqa: A002
         access: str = "rwx",
+        *,
+        move_below: bool = False,
     ) -> None:
         """Map 2**order frames from `gfn` on to machine frames from `mfn` on, make them hold a place, or a hole.
 
         The request is cut into the largest leaves that alignment, page sizes and type allow. With `mfn` INVALID_MFN the
         types INVALID and MMIO_DM make a hole, and those that hold a place are stored in entries that are not present.
         M2P and frame table are the caller's.
+
+        Parameters
+        ----------
+        move_below : when an end of the range cuts a leaf whose smaller leaves could not hold its frames, move those
+            frames below first, as `split` does, instead of failing; what was moved stays there
 
         Raises
         ------
@@ -148,10 +155,23 @@ class P2M(P2MView):
             raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
         flags = self._flags_of(type, access)
         sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
-        status = self._p2m.change_one(*self._tables, gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags)
+        piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
+        status = self._p2m.change_one(*self._tables, *piece)
+        if status == UNENCODABLE and move_below:
+            for edge in (gfn, gfn + frames):
+                if self._is_cut(edge):
+                    self.split(edge, 0, move_below=True)
+            status = self._p2m.change_one(*self._tables, *piece)
         if status != OK:
             raise self._refusal(status, gfn)
         self._note(type, gfn + frames)
+
+    def _is_cut(self, edge: int) -> bool:
+        """Return whether a leaf reaches over the border before a gfn."""
+        if edge == self.geometry.frame_limit:
+            return False
+        entry = self.get_entry(edge)
+        return entry.mfn != INVALID_MFN and edge & ((1 << entry.order) - 1) != 0
 
     def _check_device_frames(self, mfn: int, frames: int) -> None:
         """Raise unless a device's frames can be named: they need not lie inside the machine's RAM."""
