@@ -3,21 +3,13 @@
 import numpy as np
 import pytest
 
+from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine, build
 from twofold.guest import Guest, Program, check_answer, run
 from twofold.machine import FreeMap
 from twofold.trace import WORKLOADS
 
 DESIGNS = ("small", "toolstack", "opportunistic")
-# Format of the P2M: the hypervisor's paging mode, the domain's table format.
-FORMATS = {
-    "npt": ("4-level", "npt"),
-    "npt-5": ("5-level", "npt"),
-    "npt-pae": ("pae", "npt"),
-    "npt-2": ("2-level", "npt"),
-    "ept": ("4-level", "ept"),
-    "ept-5": ("4-level", "ept-5"),
-}
 P2M_SIZES = {"npt-pae": ("4K", "4K,2M"), "npt-2": ("4K", "4K,4M")}
 LONG_SIZES = ("4K", "4K,2M", "4K,1G", "4K,2M,1G")
 # What a guest's own tables and pages may be: no wider than the hypervisor's.

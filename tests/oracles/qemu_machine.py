@@ -27,7 +27,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import pytest
+import oracle
 
 from twofold.machine import Arena
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
@@ -61,12 +61,7 @@ def missing() -> str | None:
 
 def require() -> None:
     """Skip the calling test if the oracle cannot run here; with TWOFOLD_REQUIRE_ORACLES=1, fail it."""
-    reason = missing()
-    if reason is None:
-        return
-    if os.environ.get("TWOFOLD_REQUIRE_ORACLES") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    oracle.require(missing())
 
 
 def word_at(maddrs: Array) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from kinds import FORMATS
 from twofold import kernels
 from twofold.domain import DomainOptions, Machine
 from twofold.errors import EncodingError, FormatError, PoolExhaustedError
@@ -20,14 +21,6 @@ from twofold.units import INVALID_MFN
 Leaf = tuple[int, int, P2MType, str]  # mfn, order, type, access
 Leaves = dict[int, Leaf]
 
-FORMATS = {
-    "npt": ("4-level", "npt"),
-    "npt-5": ("5-level", "npt"),
-    "npt-pae": ("pae", "npt"),
-    "npt-2": ("2-level", "npt"),
-    "ept": ("4-level", "ept"),
-    "ept-5": ("4-level", "ept-5"),
-}
 OWN = [P2MType.RAM_RW, P2MType.RAM_RW, P2MType.RAM_RW, P2MType.RAM_RO, P2MType.RAM_LOGDIRTY, P2MType.IOREQ_SERVER]
 OTHERS = [P2MType.GRANT_MAP_RW, P2MType.GRANT_MAP_RO, P2MType.MAP_FOREIGN, P2MType.MMIO_DIRECT]
 PLACES = sorted(PLACE_TYPES)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from p2m_model import FORMATS
 
 import twofold as tf
+from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import BuildError, EncodingError, FormatError, HeapExhaustedError, PoolExhaustedError, SizeError
 from twofold.formats import shape

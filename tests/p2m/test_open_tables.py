@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import twofold as tf
+from kinds import FORMATS
 from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import findings
 from twofold.formats.table_formats import P2M_FORMATS
@@ -18,14 +19,6 @@ from twofold.p2m import npz
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "xen"
 RECORDINGS = sorted(path.name for path in GOLDEN.iterdir())
-FORMATS = [
-    ("4-level", "npt"),
-    ("5-level", "npt"),
-    ("pae", "npt"),
-    ("2-level", "npt"),
-    ("4-level", "ept"),
-    ("4-level", "ept-5"),
-]
 
 
 # -- recordings -------------------------------------------------------------------------------------------------
@@ -86,7 +79,7 @@ def lived(paging: str, table_format: str) -> tf.Machine:
     return machine
 
 
-@pytest.mark.parametrize(("paging", "table_format"), FORMATS)
+@pytest.mark.parametrize(("paging", "table_format"), FORMATS.values(), ids=FORMATS)
 def test_a_saved_machine_reads_back_as_it_was(paging, table_format, tmp_path):
     with lived(paging, table_format) as machine:
         machine.save(tmp_path / "m.npz")

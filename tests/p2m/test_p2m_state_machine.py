@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from p2m_model import FORMATS, P2MModel
+from p2m_model import P2MModel
 
+from kinds import FORMATS
 from twofold import kernels, spec
 
 STEPS, LIVES = 50, 170  # a format: 51,000 steps in all
