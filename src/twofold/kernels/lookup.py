@@ -110,12 +110,12 @@ def translate_flat(memory: Words, shape: Words, regions: Words, gfns: Words, out
         mfn = INVALID
         if region < limit:
             word = np.uint64(regions[region])
-            # Which kind comes next is anybody's guess, so nothing branches on it: a large leaf reads frame 0 in vain.
-            of_table = -(word & TABLE)
-            entry = np.uint64(memory[(word >> KIND_BITS) & of_table, slot & of_table])
-            small = (entry & frames) >> SHIFT if entry & present else INVALID
-            whole = (word >> KIND_BITS) | slot if word & WHOLE else INVALID
-            mfn = small if of_table else whole
+            if word & TABLE:
+                entry = np.uint64(memory[word >> KIND_BITS, slot])
+                if entry & present:
+                    mfn = (entry & frames) >> SHIFT
+            elif word & WHOLE:
+                mfn = (word >> KIND_BITS) | slot
         out_mfns[index] = mfn
 
 
