@@ -14,13 +14,15 @@ from twofold.kernels._jit import source_hash
 PACKAGE = Path(twofold.kernels.__file__).parent
 SOURCES = sorted(path.name for path in PACKAGE.glob("*.py"))
 
-# Looks up gfn 5 in a P2M of four tables, with a kernel whose callee `check_entry` stands in another file.
+# Looks up gfn 5 in a P2M of four tables, with a kernel whose callee `is_present` stands in another file.
 PROBE = """
 import numpy as np
+from twofold.formats.npt import FOUR_LEVEL_SHAPE
 from twofold.kernels import lookup
 memory = np.zeros((4, 512), np.uint64)
 memory[0, 0], memory[1, 0], memory[2, 0], memory[3, 5] = 0x1067, 0x2067, 0x3067, 0x77067
-print(hex(int(lookup.look_up(memory, 0, np.uint64(5)))), sum(lookup.look_up.stats.cache_hits.values()))
+mfn = lookup.look_up(memory, FOUR_LEVEL_SHAPE, 0, np.uint64(5))
+print(hex(int(mfn)), sum(lookup.look_up.stats.cache_hits.values()))
 """
 
 
@@ -66,13 +68,11 @@ def test_an_edited_callee_in_another_file_gives_the_new_answer(tmp_path):
 
     assert probe() == "0x77 0"
     assert list((tmp_path / "cache").rglob("lookup.look_up-*.nbi")), "the caller's machine code was kept"
-    walk = copy / "kernels" / "walk.py"
-    text = walk.read_text()
-    edited = text.replace(
-        "if not entry & PRESENT:\n        return NOT_PRESENT", "if entry:\n        return NOT_PRESENT", 1
-    )
+    entries = copy / "kernels" / "_entries.py"
+    text = entries.read_text()
+    edited = text.replace("return (entry & shape[PRESENT]) != ZERO", "return entry == ZERO", 1)
     assert edited != text
-    walk.write_text(edited)
+    entries.write_text(edited)
     assert probe() == "0xffffffffffffffff 0", "the callee now calls every entry a hole"
 
 

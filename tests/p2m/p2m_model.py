@@ -118,6 +118,17 @@ class P2MModel(RuleBasedStateMachine):
         limit = self.p2m.format.small_limit
         return any(order == 0 and mfn != INVALID_MFN and mfn >= limit for mfn, order, _, _ in leaves.values())
 
+    def cuts_up_high(self, target: Leaves) -> bool:
+        """Return whether smaller leaves take the place of a large one whose frames none of them could hold.
+
+        A set is planned as a split, so it is refused even where it replaces all of the leaf: unmap it first.
+        """
+        limit = self.p2m.format.small_limit
+        return any(
+            mfn != INVALID_MFN and order and mfn >= limit and target.get(gfn, (0, 0))[1] != order
+            for gfn, (mfn, order, _, _) in self.leaves.items()
+        )
+
     # -- changing, with every allocation failing once -----------------------------------------------------------
 
     def attempt(self, after, operation, *arguments) -> bool:
@@ -149,7 +160,7 @@ class P2MModel(RuleBasedStateMachine):
             self.leaves = target
             return True
         if isinstance(refusal, EncodingError):
-            assert self.cannot_be(target)
+            assert self.cannot_be(target) or self.cuts_up_high(target)
         else:
             assert needed > free or self.transient_tables() > free
         return False

@@ -10,6 +10,7 @@ from twofold.errors import BuildError, EncodingError, FormatError, HeapExhausted
 from twofold.formats import shape
 from twofold.machine import Use, Zones
 from twofold.p2m import P2MType
+from twofold.p2m.exact import ExactRanges
 from twofold.units import INVALID_MFN, SHARED_M2P
 
 NAMES = list(FORMATS)
@@ -443,3 +444,13 @@ def test_a_pool_without_tables_leaves_the_old_mapping(name):
 
 
 FORMATS_LEVELS = {"npt": 4, "npt-5": 5, "npt-pae": 3, "npt-2": 2, "ept": 4, "ept-5": 5}
+
+
+def test_a_range_without_its_exact_parts_is_cut_at_whole_leaves():
+    exact = ExactRanges()
+    exact.add(700, 10, 0)
+    exact.add(2048, 512, 9)
+    exact.add(3000, 2000, 0)
+    assert list(exact.allowed_parts(0, 8192, 9)) == [(0, 512), (1024, 2560), (5120, 8192)]
+    assert list(exact.allowed_parts(512, 1024, 9)) == []
+    assert list(exact.allowed_parts(0, 4096, 10)) == [(1024, 2048)]

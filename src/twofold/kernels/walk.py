@@ -47,21 +47,6 @@ def index_of(shape: Words, frame: int, level: int) -> int:
 
 
 @kernel
-def walk(memory: Words, shape: Words, root: int, frame: int) -> tuple[int, int, int]:
-    """Return (status, level, entry) of one walk. Twin: spec.walk.walk."""
-    table, entry = root, ZERO
-    for level in range(top_level(shape), -1, -1):
-        if table >= len(memory):
-            return OUTSIDE, level, entry
-        entry = np.uint64(memory[table, index_of(shape, frame, level)])
-        status = check_entry(shape, entry, level)
-        if status != OK or is_leaf(shape, entry, level):
-            return status, level, entry
-        table = frame_of(shape, entry)
-    return RESERVED, 0, entry
-
-
-@kernel
 def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int) -> tuple[int, int, int, int]:
     """Use a frame number as hardware does; return (status, level, entry, rights). Twin: spec.walk.access_frame."""
     table, entry, rights, allowed = root, ZERO, EPT_RIGHTS, True

@@ -41,6 +41,22 @@ class ExactRanges:
         self._ranges = [(first, end, order) for first, end, order in kept if first < end]
         self._starts = [first for first, _, _ in self._ranges]
 
+    def allowed_parts(self, gfn: int, end: int, order: int) -> Iterator[tuple[int, int]]:
+        """Yield (first gfn, gfn after the last) of the parts of a range where a leaf of this order may stand.
+
+        gfn, end : multiples of the order's size; those of the parts are, too
+        """
+        for first, stop, insisted in self._ranges:
+            if insisted >= order or stop <= gfn:
+                continue
+            if first >= end:
+                break
+            if first >> order << order > gfn:
+                yield gfn, first >> order << order
+            gfn = -(-stop >> order) << order
+        if gfn < end:
+            yield gfn, end
+
     def forbids(self, gfn: int, order: int) -> bool:
         """Return whether a leaf of this order at `gfn` would be larger than what a range in it insists on."""
         place = bisect_right(self._starts, gfn + (1 << order) - 1)

@@ -132,7 +132,8 @@ class P2M(P2MView):
         P2MTypeError : the type needs a machine frame, or cannot have one
         FormatError : the table format cannot hold the type or the access
         PoolExhaustedError : too few tables; the old mapping stands
-        EncodingError : the table format has no entry for the frame; the old mapping stands
+        EncodingError : the table format has no entry for the frame, or for those of a large leaf that smaller ones are
+            to replace (unmap it first); the old mapping stands
 
         Changes: all or nothing; flushes when a present entry was replaced.
         """
@@ -290,6 +291,7 @@ class P2M(P2MView):
     def detach(self) -> None:
         """Let go of the machine's memory, so that it can be given back to the host; nothing works afterwards."""
         self._changing = self._changing[0][:0], *self._changing[1:]
+        self._linear = None
 
     # -- removing -----------------------------------------------------------------------------------------------
 
@@ -417,10 +419,10 @@ class P2M(P2MView):
         first, end = -(-where.start >> order) << order, where.stop >> order << order
         if first >= end or not int(self._pool.state[at.SIZES]) >> level & 1:
             return 0
-        if not len(self.exact):
-            return int(self._resize.merge_range(*self._tables, first, end - first, level, _UNMERGEABLE))
-        candidates = (gfn for gfn in range(first, end, 1 << order) if not self.exact.forbids(gfn, order))
-        return sum(int(self._resize.merge(*self._tables, gfn, level, _UNMERGEABLE)) for gfn in candidates)
+        return sum(
+            int(self._resize.merge_range(*self._tables, gfn, stop - gfn, level, _UNMERGEABLE))
+            for gfn, stop in self.exact.allowed_parts(first, end, order)
+        )
 
     def _may_merge(self, gfn: int, level: int) -> bool:
         is_on = int(self._pool.state[at.SIZES]) >> level & 1

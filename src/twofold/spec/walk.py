@@ -48,20 +48,6 @@ def index_of(shape: Words, frame: int, level: int) -> int:
     return frame >> (int(shape[form.BITS]) * level) & (span(shape, 1) - 1)
 
 
-def walk(memory: Words, shape: Words, root: int, frame: int) -> tuple[int, int, int]:
-    """Return (status, level, entry) where the walk of a frame number through one table ends."""
-    table, entry = root, 0
-    for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
-        if table >= len(memory):
-            return OUTSIDE, level, entry
-        entry = int(memory[table, index_of(shape, frame, level)])
-        status = check_entry(shape, entry, level)
-        if status != OK or is_leaf(shape, entry, level):
-            return status, level, entry
-        table = frame_of(shape, entry)
-    return RESERVED, 0, entry
-
-
 def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int) -> tuple[int, int, int, int]:
     """Use a frame number as hardware does; return (status, level, entry, rights).
 
