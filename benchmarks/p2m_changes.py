@@ -1,6 +1,6 @@
 """How near changing, enumerating and auditing a P2M are to the physical limit: ratios measured in one run.
 
-    .venv/bin/python benchmarks/tables.py
+    .venv/bin/python benchmarks/p2m_changes.py
 
 One core, memory that was touched before. Each figure stands beside its promise (SPECIFICATION.md). The limits are
 filling memory, reading it once, and gathering from it; ours and the limit are timed in turn, the best of each counts.
