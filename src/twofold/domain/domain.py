@@ -114,4 +114,5 @@ class Domain:
         self.memory.release_all()
         self.p2m.release_linear()
         self.pool.destroy()
+        self.machine.claims.pop(self.domid, None)
         self.machine.forget(self)

@@ -39,6 +39,10 @@ class Reason(StrEnum):
     ORDER_LIMIT = "the caller may not ask for that order"
     BEYOND = "a gfn is beyond the P2M"
     UNENCODABLE = "a frame lies beyond what an entry of the table format can hold"
+    NOT_OWN = "a gfn maps what is not the domain's own plain memory"
+    BAD_SPACE = "nothing of that space can be added to a guest's memory"
+    UNEQUAL = "what is given and what is taken differ in size"
+    BAD_CLAIM = "a claim is made once, for more than the domain owns and no more than max_pages"
     NOT_EXACT = "no leaf can have the exact order: misaligned, switched off, or no order of the format"
 
 
@@ -96,6 +100,20 @@ def _runs_of_array(gfns: npt.NDArray[np.integer], step: int) -> list[Run]:
     starts = np.concatenate(([0], breaks))
     lengths = np.diff(np.append(starts, gfns.size))
     return [Run(gfn, length) for gfn, length in zip(gfns[starts].tolist(), lengths.tolist(), strict=True)]
+
+
+def all_frames(gfns: Sequence[int], order: int) -> Array:
+    """Return the gfns of all frames of extents, ascending."""
+    firsts: Array = np.array(sorted(gfns), np.uint64)
+    inside: Array = np.arange(1 << order, dtype=np.uint64)
+    return np.add.outer(firsts, inside).reshape(-1)
+
+
+def all_extents(mfns: Array, counts: Array, order: int) -> Array:
+    """Return the first frame of each extent of runs of `counts` extents each."""
+    repeats = counts.astype(np.int64)
+    inside = np.arange(int(repeats.sum())) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    return np.repeat(mfns, repeats) + (inside.astype(np.uint64) << np.uint64(order))
 
 
 def aligned_run(gfn: int, frames: int, orders: Sequence[Order]) -> tuple[Order, int]:

@@ -28,6 +28,18 @@ class Hardware:
         self.heap = Heap(free, engine)
         self.frame_table = FrameTable(self.frames, engine)
         self.m2p = M2P(self.frames, engine)
+        self.claims: dict[int, int] = {}  # frames that a domain may still take and no other can
+
+    def free_for(self, domid: int) -> int:
+        """Return the free frames that a domain can have: all but those that others have claimed."""
+        others = sum(frames for owner, frames in self.claims.items() if owner != domid)
+        return self.heap.free_frames - others
+
+    def use_claim(self, domid: int, frames: int) -> None:
+        """Let frames that a domain has just taken count against its claim."""
+        left = self.claims.pop(domid, 0) - frames
+        if left > 0:
+            self.claims[domid] = left
 
     def take(self, mfns: Array, frames: Array, domid: int, use: Use) -> None:
         """Make allocated runs of frames belong to a domain."""

@@ -34,15 +34,17 @@ class TablePool:
         self._hardware = hardware
         self._zones = zones
         self.capacity = frames
-        self.runs = self._reserve(frames)
+        self.runs = self._reserve(frames, domid)
         hardware.take(*self.runs, domid, Use.TABLES)
         self.stock: Array = np.empty(frames, np.uint64)
         self.state: npt.NDArray[np.int64] = np.zeros(at.COLUMNS, np.int64)
         self._fill()
 
-    def _reserve(self, frames: int) -> tuple[Array, Array]:
+    def _reserve(self, frames: int, domid: int) -> tuple[Array, Array]:
         """Take `frames` frames from the heap, in 2 MiB blocks while there are any, then in smaller ones."""
         heap = self._hardware.heap
+        if self._hardware.claims and frames > self._hardware.free_for(domid):
+            raise HeapExhaustedError(0, frames, max(0, self._hardware.free_for(domid)))
         starts, lengths, left = [], [], frames
         for order in range(CHUNK_ORDER, -1, -1):
             mfns, extents = heap.alloc_runs(order, left >> order, self._zones)

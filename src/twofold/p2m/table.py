@@ -243,16 +243,20 @@ class P2M(P2MView):
                 self.exact.drop(gfn, 1)
         self._settle()
         if done < len(where):
-            raise self._refusal_of_need(self._unmap_need(int(where[done]), 1), int(where[done]))
+            raise self._refusal_of_need(self.unmap_need(int(where[done]), 1), int(where[done]))
 
-    def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks, extent_frames: int) -> int:
+    def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks, extent_frames: int, spared: int = 0) -> int:
         """Return how many whole extents, from the first on, can be mapped. Changes nothing.
 
         The complement of that number, ~extents, when what stops the next one is a frame that no entry can hold.
 
         gfns, mfns, frames : uint64[pieces];  sizes : mask of leaf levels for each piece (`level_masks`)
+        spared : free tables that something else is to have
         """
         memory, words, root, _, state = self._tables
+        if spared:
+            state = state.copy()
+            state[at.FREE] = max(0, int(state[at.FREE]) - spared)
         return int(self._p2m.plan_map(memory, words, root, state, gfns, mfns, frames, sizes, extent_frames))
 
     def map(
@@ -297,12 +301,13 @@ class P2M(P2MView):
 
     def unmap_refusal(self, gfn: int, frames: int) -> int:
         """Return OK when a range can be removed, otherwise NO_TABLES or UNENCODABLE (`formats.status`)."""
-        need = self._unmap_need(gfn, frames)
+        need = self.unmap_need(gfn, frames)
         if need >= at.CANNOT_ENCODE:
             return UNENCODABLE
         return OK if need <= self._pool.free else NO_TABLES
 
-    def _unmap_need(self, gfn: int, frames: int) -> int:
+    def unmap_need(self, gfn: int, frames: int) -> int:
+        """Return the tables that removing a range takes; `p2m_state.CANNOT_ENCODE` or more when it cannot be."""
         memory, words, root, _, state = self._tables
         return int(self._p2m.plan_unmap(memory, words, root, state, gfn, frames))
 
@@ -315,7 +320,7 @@ class P2M(P2MView):
         EncodingError : smaller leaves could not hold the frames of the one that is cut; nothing was changed
         """
         self._check_gfn(gfn, frames)
-        self._require_tables(self._unmap_need(gfn, frames), gfn)
+        self._require_tables(self.unmap_need(gfn, frames), gfn)
         self._p2m.unmap(*self._tables, gfn, frames)
         self.exact.drop(gfn, frames)
         self._settle()
@@ -608,6 +613,11 @@ class P2M(P2MView):
             self._p2m.release(self._pool.stock, self._pool.state)
 
     # -- accounting ---------------------------------------------------------------------------------------------
+
+    @property
+    def free_tables(self) -> int:
+        """Tables that the pool can still give."""
+        return self._pool.free
 
     @property
     def tables(self) -> int:
