@@ -48,6 +48,7 @@ class DomainModel(RuleBasedStateMachine):
         for mfn, length in zip(*(runs.tolist() for runs in self.domain.pool.runs), strict=True):
             self.free[mfn : mfn + length] = False
         self.pool = ~self.free
+        self.orphans = np.zeros(FRAMES, np.bool_)
         self.held: list[tuple[int, int]] = []
         self.flushes = 0
         self.p2m.on_flush(self.count_flush)
@@ -175,6 +176,71 @@ class DomainModel(RuleBasedStateMachine):
             whole = self.mapped(slice(failed, failed + (1 << order))).all()
             assert answer.reason is (Reason.NO_TABLES if whole else Reason.UNPOPULATED)
 
+    # -- orphans, moves, exchanges ----------------------------------------------------------------------------------
+
+    @rule(order=st.sampled_from([0, 3, 9]), count=st.integers(1, 5))
+    def increase(self, order, count):
+        answer = self.domain.memory.increase_reservation(count, order)
+        owned = self.machine.frame_table.use == 1
+        new = owned & ~self.orphans
+        new[self.mfns[self.mapped(slice(None))]] = False
+        assert int(new.sum()) == answer.done << order
+        assert self.free[new].all()
+        self.free &= ~new
+        self.orphans |= new
+        if not answer.complete:
+            self.check_reason(0, order, Mem.NONE, answer.reason)
+
+    @rule(gfn=GFNS)
+    def remove(self, gfn):
+        answer = self.domain.memory.remove_from_physmap(gfn)
+        if answer.complete:
+            self.orphans[self.mfns[gfn]] = True
+            self.clear(gfn)
+        else:
+            assert answer.reason is (Reason.NO_TABLES if self.mapped(gfn) else Reason.UNPOPULATED)
+
+    def clear(self, gfn: int) -> None:
+        """Make one gfn a hole."""
+        self.cut(gfn)
+        self.cut(gfn + 1)
+        self.mfns[gfn], self.orders[gfn] = INVALID_MFN, 0
+
+    @rule(index=GFNS, gfn=GFNS)
+    def move(self, index, gfn):
+        answer = self.domain.memory.add_to_physmap("gmfn", index, gfn)
+        if not answer.complete:
+            assert answer.reason is (Reason.NO_TABLES if self.mapped(index) else Reason.UNPOPULATED)
+        elif index != gfn:
+            mfn = self.mfns[index]
+            if self.mapped(gfn):
+                self.free[self.mfns[gfn]] = True
+            self.clear(gfn)
+            self.mfns[gfn] = mfn
+            self.clear(index)
+
+    @rule(gfn=GFNS, orders=st.sampled_from([(0, 9), (9, 9), (9, 0), (3, 3)]))
+    def exchange_in_place(self, gfn, orders):
+        frames = 1 << max(orders)
+        ins, outs = (range(gfn, gfn + frames, 1 << order) for order in orders)
+        here = slice(gfn, gfn + frames)
+        answer = self.domain.memory.exchange(ins, orders[0], outs, orders[1])
+        if not answer.complete:
+            if answer.reason is Reason.UNPOPULATED:
+                assert not self.mapped(here).all()
+            else:
+                self.check_reason(gfn, orders[1], Mem.NONE, answer.reason)
+            return
+        old, new = self.mfns[here].copy(), self.p2m.translate(np.arange(gfn, gfn + frames, dtype=np.uint64))
+        assert self.free[new].all()
+        self.cut(gfn)
+        self.cut(gfn + frames)
+        self.free[old], self.free[new] = True, False
+        self.mfns[here] = new
+        for start in outs:
+            order = self.expect_orders(start, int(self.mfns[start]), orders[1])
+            self.orders[start : start + (1 << orders[1])] = order
+
     @rule(gfn=GFNS, order=st.sampled_from([0, 9, 18]))
     def split(self, gfn, order):
         needs = self.mapped(gfn) and self.orders[gfn] > order
@@ -259,13 +325,14 @@ class DomainModel(RuleBasedStateMachine):
         mfns = self.mfns[gfns]
         use, m2p = self.pool * np.uint8(2), np.zeros(FRAMES, np.uint64)
         use[mfns], m2p[mfns] = 1, ~gfns.astype(np.uint64)
+        use[self.orphans] = 1
         assert np.array_equal(self.machine.frame_table.use, use)
         assert np.array_equal(self.machine.frame_table.owner, (use > 0) * np.uint16(self.domain.domid))
         assert np.array_equal(self.machine.m2p.complement, m2p)
-        assert self.domain.memory.owned_frames == len(gfns)
+        assert self.domain.memory.owned_frames == len(gfns) + int(self.orphans.sum())
         report = self.p2m.audit()
         assert report.clean
-        assert report.orphans == 0
+        assert report.orphans == int(self.orphans.sum())
 
     @invariant()
     def the_heap_has_all_other_frames(self):
