@@ -38,7 +38,16 @@ def test_a_gfn_given_twice_is_populated_once(domain):
 
 
 @pytest.mark.parametrize(
-    ("caller", "order", "allowed"), [("guest", 9, True), ("guest", 10, False), ("toolstack", 19, False)]
+    ("caller", "order", "allowed"),
+    [
+        ("guest", 9, True),
+        ("guest", 10, False),
+        ("passthrough", 12, True),
+        ("passthrough", 13, False),
+        ("hardware", 12, True),
+        ("hardware", 13, False),
+        ("toolstack", 19, False),
+    ],
 )
 def test_each_caller_has_its_order_limit(domain, caller, order, allowed):
     reason = Reason.NONE if allowed else Reason.ORDER_LIMIT
@@ -54,7 +63,7 @@ def test_a_guests_plain_array_is_not_enlarged_beyond_its_limit():
 
 
 def test_an_unknown_caller_is_refused(domain):
-    with pytest.raises(UnknownNameError, match="known are toolstack, guest"):
+    with pytest.raises(UnknownNameError, match="known are toolstack, hardware, passthrough, guest"):
         domain.memory.populate_physmap([0], 0, caller="nobody")
 
 

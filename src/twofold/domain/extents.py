@@ -13,9 +13,11 @@ from twofold.units import ORDER_1G, ORDER_2M, Order
 
 Array = npt.NDArray[np.uint64]
 
-# The largest extent that each class of caller may ask for, as Xen's memop-max-order has it.
+# The largest extent that each class of caller may ask for, as Xen's memop-max-order has it: the control domain, the
+# hardware domain, a guest with a device of its own, any other guest.
 # Source: Xen 4.17 xen/common/memory.c (defaults of CONFIG_CTLDOM_MAX_ORDER and its kin).
-ORDER_LIMITS: Final = {"toolstack": ORDER_1G, "guest": ORDER_2M}
+_ORDER_16M: Final = Order(12)
+ORDER_LIMITS: Final = {"toolstack": ORDER_1G, "hardware": _ORDER_16M, "passthrough": _ORDER_16M, "guest": ORDER_2M}
 
 
 class Mem(IntFlag):

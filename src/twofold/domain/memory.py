@@ -73,7 +73,7 @@ class MemoryOperations:
         ----------
         gfns : first gfn of each extent; any sequence of integers, a `range` is cheapest
         flags : `Mem`; EXACT wins over the others
-        caller : "toolstack" or "guest", which bounds the order
+        caller : "toolstack", "hardware", "passthrough" or "guest", which bounds the order
 
         Returns
         -------
