@@ -19,12 +19,14 @@ from numba import njit
 from twofold.domain import Domain, DomainOptions, Machine, build
 from twofold.machine import Use
 from twofold.machine.arena import Arena, sparse_array
+from twofold.p2m import P2M
 
 FRAMES = 64 << 18  # of a 64 GiB guest
 TABLE_FRAMES = FRAMES // 512 + FRAMES // 512**2 + 2
 FRAME_TABLE_BYTES = 3  # owner and use of one frame
 M2P_BYTES = 8
 QUERIES = 10_000_000
+TABLE_WORDS = 512
 Words = npt.NDArray[np.uint64]
 
 
@@ -163,7 +165,7 @@ def translate(parts: Parts) -> None:
     """
     gfns = np.random.default_rng(0).integers(0, FRAMES, QUERIES).astype(np.uint64)
     words = parts.machine.arena.tables.reshape(-1)
-    entries = entry_indexes(parts, gfns)
+    entries = leaf_indexes(parts.domain.p2m, gfns)
     flat, out = np.arange(FRAMES, dtype=np.uint64), np.ones(QUERIES, np.uint64)
     runs: dict[str, Callable[[], object]] = {
         "ours": lambda: parts.domain.p2m.translate(gfns, out),
@@ -182,14 +184,13 @@ def translate(parts: Parts) -> None:
     print(f"{'  rate / gather over private memory in huge pages':74} {times['huge'] / times['ours']:9.2f} x")
 
 
-def entry_indexes(parts: Parts, gfns: Words) -> Words:
-    """Return where in the arena the leaf of each gfn stands, as an index of 64-bit words."""
-    tables = {}
-    for region in range(FRAMES // 512):
-        step = parts.domain.p2m.walk(region * 512)[-1]
-        tables[region] = step.table * 512
-    starts = np.array([tables[region] for region in range(FRAMES // 512)], np.uint64)
-    return starts[(gfns >> np.uint64(9)).astype(np.int64)] | (gfns & np.uint64(511))
+def leaf_indexes(p2m: P2M, gfns: Words) -> Words:
+    """Return where in the arena the leaf of each gfn stands, whatever its size."""
+    last = [p2m.walk(gfn)[-1] for gfn in range(0, FRAMES, TABLE_WORDS)]
+    starts = np.array([step.table * TABLE_WORDS + (step.slot if step.level else 0) for step in last], np.uint64)
+    is_small = np.array([step.level == 0 for step in last])
+    regions = (gfns >> np.uint64(9)).astype(np.int64)
+    return starts[regions] + np.where(is_small[regions], gfns & np.uint64(TABLE_WORDS - 1), np.uint64(0))
 
 
 def terabyte() -> None:

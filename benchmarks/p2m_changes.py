@@ -6,43 +6,24 @@ One core, memory that was touched before. Each figure stands beside its promise 
 filling memory, reading it once, and gathering from it; ours and the limit are timed in turn, the best of each counts.
 """
 
-import time
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
+from p2m import FRAMES, QUERIES, TABLE_WORDS, Words, gather, leaf_indexes, report, seconds
 from twofold.domain import Domain, DomainOptions, Machine, build
 from twofold.machine import FreeMap, Use
-from twofold.p2m import P2M
 
 GUEST = "64GiB"
-FRAMES = 64 << 18
-SINGLES = 2_000_000
+SINGLES = 1 << 20
 SCALARS = 200_000
-QUERIES = 10_000_000
-TABLE_WORDS = 512
-Words = npt.NDArray[np.uint64]
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Return how long one call takes."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def in_turn(rounds: int, **runs: Callable[[], object]) -> dict[str, float]:
     """Return the shortest time of each, all run in turn: the same weather for all."""
     times = [{name: seconds(run) for name, run in runs.items()} for _ in range(rounds)]
     return {name: min(each[name] for each in times) for name in runs}
-
-
-def report(what: str, figure: float, unit: str, sign: str, bound: float) -> None:
-    """Print one figure beside its promise."""
-    held = figure <= bound if sign == "<=" else figure >= bound
-    print(f"{what:74} {figure:9.2f} {unit:9} {sign} {bound:g}  {'held' if held else 'MISSED'}")
 
 
 @njit
@@ -52,13 +33,6 @@ def read_all(words: Words) -> int:
     for each in range(len(words)):
         total ^= words[each]
     return total
-
-
-@njit
-def gather(source: Words, index: Words, out: Words) -> None:
-    """One random read for each query."""
-    for each in range(len(index)):
-        out[each] = source[index[each]]
 
 
 @njit
@@ -81,10 +55,10 @@ def singles() -> None:
         p2m = new_domain(machine, "4GiB").p2m
         rng = np.random.default_rng(1)
         for name, gfns in (
-            ("in order", np.arange(SINGLES % (1 << 20), dtype=np.uint64)),
-            ("at random", rng.permutation(1 << 20).astype(np.uint64)),
+            ("in order", np.arange(SINGLES, dtype=np.uint64)),
+            ("at random", rng.permutation(SINGLES).astype(np.uint64)),
         ):
-            mfns = gfns + np.uint64(1 << 20)
+            mfns = gfns + np.uint64(SINGLES)
             p2m.set_entries(gfns, mfns)
             p2m.remove_entries(gfns)
             times = in_turn(
@@ -92,8 +66,8 @@ def singles() -> None:
             )
             for what, took in times.items():
                 report(f"{what} single leaves in bulk, {name}", len(gfns) / took / 1e6, "M/s", ">=", 5)
-        where = rng.integers(0, 1 << 20, SCALARS).tolist()
-        p2m.set_entries(np.arange(1 << 20, dtype=np.uint64), np.arange(1 << 20, dtype=np.uint64))
+        where = rng.integers(0, SINGLES, SCALARS).tolist()
+        p2m.set_entries(np.arange(SINGLES, dtype=np.uint64), np.arange(SINGLES, dtype=np.uint64))
 
         def get() -> None:
             for gfn in where:
@@ -151,7 +125,7 @@ def audit(name: str, free: FreeMap) -> None:
             )
         else:
             order = np.argsort(mfns)
-            entries = entry_indexes(p2m)[order]  # the P2M entry of each frame, frames ascending
+            entries = leaf_indexes(p2m, gfns)[order]  # the P2M entry of each frame, frames ascending
             times = in_turn(3, audit=p2m.audit, limit=lambda: (gather_all(m2p, mfns), gather_all(words, entries)))
             report("audit, scattered frames / the two gathers", times["audit"] / times["limit"], "x", "<=", 2)
 
@@ -168,12 +142,6 @@ def scatter(domain: Domain) -> None:
     machine.take(frames, ones, domain.domid, Use.RAM)
     domain.p2m.set_entries(np.arange(FRAMES, dtype=np.uint64), frames)
     machine.m2p.set_runs(frames, np.arange(FRAMES, dtype=np.uint64), ones)
-
-
-def entry_indexes(p2m: P2M) -> Words:
-    """Return where in the arena the 4K leaf of each gfn stands, as an index of 64-bit words."""
-    starts = np.array([p2m.walk(gfn)[-1].table for gfn in range(0, FRAMES, TABLE_WORDS)], np.uint64)
-    return (starts[:, np.newaxis] * np.uint64(TABLE_WORDS) + np.arange(TABLE_WORDS, dtype=np.uint64)).reshape(-1)
 
 
 def enumerate_leaves() -> None:
@@ -219,15 +187,6 @@ def mixed_translate() -> None:
             "10 M look-ups, sizes mixed: rate / gather from a flat P2M", times["limit"] / times["ours"], "x", ">=", 0.9
         )
         print(f"{'  rate / gather of leaves alone, large ones in cache':74} {times['same'] / times['ours']:9.2f} x")
-
-
-def leaf_indexes(p2m: P2M, gfns: Words) -> Words:
-    """Return where in the arena the leaf of each gfn stands, whatever its size."""
-    last = [p2m.walk(gfn)[-1] for gfn in range(0, FRAMES, TABLE_WORDS)]
-    starts = np.array([step.table * TABLE_WORDS + (step.slot if step.level else 0) for step in last], np.uint64)
-    is_small = np.array([step.level == 0 for step in last])
-    regions = (gfns >> np.uint64(9)).astype(np.int64)
-    return starts[regions] + np.where(is_small[regions], gfns & np.uint64(TABLE_WORDS - 1), np.uint64(0))
 
 
 def compile_all() -> None:

@@ -37,7 +37,7 @@ class P2MModel(RuleBasedStateMachine):
 
     @initialize(pool=st.integers(8, 24), off=st.sampled_from([None, None, 1, 2]))
     def create(self, pool, off):
-        paging, table_format = self.FORMAT = FORMATS[self.format]
+        paging, table_format = FORMATS[self.format]
         size = "5GiB" if paging == "2-level" else "3GiB"
         self.machine = Machine(size, paging=paging, engine=self.engine)
         options = DomainOptions(table_pool=pool, table_format=table_format, layout="flat")

@@ -8,6 +8,7 @@ from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import BuildError, EncodingError, FormatError, HeapExhaustedError, PoolExhaustedError, SizeError
 from twofold.formats import shape
+from twofold.formats.table_formats import P2M_FORMATS
 from twofold.machine import Use, Zones
 from twofold.p2m import P2MType
 from twofold.p2m.exact import ExactRanges
@@ -434,16 +435,13 @@ def test_what_a_format_cannot_hold_is_refused_and_changes_nothing(name):
 
 def test_a_pool_without_tables_leaves_the_old_mapping(name):
     with machine_of(name) as machine:
-        p2m = domain_of(machine, name, table_pool=FORMATS_LEVELS[name]).p2m
+        p2m = domain_of(machine, name, table_pool=P2M_FORMATS[name].geometry.levels).p2m
         p2m.set_entry(0, 0x10000, large(p2m))
         p2m.set_entry(1 << large(p2m), 0x20000, 0)
         with pytest.raises(PoolExhaustedError):
             p2m.split(0, 0)
         assert p2m.get_entry(0).mfn == 0x10000
         assert p2m.get_entry(0).order == large(p2m)
-
-
-FORMATS_LEVELS = {"npt": 4, "npt-5": 5, "npt-pae": 3, "npt-2": 2, "ept": 4, "ept-5": 5}
 
 
 def test_a_range_without_its_exact_parts_is_cut_at_whole_leaves():

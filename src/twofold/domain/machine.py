@@ -1,7 +1,7 @@
 """The machine as a hypervisor has it: hardware memory plus the domains that live on it."""
 
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Self
 
 from twofold import kernels
@@ -117,7 +117,5 @@ class Machine(Hardware):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -122,10 +122,9 @@ class MemoryOperations:
         below = max(0, self._p2m.geometry.frame_limit - run.gfn) >> order
         if below < extents:
             extents, reason = below, Reason.BEYOND
-        if self._max_pages is not None:
-            quota = max(0, self._max_pages - self.owned_frames) >> order
-            if quota < extents:
-                extents, reason = quota, Reason.QUOTA
+        quota = self._quota(extents, order)
+        if quota < extents:
+            extents, reason = quota, Reason.QUOTA
         if extents:
             clear = self._p2m.clear_frames(run.gfn, extents << order) >> order
             if clear < extents:
@@ -166,6 +165,12 @@ class MemoryOperations:
             gfn += got << order
             smaller = self._smaller(order)
             extents, order = (extents - got) << (order - smaller), smaller
+
+    def _quota(self, extents: int, order: int) -> int:
+        """Return how many of the extents the domain may come to own."""
+        if self._max_pages is None:
+            return extents
+        return min(extents, max(0, self._max_pages - self.owned_frames) >> order)
 
     def _unclaimed(self, extents: int, order: int) -> int:
         """Return how many of the extents may be taken without what other domains have claimed."""
@@ -227,11 +232,17 @@ class MemoryOperations:
         _, mfns, lengths = self._p2m.runs(gfn, frames)
         if int(lengths.sum()) != frames or not self._are_own(mfns, lengths):
             return Reason.UNPOPULATED
+        reason = self._unmap_reason(gfn, frames)
+        if not reason:
+            self._release(gfn, frames, mfns, lengths)
+        return reason
+
+    def _unmap_reason(self, gfn: int, frames: int) -> Reason:
+        """Return what prevents unmapping a range."""
         refusal = self._p2m.unmap_refusal(gfn, frames)
-        if refusal != OK:
-            return Reason.NO_TABLES if refusal == NO_TABLES else Reason.UNENCODABLE
-        self._release(gfn, frames, mfns, lengths)
-        return Reason.NONE
+        if refusal == OK:
+            return Reason.NONE
+        return Reason.NO_TABLES if refusal == NO_TABLES else Reason.UNENCODABLE
 
     def _release(self, gfn: int, frames: int, mfns: Array, lengths: Array) -> None:
         """Unmap a range and free what it mapped."""
@@ -256,11 +267,8 @@ class MemoryOperations:
         self.counters.calls["increase_reservation"] += 1
         if order > order_limit(caller):
             return Extents(0, count, Reason.ORDER_LIMIT)
-        extents, reason = count, Reason.NONE
-        if self._max_pages is not None:
-            quota = max(0, self._max_pages - self.owned_frames) >> order
-            if quota < extents:
-                extents, reason = quota, Reason.QUOTA
+        extents = self._quota(count, order)
+        reason = Reason.NONE if extents == count else Reason.QUOTA
         mfns, counts = self._hardware.heap.alloc_runs(order, self._unclaimed(extents, order))
         done = int(counts.sum())
         self._hardware.take(mfns, counts << np.uint64(order), self._domid, Use.RAM)
@@ -275,9 +283,9 @@ class MemoryOperations:
         entry = self._p2m.get_entry(gfn)
         if entry.mfn == INVALID_MFN:
             return Extents(0, 1, Reason.UNPOPULATED)
-        refusal = self._p2m.unmap_refusal(gfn, 1)
-        if refusal != OK:
-            return Extents(0, 1, Reason.NO_TABLES if refusal == NO_TABLES else Reason.UNENCODABLE)
+        reason = self._unmap_reason(gfn, 1)
+        if reason:
+            return Extents(0, 1, reason)
         mfn, one = np.array([entry.mfn], np.uint64), np.ones(1, np.uint64)
         self._p2m.unmap(gfn, 1)
         if self._is_plain(gfn, entry):

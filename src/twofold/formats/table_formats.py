@@ -16,7 +16,7 @@ from twofold.formats import guest as guest_format
 from twofold.formats import npt as npt_format
 from twofold.formats.arrays import Words
 from twofold.formats.geometry import FIVE_LEVEL, FOUR_LEVEL, PAE, TWO_LEVEL, Geometry
-from twofold.formats.p2m_types import CHANGEABLE_TYPES, P2MType
+from twofold.formats.p2m_types import P2MType
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,6 @@ class TableFormat:
     def large_limit(self) -> int:
         """First machine frame that a large leaf cannot hold."""
         return int(self.shape[shape.LARGE_LIMIT])
-
-    def effective_type(self, entry: int, level: int) -> P2MType:
-        """Return the type of an entry, a pending recalculation done: what can change is plain RAM again."""
-        type_ = self.type_of(entry)
-        is_marked = shape.is_present(self.shape, entry) and shape.needs_recalc(self.shape, entry, level)
-        return P2MType.RAM_RW if is_marked and type_ in CHANGEABLE_TYPES else type_
 
     @property
     def accesses(self) -> npt.NDArray[np.uint8]:

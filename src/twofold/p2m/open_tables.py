@@ -8,7 +8,6 @@ translates nothing, so no look-up can run away.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import numpy as np
@@ -31,36 +30,47 @@ Array = npt.NDArray[np.uint64]
 _STEP: Final = 1 << 10  # tables looked through at a time: some 4 MiB
 
 
-class OpenTables(P2MView):
-    """A P2M out of a file.
+@dataclass(frozen=True)
+class Found:
+    """One P2M of a file.
 
-    Parameters
-    ----------
     pages : its page-table pages
     table_format, root : how to read them, and where to begin
-    name : what the domain is called; "" when nobody knows
-    machine, domid : what the audit holds them against, if the file has it
+    name, domid : of the domain; "" and 0 when nobody knows
+    machine : what the audit holds the tables against, if the file has it
     """
 
-    def __init__(
-        self,
-        pages: RawPages,
-        table_format: TableFormat,
-        root: Mfn,
-        name: str = "",
-        machine: SavedMachine | None = None,
-        domid: int = 0,
-    ) -> None:
-        self.name = name
-        self._pages, self._machine, self._domid = pages, machine, domid
-        self._as_found = _filled_arena(pages)
-        followed = _Followed(pages, table_format, root)
+    pages: RawPages
+    table_format: TableFormat
+    root: Mfn
+    name: str = ""
+    domid: int = 0
+    machine: SavedMachine | None = None
+
+    def audit(self, arena: Arena, progress: Progress | None) -> AuditReport:
+        """Check the tables as they are; `arena` is `filled_arena` of the pages."""
+        memory = arena.tables_of(self.table_format.entry_dtype)
+        audit = Audit(kernels, self.table_format, memory, self.root, progress)
+        if self.machine is None:
+            return audit.of_tables(self.pages.mfns)
+        return audit.of_machine(self.machine.frame_table, self.machine.m2p.complement, self.machine.orders, self.domid)
+
+
+class OpenTables(P2MView):
+    """A P2M out of a file."""
+
+    def __init__(self, found: Found) -> None:
+        self.name = found.name
+        self._found = found
+        self._as_found = filled_arena(found.pages)
+        followed = _Followed(found.pages, found.table_format, found.root)
         if not len(followed.wild):
             arena = self._as_found
         else:  # look-ups get tables in which wild entries are holes
-            arena = _filled_arena(pages)
-            arena.tables_of(table_format.entry_dtype)[tuple(followed.wild.T)] = int(table_format.shape[shape.EMPTY])
-        super().__init__(arena, kernels, table_format, root)
+            arena = filled_arena(found.pages)
+            tables = arena.tables_of(found.table_format.entry_dtype)
+            tables[tuple(followed.wild.T)] = int(found.table_format.shape[shape.EMPTY])
+        super().__init__(arena, kernels, found.table_format, found.root)
         self._entries, self._only_ram = followed.entries, False
         self._limit = followed.end
         self.tables = followed.tables
@@ -92,13 +102,7 @@ class OpenTables(P2MView):
         ----------
         progress : called with (frames done, frames of the machine)
         """
-        memory = self._as_found.tables_of(self.format.entry_dtype)
-        audit = Audit(self._engine, self.format, memory, self.root, progress)
-        if self._machine is None:
-            return audit.of_tables(self._pages.mfns)
-        return audit.of_machine(
-            self._machine.frame_table, self._machine.m2p.complement, self._machine.orders, self._domid
-        )
+        return self._found.audit(self._as_found, progress)
 
     def close(self) -> None:
         """Give the memory back; nothing works afterwards."""
@@ -110,9 +114,7 @@ class OpenTables(P2MView):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -186,7 +188,7 @@ class _Followed:
         return places[is_own], firsts[leads][is_own]
 
 
-def _filled_arena(pages: RawPages) -> Arena:
+def filled_arena(pages: RawPages) -> Arena:
     """Return memory with every page at its place. Pages of zeros are left out: memory reads as zero."""
     arena = Arena(max(1, pages.frames))
     for start in range(0, len(pages.mfns), _STEP):
@@ -211,16 +213,15 @@ def open_tables(path: str | Path, *, domain: str | int | None = None, table_form
     FormatError : the file is not what it should be
     UnknownNameError : no such domain, or no such format
     """
-    opened = open_all(path, table_format=table_format, domain=domain)
-    if len(opened) == 1:
-        return opened[0]
-    for each in opened:
-        each.close()
-    names = ", ".join(each.name for each in opened)
-    raise FormatError(path, f"holds {len(opened)} domains; say which: {names}" if opened else "holds no domain")
+    found = find_tables(path, table_format=table_format, domain=domain)
+    if len(found) != 1:
+        names = ", ".join(each.name for each in found)
+        raise FormatError(path, f"holds {len(found)} domains; say which: {names}" if found else "holds no domain")
+    check_room(Path(path), 2 * found[0].pages.pages.nbytes)
+    return OpenTables(found[0])
 
 
-def open_all(path: str | Path, *, table_format: str | None = None, domain: str | int | None = None) -> list[OpenTables]:
+def find_tables(path: str | Path, *, table_format: str | None = None, domain: str | int | None = None) -> list[Found]:
     """Return every P2M of a file, or the one of `domain`; `open_tables` says more."""
     if table_format is not None and table_format not in P2M_FORMATS:
         raise UnknownNameError("table format", table_format, tuple(P2M_FORMATS))
@@ -231,8 +232,7 @@ def open_all(path: str | Path, *, table_format: str | None = None, domain: str |
         if domain is not None:
             raise FormatError(where, "holds raw pages, of which nobody knows the domain: name none")
         pages, chosen, root = read_pages(where, table_format)
-        check_room(where, 2 * pages.pages.nbytes)
-        return [OpenTables(pages, chosen, root)]
+        return [Found(pages, chosen, root)]
     if table_format is not None:
         raise FormatError(where, "is a saved machine and says itself what its tables are: name no format")
     machine = read_machine(where)
@@ -240,8 +240,7 @@ def open_all(path: str | Path, *, table_format: str | None = None, domain: str |
     wanted = [each for each in machine.domains if domain is None or domain in {each.name, each.domid, str(each.domid)}]
     if domain is not None and not wanted:
         raise UnknownNameError("domain", str(domain), known)
-    check_room(where, 2 * machine.tables.pages.nbytes * len(wanted))
-    return [OpenTables(machine.tables, each.table_format, each.root, each.name, machine, each.domid) for each in wanted]
+    return [Found(machine.tables, each.table_format, each.root, each.name, each.domid, machine) for each in wanted]
 
 
 @dataclass(frozen=True)
@@ -274,11 +273,14 @@ def audit_file(
     ----------
     progress : called with (which, frames done, frames of the machine)
     """
-    opened = open_all(path, domain=domain, table_format=table_format)
-    audited = []
-    for each in opened:
-        which = f"auditing {each.name or each.format.name}"
+    found = find_tables(path, domain=domain, table_format=table_format)
+    if not found:
+        return []
+    check_room(Path(path), found[0].pages.pages.nbytes)
+    arena, audited = filled_arena(found[0].pages), []  # one file, one set of pages: all domains are in it
+    for each in found:
+        which = f"auditing {each.name or each.table_format.name}"
         tell = None if progress is None else (lambda done, total, which=which: progress(which, done, total))
-        audited.append(Audited(each.name, each.format.name, each.root, each.audit(tell)))
-        each.close()
+        audited.append(Audited(each.name, each.table_format.name, each.root, each.audit(arena, tell)))
+    arena.close()
     return audited

@@ -34,7 +34,6 @@ _BULK = 4096
 _SHORT_WORD_FRAMES = 1 << 30  # a region word is an mfn and two bits of kind
 _ACCESSES: Final = ("read", "write", "execute")
 _MAX_MEANINGS: Final = 4096
-_INVALID: Final = np.uint64(INVALID_MFN)
 
 
 class P2MView:

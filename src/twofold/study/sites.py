@@ -40,7 +40,6 @@ def build_guest(
     ----------
     memory : of the guest [bytes]
     fallback : for the design "toolstack" alone; see `domain.build`
-    save : save each machine there, the last one stays
     """
     domain = machine.create_domain(memory, design, domain_options(scenario.guest))
     exact = [part.exact() for part in scenario.guest.exact]
@@ -55,6 +54,7 @@ def build_all(
     Parameters
     ----------
     fallback : for the design "toolstack" alone; see `domain.build`
+    save : save each machine there, the last one stays
     """
     builds = []
     for design in scenario.designs:
