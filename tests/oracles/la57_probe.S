@@ -43,20 +43,7 @@ gdt_pointer:
         .word . - gdt - 1
         .long gdt
 
-.code16
-real_mode:
-        cli
-        lgdtl   %cs:gdt_pointer - rom
-        movl    $0x11, %eax                 # ET, PE
-        movl    %eax, %cr0
-        ljmpl   $CODE_32, $protected_mode
-
-.code32
-protected_mode:
-        movl    $DATA, %eax
-        movl    %eax, %ds
-        movl    %eax, %es
-        movl    %eax, %ss
+#include "probe_start.inc"
         movl    $0x1020, %eax               # LA57, PAE
         movl    %eax, %cr4
         movl    rom + BOOT_CR3, %eax

@@ -7,26 +7,20 @@ all that they lead to, are the very tables of the P2M.
 from typing import Final
 
 import numpy as np
-from unicorn import UC_ARCH_X86, UC_HOOK_INTR, UC_MODE_32, UC_MODE_64, UC_PROT_ALL, Uc, UcError
+from unicorn import UC_HOOK_INTR, Uc, UcError
 from unicorn.unicorn_const import UC_CTL_IO_WRITE, UC_CTL_TLB_FLUSH
 from unicorn.x86_const import (
-    UC_X86_REG_CR0,
-    UC_X86_REG_CR3,
-    UC_X86_REG_CR4,
     UC_X86_REG_EAX,
     UC_X86_REG_EDX,
     UC_X86_REG_ESI,
     UC_X86_REG_RAX,
     UC_X86_REG_RSI,
 )
+from unicorn_walker import paged_engine
 
 from twofold.p2m import P2M
-from twofold.units import FRAME_BYTES, FRAME_SHIFT
+from twofold.units import FRAME_SHIFT
 
-_EFER: Final = 0xC0000080
-_LONG_MODE_NX: Final = 0xD00
-_CR0: Final = 0x80010011  # PG, WP, ET, PE
-_CR4: Final = {"4-level": 0x20, "5-level": 0x1020, "pae": 0x20, "2-level": 0x10}  # PAE, LA57, PSE
 _TABLE: Final = 0x23  # P, RW, A
 _PAE_ROOT: Final = 0x1
 _PAGE_FAULT: Final = 14
@@ -53,13 +47,7 @@ class MonitorEngine:
                 memory[table] = 0
             memory[table, 0] = below << FRAME_SHIFT | (_PAE_ROOT if is_pae_root else _TABLE)
         machine.arena.write(code << FRAME_SHIFT, _CODE["64" if self._is_long else self._mode])
-        self._uc = Uc(UC_ARCH_X86, UC_MODE_64 if self._is_long else UC_MODE_32)
-        self._uc.mem_map_ptr(0, machine.arena.frames * FRAME_BYTES, UC_PROT_ALL, machine.arena.address)
-        self._uc.reg_write(UC_X86_REG_CR4, _CR4[self._mode])
-        if self._is_long:
-            self._uc.msr_write(_EFER, _LONG_MODE_NX)
-        self._uc.reg_write(UC_X86_REG_CR3, root << FRAME_SHIFT)
-        self._uc.reg_write(UC_X86_REG_CR0, _CR0)  # last: it switches paging on
+        self._uc = paged_engine(machine.arena, root, self._mode)
         self._uc.hook_add(UC_HOOK_INTR, self._caught)
         self._fresh = self._uc.context_save()
         self._fault = 0

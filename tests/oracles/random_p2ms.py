@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine
 from twofold.errors import EncodingError, FormatError
 from twofold.formats import ept, shape, x86
@@ -46,14 +47,8 @@ class Kind(NamedTuple):
     reach: int
 
 
-KINDS = {
-    "npt": Kind("4-level", "npt", 1 << 35),
-    "npt-5": Kind("5-level", "npt", 1 << 44),
-    "npt-pae": Kind("pae", "npt", 1 << 20),
-    "npt-2": Kind("2-level", "npt", 1 << 20),
-    "ept": Kind("4-level", "ept", 1 << 36),
-    "ept-5": Kind("4-level", "ept-5", 1 << 45),
-}
+REACHES = {"npt": 35, "npt-5": 44, "npt-pae": 20, "npt-2": 20, "ept": 36, "ept-5": 45}  # bits of a gfn
+KINDS = {name: Kind(*FORMATS[name], 1 << bits) for name, bits in REACHES.items()}
 
 
 @dataclass

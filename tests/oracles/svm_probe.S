@@ -13,7 +13,7 @@
 
 .set MSR_EFER,         0xc0000080
 .set MSR_VM_HSAVE_PA,  0xc0010117
-.set CODE, 8
+.set CODE_32, 8
 .set DATA, 16
 
 .globl _start
@@ -26,20 +26,7 @@ gdt_pointer:
         .word . - gdt - 1
         .long gdt
 
-.code16
-real_mode:
-        cli
-        lgdtl   %cs:gdt_pointer - rom
-        movl    $0x11, %eax                 # ET, PE
-        movl    %eax, %cr0
-        ljmpl   $CODE, $protected_mode
-
-.code32
-protected_mode:
-        movl    $DATA, %eax
-        movl    %eax, %ds
-        movl    %eax, %es
-        movl    %eax, %ss
+#include "probe_start.inc"
         movl    $0x20, %eax                 # PAE
         movl    %eax, %cr4
         movl    rom + CR3, %eax

@@ -4,8 +4,6 @@ Sources: Intel SDM vol. 3, "EPT Translation Mechanism", "EPT Violations", "EPT M
 Dirty Flags for EPT", "Exit Qualification for EPT Violations"; vol. 3, "Paging", for the one-level formats.
 """
 
-import shutil
-
 import bochs_cpu
 import bochs_ept
 import bochs_paging
@@ -398,13 +396,3 @@ def test_misuse_is_refused():
             bochs_paging.probe_paging(memory, ROOT, mode, [(address, READ)])
     with pytest.raises(ValueError, match="uint64"):
         bochs_ept.probe_ept(memory.view(np.uint32), ROOT, [(0, READ)])
-
-
-def test_a_missing_tool_skips_unless_oracles_are_required(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda _: None)
-    monkeypatch.delenv("TWOFOLD_REQUIRE_ORACLES", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="gcc is not installed"):
-        bochs_cpu.require()
-    monkeypatch.setenv("TWOFOLD_REQUIRE_ORACLES", "1")
-    with pytest.raises(pytest.fail.Exception, match="gcc is not installed"):
-        bochs_cpu.require()

@@ -9,7 +9,6 @@ the access is refused in the end, and in a 1G leaf before it is checked. We set 
 as Bochs does. The manual ("Accessed (A) Bit") lets A be set when the table that the entry points to is read.
 """
 
-import shutil
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -427,13 +426,3 @@ def test_what_does_not_fit_is_refused():
             qemu_la57.probe_la57(machine.arena, 0, everywhere, np.zeros(512, int), np.zeros(512, np.uint64))
     with Machine("4GiB") as machine, pytest.raises(ValueError, match="it is too large"):
         qemu_svm.probe_npt(machine.arena, 0, "4-level", np.array([8], np.uint64), accesses, dwords)
-
-
-def test_a_missing_tool_skips_unless_oracles_are_required(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda tool: None)
-    monkeypatch.delenv("TWOFOLD_REQUIRE_ORACLES", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="qemu-system-x86_64 is not installed"):
-        qemu_machine.require()
-    monkeypatch.setenv("TWOFOLD_REQUIRE_ORACLES", "1")
-    with pytest.raises(pytest.fail.Exception, match="is not installed"):
-        qemu_machine.require()

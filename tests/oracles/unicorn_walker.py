@@ -46,6 +46,18 @@ MODES = {
 }
 
 
+def paged_engine(arena: Arena, root: int, paging: str) -> Uc:
+    """Return an engine, a supervisor, that pages by the tables below a root in an arena. `paging` : one of MODES."""
+    mode = MODES[paging]
+    engine = Uc(UC_ARCH_X86, mode.unicorn_mode)
+    engine.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
+    engine.reg_write(UC_X86_REG_CR4, mode.cr4)
+    engine.msr_write(_EFER, mode.efer)
+    engine.reg_write(UC_X86_REG_CR3, root << FRAME_SHIFT)
+    engine.reg_write(UC_X86_REG_CR0, _CR0_PAGING_WP)  # last: it switches paging on
+    return engine
+
+
 class UnicornWalker:
     """One walker, a supervisor, whose CR3 is the root of tables in an arena. It keeps what it has translated once.
 
@@ -57,14 +69,7 @@ class UnicornWalker:
     """
 
     def __init__(self, arena: Arena, root: int, paging: str = "4-level") -> None:
-        mode = MODES[paging]
-        self._uc = Uc(UC_ARCH_X86, mode.unicorn_mode)
-        self._uc.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
-        # CR0 comes last: it switches paging on.
-        self._uc.reg_write(UC_X86_REG_CR4, mode.cr4)
-        self._uc.msr_write(_EFER, mode.efer)
-        self._uc.reg_write(UC_X86_REG_CR3, root << FRAME_SHIFT)
-        self._uc.reg_write(UC_X86_REG_CR0, _CR0_PAGING_WP)
+        self._uc = paged_engine(arena, root, paging)
         self._answer = ctypes.c_uint64()
         self._answer_at = ctypes.byref(self._answer)
 
