@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from twofold.domain.holding import Holding
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
@@ -42,7 +43,7 @@ class Domain:
         zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
         self.pool = TablePool(machine, domid, pool_frames, zones)
         self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
-        self.memory = MemoryOperations(machine, domid, self.p2m, options.max_pages)
+        self.memory = MemoryOperations(Holding(machine, domid, self.p2m, options.max_pages))
 
     def _check_reach(self, limit: int) -> None:
         """Refuse a guest whose memory passes the end of its P2M."""

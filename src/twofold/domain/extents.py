@@ -56,6 +56,11 @@ class Extents:
     asked: int
     reason: Reason
 
+    @classmethod
+    def of_one(cls, reason: Reason) -> "Extents":
+        """Return the answer of an operation on a single frame: done, or why not."""
+        return cls(int(not reason), 1, reason)
+
     @property
     def complete(self) -> bool:
         """Whether every extent is done."""

@@ -1,0 +1,161 @@
+"""What one domain holds of the machine: frames, quota, claim and tables, and the steps that every operation shares.
+
+Allocate, map, unmap, release, each with its order of work: owner first, then the P2M, the M2P last; the other way round
+when memory is taken away, and freed only after the flush.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.domain.extents import Pieces, Reason
+from twofold.formats.p2m_state import CANNOT_ENCODE
+from twofold.formats.status import NO_TABLES, OK
+from twofold.machine import Hardware, Use, Zones
+from twofold.p2m import P2M, Entry, P2MType
+from twofold.units import ORDER_4K
+
+Array = npt.NDArray[np.uint64]
+
+
+@dataclass
+class MemoryCounters:
+    """What was asked of a domain's memory operations so far; allocation attempts by order."""
+
+    calls: Counter[str] = field(default_factory=Counter)
+    asked: Counter[int] = field(default_factory=Counter)
+    refused: Counter[int] = field(default_factory=Counter)
+
+
+class Holding:
+    """One domain's memory.
+
+    Parameters
+    ----------
+    hardware, domid, p2m : the machine, and whose memory it is
+    max_pages : frames that the domain may own, None for no limit
+    """
+
+    def __init__(self, hardware: Hardware, domid: int, p2m: P2M, max_pages: int | None) -> None:
+        self.hardware = hardware
+        self.domid = domid
+        self.p2m = p2m
+        self.max_pages = max_pages
+        self.owned_frames = 0
+        self.counters = MemoryCounters()
+
+    # -- getting memory -------------------------------------------------------------------------------------------
+
+    def allocate_extents(self, gfn: int, extents: int, order: int, *, fallback: bool) -> Pieces:
+        """Allocate extents of one order; with `fallback`, what is refused is asked for at the next smaller one."""
+        parts = []
+        while True:
+            mfns, counts = self.hardware.heap.alloc_runs(order, self.unclaimed(extents, order), self.zones(gfn, order))
+            frames = counts << np.uint64(order)
+            got = int(counts.sum())
+            ends = np.cumsum(frames)
+            gfns = np.uint64(gfn) + ends - frames
+            parts.append(Pieces(gfns, mfns, frames, np.full(len(mfns), order, np.int64)))
+            self.counters.asked[order] += extents
+            self.counters.refused[order] += extents - got
+            if got == extents or not fallback or order == ORDER_4K:
+                return Pieces.joined(parts)
+            gfn += got << order
+            smaller = self.smaller(order)
+            extents, order = (extents - got) << (order - smaller), smaller
+
+    def quota(self, extents: int, order: int) -> int:
+        """Return how many of the extents the domain may come to own."""
+        if self.max_pages is None:
+            return extents
+        return min(extents, max(0, self.max_pages - self.owned_frames) >> order)
+
+    def unclaimed(self, extents: int, order: int) -> int:
+        """Return how many of the extents may be taken without what other domains have claimed."""
+        if not self.hardware.claims:
+            return extents
+        return min(extents, max(0, self.hardware.free_for(self.domid)) >> order)
+
+    def zones(self, gfn: int, order: int) -> Zones:
+        """Return where an extent may be: 2-level tables name frames above 4 GiB in large leaves only.
+
+        Whatever a 32-bit hypervisor can have above 4 GiB it takes there, and leaves the rest to its tables.
+        """
+        if not self.p2m.format.is_32_bit:
+            return Zones.LOW_FIRST
+        if self.p2m.format.small_limit == self.p2m.format.large_limit:
+            return Zones.HIGH_FIRST
+        large = (leaf for leaf in self.p2m.page_sizes if ORDER_4K < leaf <= order)
+        return Zones.HIGH_FIRST if any(not gfn & ((1 << leaf) - 1) for leaf in large) else Zones.LOW_ONLY
+
+    def smaller(self, order: int) -> int:
+        """Return the next smaller order that the table format has a leaf for."""
+        return max(leaf for leaf in self.p2m.geometry.leaf_orders if leaf < order)
+
+    def commit(self, pieces: Pieces) -> None:
+        """Map allocated memory: owner first, then the P2M, and the M2P only when that is done."""
+        self.hardware.take(pieces.mfns, pieces.frames, self.domid, Use.RAM)
+        self.p2m.map(pieces.gfns, pieces.mfns, pieces.frames, self.p2m.level_masks(pieces.orders))
+        self.hardware.m2p.set_runs(pieces.mfns, pieces.gfns, pieces.frames)
+        self.own(pieces.total_frames)
+
+    def own(self, frames: int) -> None:
+        """Count frames that the domain has just been given."""
+        self.owned_frames += frames
+        self.hardware.use_claim(self.domid, frames)
+
+    # -- letting it go ----------------------------------------------------------------------------------------------
+
+    def unmap_reason(self, gfn: int, frames: int) -> Reason:
+        """Return what prevents unmapping a range."""
+        refusal = self.p2m.unmap_refusal(gfn, frames)
+        if refusal == OK:
+            return Reason.NONE
+        return Reason.NO_TABLES if refusal == NO_TABLES else Reason.UNENCODABLE
+
+    def release(self, gfn: int, frames: int, mfns: Array, lengths: Array) -> None:
+        """Unmap a range and free what it mapped."""
+        self.p2m.unmap(gfn, frames)
+        self.hardware.m2p.clear_runs(mfns, lengths)
+        self.hardware.give_back(mfns, lengths)
+        self.owned_frames -= int(lengths.sum())
+
+    def are_own(self, mfns: Array, lengths: Array) -> bool:
+        """Return whether runs are memory of this domain and name no frame twice."""
+        order = np.argsort(mfns)
+        starts, ends = mfns[order], mfns[order] + lengths[order]
+        return bool((ends[:-1] <= starts[1:]).all()) and self.hardware.frame_table.holds(
+            mfns, lengths, self.domid, Use.RAM
+        )
+
+    def is_plain(self, gfn: int, entry: Entry) -> bool:
+        """Return whether an entry maps a frame of the domain's own that backs this gfn and no other."""
+        return (
+            entry.type in {P2MType.RAM_RW, P2MType.RAM_LOGDIRTY, P2MType.RAM_RO}
+            and self.hardware.frame_table.holds(
+                np.array([entry.mfn], np.uint64), np.ones(1, np.uint64), self.domid, Use.RAM
+            )
+            and self.hardware.m2p[entry.mfn] == gfn
+        )
+
+    def room_for(self, pieces: Pieces, unmapped: list[tuple[int, int]]) -> Reason:
+        """Return what prevents mapping pieces and unmapping ranges; the tables of both are counted together."""
+        need = sum(self.p2m.unmap_need(gfn, frames) for gfn, frames in unmapped)
+        if need >= CANNOT_ENCODE:
+            return Reason.UNENCODABLE
+        total = pieces.total_frames
+        masks = self.p2m.level_masks(pieces.orders)
+        fitting = self.p2m.plan(pieces.gfns, pieces.mfns, pieces.frames, masks, total, need)
+        if fitting < 0:
+            return Reason.UNENCODABLE
+        return Reason.NONE if fitting and need <= self.p2m.free_tables else Reason.NO_TABLES
+
+    def release_all(self) -> None:
+        """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps."""
+        end = self.p2m.max_gfn
+        _, mfns, lengths = self.p2m.runs(0, end)
+        if int(lengths.sum()) != self.owned_frames or not self.are_own(mfns, lengths):
+            mfns, lengths = self.hardware.frame_table.runs_of(self.domid, Use.RAM)
+        self.release(0, end, mfns, lengths)
