@@ -22,6 +22,7 @@ LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 MANY_PARAMETERS: dict[str, str] = {
     "Engine.run": "names the signature of a pair of twins",
+    "Machine.__init__": "what a machine is made with, all but its size by keyword",
 }
 
 REFUSED_NAMES = {"utils.py", "util.py", "core.py", "helpers.py", "common.py", "misc.py"}

@@ -13,13 +13,14 @@ CAPACITY = 40
 TYPES = [P2MType.RAM_RW, P2MType.RAM_RO, P2MType.RAM_LOGDIRTY, P2MType.GRANT_MAP_RW, P2MType.MMIO_DIRECT]
 PLACES = [P2MType.POPULATE_ON_DEMAND, P2MType.RAM_BROKEN]
 FORMATS = st.sampled_from(list(P2M_FORMATS.values()))
+PLAIN = "sizes", False, False  # where splits may stop, whether empty tables stay, whether whole requests are aligned
 UNMERGEABLE = 1 << P2MType.IOREQ_SERVER
 
 
 class Tables:
     """Memory, stock and state of one P2M; leaves map frames that need not exist."""
 
-    def __init__(self, engine, table_format: TableFormat, sizes: int = 7, capacity: int = CAPACITY) -> None:
+    def __init__(self, engine, table_format: TableFormat, sizes: int | tuple = 7, capacity: int = CAPACITY) -> None:
         self.engine, self.format, self.shape = engine, table_format, table_format.shape
         self.bits = table_format.geometry.index_bits
         self.levels = table_format.geometry.levels
@@ -28,7 +29,10 @@ class Tables:
         self.stock = np.arange(capacity, dtype=np.uint64)[::-1].copy()
         self.state = np.zeros(at.COLUMNS, np.int64)
         allowed = (1 << len(table_format.geometry.leaf_orders)) - 1
+        sizes, (stops, keeps_empty, aligns_whole) = sizes if isinstance(sizes, tuple) else (sizes, PLAIN)
         self.state[at.FREE], self.state[at.SIZES] = capacity, sizes & allowed | 1
+        self.state[at.STOPS] = {"sizes": sizes & allowed | 1, "levels": allowed, "target": 0}[stops]
+        self.state[[at.KEEPS_EMPTY, at.ALIGNS_WHOLE]] = keeps_empty, aligns_whole
         self.root = int(engine.p2m.take(self.stock, self.state))
         engine.p2m.clear(self.memory, self.shape, self.root)
 
@@ -140,7 +144,9 @@ PIECES = st.tuples(
     LENGTHS,
     st.sampled_from([7, 7, 3, 1, 5]),
 )
-SIZES = st.sampled_from([1, 3, 5, 7, 7])
+PAGE_SIZES = st.sampled_from([1, 3, 5, 7, 7])
+RULES = st.tuples(st.sampled_from(["sizes", "sizes", "levels", "target"]), st.booleans(), st.booleans())
+SIZES = st.tuples(PAGE_SIZES, RULES)  # sizes that are on, and the rules of a behaviour
 MAP = st.tuples(st.just("map"), st.lists(PIECES, min_size=1, max_size=3), st.sampled_from(TYPES + PLACES))
 ONE = st.tuples(st.just("one"), GFNS, st.sampled_from([0, 5, 1 << 18]), st.sampled_from([1, 1, 512, 1024]))
 SINGLES = st.tuples(st.just("singles"), st.lists(GFNS, min_size=1, max_size=5), st.booleans())
@@ -267,6 +273,6 @@ def exact_need(tables: Tables, arrays, whole: int, free: int) -> int:
     return low
 
 
-def twins(sizes: int = 7, capacity: int = CAPACITY, table_format: TableFormat = NPT) -> tuple[Tables, Tables]:
+def twins(sizes: int | tuple = 7, capacity: int = CAPACITY, table_format: TableFormat = NPT) -> tuple[Tables, Tables]:
     """Return an empty P2M for each engine."""
     return Tables(spec, table_format, sizes, capacity), Tables(kernels, table_format, sizes, capacity)

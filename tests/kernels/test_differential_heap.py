@@ -6,25 +6,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold import kernels, spec
+from twofold.formats.heap_state import LIMIT, NEXT_GROUP, NO_LIMIT, NONE
+from twofold.machine import BEHAVIOURS, Place, Zones
+from twofold.machine.areas import Areas
 from twofold.units import MAX_HEAP_ORDER
 
-NONE = spec.heap.NONE
 ORDERS = st.one_of(st.integers(0, 4), st.integers(0, MAX_HEAP_ORDER))
+TWOFOLD, XEN = BEHAVIOURS["twofold"], BEHAVIOURS["xen-4.17"]
+KINDS = st.tuples(st.sampled_from([TWOFOLD, XEN]), st.integers(1, 3))  # behaviour, nodes
+PLACES = st.builds(
+    Place,
+    zones=st.sampled_from(list(Zones)),
+    node=st.one_of(st.none(), st.integers(0, 2)),
+    exact_node=st.booleans(),
+    address_bits=st.one_of(st.none(), st.integers(12, 24)),
+)
 
 
 class Arrays:
     """The arrays of one heap and the engine that works on them."""
 
-    def __init__(self, engine, frames: int) -> None:
+    def __init__(self, engine, frames: int, behaviour=TWOFOLD, nodes: int = 1) -> None:
         self.heap = engine.heap
-        self.heads = np.full((2, MAX_HEAP_ORDER + 1), NONE, np.int64)
-        self.counts = np.zeros((2, MAX_HEAP_ORDER + 1), np.int64)
+        self.areas = Areas(frames, behaviour, min(nodes, frames))
+        self.rules = self.areas.rules
+        self.heads = np.full((len(self.areas), MAX_HEAP_ORDER + 1), NONE, np.int64)
+        self.counts = np.zeros((len(self.areas), MAX_HEAP_ORDER + 1), np.int64)
         self.links = np.zeros((frames, 2), np.uint32)
         self.orders = np.zeros(frames, np.uint8)
 
     @property
     def lists(self):
-        return self.heads, self.counts, self.links, self.orders
+        return self.heads, self.counts, self.links, self.orders, self.rules
+
+    def search(self, place: Place):
+        """Return the areas of a place, with its limit set."""
+        self.rules[LIMIT] = place.limit
+        return self.areas.search(place)
 
     def content(self):
         """Return heads, counts, orders and every list in its order; links are read at heads only."""
@@ -37,14 +55,15 @@ class Arrays:
 class Twins:
     """One heap an engine; each call goes to both, and both must agree."""
 
-    def __init__(self, frames: int) -> None:
-        self.spec, self.fast = Arrays(spec, frames), Arrays(kernels, frames)
+    def __init__(self, frames: int, behaviour=TWOFOLD, nodes: int = 1) -> None:
+        self.spec, self.fast = (Arrays(engine, frames, behaviour, nodes) for engine in (spec, kernels))
 
     def call(self, name: str, *arguments, make_out=tuple):
         answers = []
         for twin in (self.spec, self.fast):
             out = make_out()
-            answer = getattr(twin.heap, name)(*twin.lists, *arguments, *out)
+            given = [twin.search(argument) if isinstance(argument, Place) else argument for argument in arguments]
+            answer = getattr(twin.heap, name)(*twin.lists, *given, *out)
             answers.append((None if answer is None else int(answer), [array[: answer or 0].tolist() for array in out]))
         assert answers[0] == answers[1]
         assert self.spec.content() == self.fast.content()
@@ -59,34 +78,37 @@ class Twins:
             ORDERS,
             st.integers(0, 700),
             st.integers(0, 9),
-            st.integers(0, 2),
+            PLACES,
         ),
         max_size=25,
     ),
+    KINDS,
 )
-def test_a_random_life_of_a_heap_is_the_same_in_both(frames, life):
-    twins = Twins(frames)
+def test_a_random_life_of_a_heap_is_the_same_in_both(frames, life, kind):
+    twins = Twins(frames, *kind)
+    nodes = twins.spec.areas.nodes
+    life = [(*step, place) for *step, place in life if place.node is None or place.node < nodes]
     whole = np.array([0], np.uint64), np.array([frames], np.uint64)
     twins.call("free_runs", *whole)
     owned: list[tuple[int, int]] = []  # runs of frames
-    for action, order, number, room, zones in life:
+    for action, order, number, room, place in life:
         if action == "alloc":
-            mfn, _ = twins.call("alloc", order, zones)
+            mfn, _ = twins.call("alloc", place, order)
             if mfn >= 0:
                 owned.append((mfn, 1 << order))
         elif action == "alloc_runs":
             runs, (mfns, extents) = twins.call(
                 "alloc_runs",
+                place,
                 order,
                 number,
-                zones,
                 make_out=lambda room=room: [np.zeros(room, np.uint64) for _ in range(2)],
             )
             assert runs == len(mfns)
             owned += [(mfn, count << order) for mfn, count in zip(mfns, extents, strict=True)]
         elif action == "free" and owned:
             mfn, length = owned.pop(number % len(owned))
-            block = spec.heap.block_order(mfn, length)
+            block = spec.heap.block_order(twins.spec.rules, mfn, length)
             if length > 1 << block:
                 owned.append((mfn + (1 << block), length - (1 << block)))
             twins.call("free", mfn, block)
@@ -96,14 +118,18 @@ def test_a_random_life_of_a_heap_is_the_same_in_both(frames, life):
             twins.call("free_runs", arrays[:, 0].copy(), arrays[:, 1].copy())
     every = np.array(sorted(owned), np.uint64).reshape(-1, 2)
     twins.call("free_runs", every[:, 0].copy(), every[:, 1].copy())
-    assert twins.spec.content()[3:] == fresh_blocks(frames), "all that was taken came back and merged"
+    fresh = Twins(frames, *kind)
+    fresh.call("free_runs", *whole)
+    assert sorted(zip(*twins.spec.content()[3:], strict=True)) == sorted(zip(*fresh.spec.content()[3:], strict=True))
+    if kind == (TWOFOLD, 1):
+        assert twins.spec.content()[3:] == fresh_blocks(frames), "all that was taken came back and merged"
 
 
 def fresh_blocks(frames: int) -> tuple[list[int], list[int]]:
     """Return mfns and orders of a machine that is wholly free, small blocks first."""
     blocks, mfn = [], 0
     while mfn < frames:
-        order = spec.heap.block_order(mfn, frames - mfn)
+        order = min((frames - mfn).bit_length() - 1, (mfn & -mfn).bit_length() - 1 if mfn else MAX_HEAP_ORDER)
         blocks.append((order, mfn))
         mfn += 1 << order
     ordered = sorted(blocks)
@@ -117,8 +143,8 @@ def test_pushing_and_removing_keep_equal_lists(mfns, data):
         twins.call("push", mfn, mfn % 3)
     for mfn in data.draw(st.permutations(mfns)):
         twins.call("remove", mfn, mfn % 3)
-    assert twins.spec.counts.tolist() == [[0] * (MAX_HEAP_ORDER + 1)] * 2
-    assert twins.spec.heads.tolist() == [[NONE] * (MAX_HEAP_ORDER + 1)] * 2
+    assert not twins.spec.counts.any()
+    assert (twins.spec.heads == NONE).all()
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 3)), unique_by=lambda block: block[0]))
@@ -132,14 +158,18 @@ def test_pushing_blocks_puts_the_lowest_in_front(blocks):
         assert twins.spec.heads[0, order] == min(slot * 8 for slot, each in blocks if each == order)
 
 
-@given(st.integers(0, 1 << 40), st.integers(1, 1 << 40))
-def test_the_largest_aligned_block_is_the_same_and_fits(mfn, frames):
-    order = spec.heap.block_order(mfn, frames)
-    assert kernels.heap.block_order(mfn, frames) == order
+@given(st.integers(0, (1 << 24) - 1), st.integers(1, 1 << 24), KINDS)
+def test_the_largest_aligned_block_is_the_same_and_fits(mfn, frames, kind):
+    areas = Areas(1 << 24, *kind)
+    rules, top = areas.rules, int(kind[0].largest_block)
+    order = spec.heap.block_order(rules, mfn, frames)
+    assert kernels.heap.block_order(rules, mfn, frames) == order
     assert mfn % (1 << order) == 0
     assert 1 << order <= frames
-    if order < MAX_HEAP_ORDER:
-        assert mfn % (2 << order) or 2 << order > frames, "no larger one would do"
+    area = spec.heap.area_of(rules, mfn)
+    assert mfn + (1 << order) <= areas.ends[area]
+    if order < top:
+        assert mfn % (2 << order) or 2 << order > min(frames, areas.ends[area] - mfn), "no larger one would do"
 
 
 @given(st.integers(1, 600), st.lists(st.integers(0, 5), max_size=12))
@@ -148,7 +178,7 @@ def test_both_know_which_frames_are_free(frames, allocations):
     twins.call("free_runs", np.array([0], np.uint64), np.array([frames], np.uint64))
     taken = set()
     for order in allocations:
-        mfn, _ = twins.call("alloc", order, 0)
+        mfn, _ = twins.call("alloc", Place(), order)
         if mfn >= 0:
             taken |= set(range(mfn, mfn + (1 << order)))
     for mfn in range(frames):
@@ -156,17 +186,20 @@ def test_both_know_which_frames_are_free(frames, allocations):
         assert spec.heap.is_free(twins.spec.orders, mfn) is (mfn not in taken)
 
 
-@pytest.mark.parametrize("zones", [0, 1, 2])
+@pytest.mark.parametrize(
+    "place", [*map(Place, Zones), Place(address_bits=33)], ids=["low first", "high first", "low", "bits"]
+)
 @pytest.mark.parametrize("order", [0, 9, 18, 20])
-def test_bulk_allocation_is_one_by_one_allocation(order, zones):
+@pytest.mark.parametrize("behaviour", [TWOFOLD, XEN], ids=["twofold", "xen"])
+def test_bulk_allocation_is_one_by_one_allocation(order, place, behaviour):
     frames = (1 << 21) + 5
     for extents in (1, 3, 5):
-        one, many = Arrays(spec, frames), Arrays(kernels, frames)
+        one, many = Arrays(spec, frames, behaviour), Arrays(kernels, frames, behaviour)
         for arrays in (one, many):
             arrays.heap.free_runs(*arrays.lists, np.array([1], np.uint64), np.array([frames - 1], np.uint64))
-        mfns = [one.heap.alloc(*one.lists, order, zones) for _ in range(extents)]
+        mfns = [one.heap.alloc(*one.lists, one.search(place), order) for _ in range(extents)]
         starts, counts = np.zeros(extents, np.uint64), np.zeros(extents, np.uint64)
-        runs = many.heap.alloc_runs(*many.lists, order, extents, zones, starts, counts)
+        runs = many.heap.alloc_runs(*many.lists, many.search(place), order, extents, starts, counts)
         unrolled = [
             start + (index << order)
             for start, count in zip(starts[:runs].tolist(), counts[:runs].tolist(), strict=True)
@@ -181,21 +214,29 @@ def test_memory_is_taken_from_the_zone_that_is_asked_for(engine):
     border = 1 << 20
     arrays = Arrays(engine, border + 64)
     arrays.heap.free_runs(*arrays.lists, np.array([border - 64], np.uint64), np.array([128], np.uint64))
-    low_first, high_first, low_only = 0, 1, 2
-    assert border - 64 <= arrays.heap.alloc(*arrays.lists, 3, low_first) < border
-    assert arrays.heap.alloc(*arrays.lists, 3, high_first) < border, "a small block is not broken out of a large one"
-    assert arrays.heap.alloc(*arrays.lists, 6, high_first) == border
-    assert arrays.heap.alloc(*arrays.lists, 6, low_only) == -1, "what is free above is not for it"
-    taken = [arrays.heap.alloc(*arrays.lists, 3, low_only) for _ in range(6)]
+
+    def alloc(order: int, zones: Zones) -> int:
+        return arrays.heap.alloc(*arrays.lists, arrays.search(Place(zones)), order)
+
+    assert border - 64 <= alloc(3, Zones.LOW_FIRST) < border
+    assert alloc(3, Zones.HIGH_FIRST) < border, "a small block is not broken out of a large one"
+    assert alloc(6, Zones.HIGH_FIRST) == border
+    assert alloc(6, Zones.LOW_ONLY) == -1, "what is free above is not for it"
+    taken = [alloc(3, Zones.LOW_ONLY) for _ in range(6)]
     assert sorted(taken) == list(range(border - 48, border, 8))
-    assert arrays.heap.alloc(*arrays.lists, 0, low_only) == -1
+    assert alloc(0, Zones.LOW_ONLY) == -1
 
 
-@given(st.integers(0, 1 << 30))
-def test_a_frame_lies_in_the_same_zone_for_both(mfn):
-    counts = np.zeros((2, MAX_HEAP_ORDER + 1), np.int64)
-    counts[int(mfn >= 1 << 20), 4] = 1
-    for zones in (0, 1, 2):
-        found = spec.heap.find(counts, 2, zones)
-        assert kernels.heap.find(counts, 2, zones) == found
-    assert kernels.heap.zone_of(mfn) == spec.heap.zone_of(mfn) == (mfn >= 1 << 20)
+@given(st.integers(0, (1 << 24) - 1), KINDS)
+def test_a_frame_lies_in_one_area_that_some_search_finds(mfn, kind):
+    areas = Areas(1 << 24, *kind)
+    area = spec.heap.area_of(areas.rules, mfn)
+    assert areas.starts[area] <= mfn < areas.ends[area]
+    node = areas.node_of(mfn)
+    for place in (Place(), Place(node=node, exact_node=True), Place(Zones.HIGH_FIRST, node=node)):
+        assert area in areas.search(place).tolist()
+    search = areas.search(Place())
+    assert sorted(search[search != NEXT_GROUP].tolist()) == list(range(len(areas))), "each area once"
+    other = Place(node=(node + 1) % areas.nodes, exact_node=True)
+    assert areas.nodes == 1 or area not in areas.search(other).tolist()
+    assert areas.rules[LIMIT] == NO_LIMIT

@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from random_tables import CAPACITY, FORMATS, GFNS, LIVES, PIECES, SIZES, Tables, live, make_pieces, twins
+from random_tables import CAPACITY, FORMATS, GFNS, LIVES, PAGE_SIZES, PIECES, SIZES, Tables, live, make_pieces, twins
 
 from twofold import kernels, spec
 from twofold.formats import npt, x86
@@ -58,19 +58,21 @@ def reachable(tables: Tables) -> list[int]:
     return found
 
 
-@given(FORMATS, PIECES)
-def test_a_mapping_is_cut_alike(table_format, piece):
+@given(FORMATS, PIECES, st.booleans())
+def test_a_mapping_is_cut_alike(table_format, piece, aligns_whole):
+    state = np.zeros(at.COLUMNS, np.int64)
+    state[at.ALIGNS_WHOLE] = aligns_whole
     gfn, distance, frames, mask = piece
     words, mask = table_format.shape, mask & ((1 << len(table_format.geometry.leaf_orders)) - 1)
-    level, leaves = spec.p2m.segment(words, gfn, gfn + distance, frames, mask)
-    assert kernels.p2m.segment(words, gfn, gfn + distance, frames, mask) == (level, leaves)
+    level, leaves = spec.p2m.segment(words, state, gfn, gfn + distance, frames, mask)
+    assert kernels.p2m.segment(words, state, gfn, gfn + distance, frames, mask) == (level, leaves)
     size = 1 << table_format.geometry.index_bits * level
     assert leaves > 0
     assert leaves * size <= frames
     assert not level or not (gfn | distance) & (size - 1)
 
 
-@given(FORMATS, st.integers(0, 2), st.integers(0, 2), SIZES)
+@given(FORMATS, st.integers(0, 2), st.integers(0, 2), PAGE_SIZES)
 def test_the_tables_of_a_split_are_counted_alike(table_format, level, target, sizes):
     words, slots = table_format.shape, table_format.geometry.entries
     need = spec.p2m.split_tables(words, level, target, sizes)
@@ -187,7 +189,8 @@ def test_a_split_leaf_keeps_its_flags_in_both(pat, level, sizes, slot):
     slow, fast = twins(sizes, 520)
     for tables in (slow, fast):
         tables.memory[tables.root, slot] = entry
-        tables.engine.p2m.split_leaf(tables.memory, tables.shape, tables.stock, tables.state, tables.root, slot, level)
+        stock, state = tables.stock, tables.state
+        tables.engine.p2m.split_leaf(tables.memory, tables.shape, stock, state, tables.root, slot, level, sizes)
         table = x86.frame_of(int(tables.memory[tables.root, slot]))
         if level == 2 and sizes == 5:
             for index in (0, 511):

@@ -11,6 +11,7 @@ from twofold.domain.domain import Domain
 from twofold.domain.extents import Extents, Mem
 from twofold.domain.layout import GfnRange
 from twofold.errors import BuildError, SizeError, UnknownNameError
+from twofold.machine import Behaviour
 from twofold.units import (
     FRAME_SHIFT,
     ORDER_4K,
@@ -56,6 +57,7 @@ class Built:
     leaves : {order: present leaves of the P2M}
     calls : memory operations
     extents_asked, extents_failed : {order: allocation attempts, and those that the machine refused}
+    far_extents : {order: extents that came from another node than the domain's own}
     tables : table frames of the P2M
     """
 
@@ -63,6 +65,7 @@ class Built:
     calls: int
     extents_asked: dict[int, int]
     extents_failed: dict[int, int]
+    far_extents: dict[int, int]
     tables: int
 
     @property
@@ -84,7 +87,7 @@ def build(
     Parameters
     ----------
     design : "small", "toolstack", "opportunistic", any installed design, or an object of your own
-    fallback : for "toolstack": "memory" (the default) or "builder"
+    fallback : for "toolstack": "memory" or "builder"; None: as the machine's behaviour has it
     exact : ranges that are populated at their own page size
 
     Raises
@@ -92,7 +95,7 @@ def build(
     BuildError : the machine cannot give the memory; the domain is empty again
     SizeError : an exact range that page sizes, alignment or layout forbid; nothing was built
     """
-    chosen = _choose(design, fallback)
+    chosen = _choose(design, fallback, domain.machine.behaviour)
     insisted = sorted(exact, key=lambda each: each.range.gfn)
     ram = domain.layout.ram(domain.frames)
     _check_exact(domain, insisted, ram)
@@ -105,7 +108,9 @@ def build(
     return _result(domain)
 
 
-def _choose(design: str | Design, fallback: str | None) -> Design:
+def _choose(design: str | Design, fallback: str | None, behaviour: Behaviour) -> Design:
+    if fallback is None and design == ToolstackDesign.name:
+        return ToolstackDesign(behaviour.fallback)
     if fallback is None:
         return get_design(design) if isinstance(design, str) else design
     if design != ToolstackDesign.name:
@@ -202,5 +207,6 @@ def _result(domain: Domain) -> Built:
         calls=sum(counters.calls.values()),
         extents_asked={order: count for order, count in sorted(counters.asked.items()) if count},
         extents_failed={order: count for order, count in sorted(counters.refused.items()) if count},
+        far_extents={order: count for order, count in sorted(counters.far.items()) if count},
         tables=domain.p2m.tables,
     )

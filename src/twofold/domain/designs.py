@@ -4,6 +4,7 @@
 - `toolstack` (Wei Huang): the builder asks for the largest extents that fit; what the machine cannot give falls back.
 - `opportunistic` (John Byrne): the builder passes plain 4K gfns; the memory operation finds the aligned runs.
 
+Where memory has nodes, both take smaller extents of the domain's own node before larger ones of another (`Mem.NEAR`).
 A design of your own is any object with a `name` and a `populate`; the entry point group `twofold.designs` makes it
 known by name.
 Source: xen-devel, November 2007, "[RFC][PATCH] Large Page Support for HAP" and its follow-up; for the builder's
@@ -78,7 +79,7 @@ class ToolstackDesign:
         here = gfns.start
         while here < gfns.stop:
             order, extents = aligned_run(here, gfns.stop - here, populate.orders)
-            populate(range(here, here + (extents << order), 1 << order), order, Mem.FALLBACK)
+            populate(range(here, here + (extents << order), 1 << order), order, Mem.FALLBACK | Mem.NEAR)
             here += extents << order
 
 
@@ -89,7 +90,7 @@ class OpportunisticDesign:
 
     def populate(self, populate: Populate, gfns: range, layout: Layout) -> None:  # noqa: ARG002
         """Pass the whole range as 4K gfns in one call."""
-        populate(gfns, ORDER_4K, Mem.COALESCE)
+        populate(gfns, ORDER_4K, Mem.COALESCE | Mem.NEAR)
 
 
 def _populate_in_batches(populate: Populate, gfns: range, layout: Layout) -> None:

@@ -1,16 +1,19 @@
 """exchange: extents of one order for as many frames in extents of another, chunk by chunk."""
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 import numpy as np
 
 from twofold.domain.extents import Pieces, Reason, all_extents, all_frames
 from twofold.domain.holding import Holding
+from twofold.machine import Place
 from twofold.units import INVALID_MFN
 
 
 def exchange_chunk(
-    holding: Holding, in_gfns: Sequence[int], in_order: int, out_gfns: Sequence[int], out_order: int
+    holding: Holding, in_gfns: Sequence[int], in_order: int, out_gfns: Sequence[int], out_order: int, place: Place
 ) -> Reason:
     """Exchange one chunk; return what prevents it."""
     if min(*in_gfns, *out_gfns) < 0:
@@ -27,7 +30,8 @@ def exchange_chunk(
     in_place = np.array_equal(given, taken)
     if not in_place and not all(_is_clear(holding, gfn, 1 << out_order) for gfn in out_gfns):
         return Reason.OCCUPIED
-    mfns, counts = holding.hardware.heap.alloc_runs(out_order, holding.unclaimed(len(out_gfns), out_order))
+    where = holding.place_of(reduce(or_, out_gfns), out_order, place)  # as the least aligned of them needs it
+    mfns, counts = holding.hardware.heap.alloc_runs(out_order, holding.unclaimed(len(out_gfns), out_order), where)
     starts = np.array(sorted(out_gfns), np.uint64)
     extents = all_extents(mfns, counts, out_order)
     sizes = np.full(len(extents), 1 << out_order, np.uint64)

@@ -1,6 +1,6 @@
 """The words of memory operations: flags, callers, what an operation answers, and runs of extents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from typing import Final, NamedTuple
@@ -27,6 +27,7 @@ class Mem(IntFlag):
     FALLBACK = 1  # an extent that cannot be had at its order is made of smaller ones, 4K last (Huang)
     EXACT = 2  # this order and no other: never enlarged, never falling back
     COALESCE = 4  # aligned runs among the gfns are allocated as large as they go (Byrne)
+    NEAR = 8  # smaller extents on the node asked for, before larger ones of another node
 
 
 class Reason(StrEnum):
@@ -153,6 +154,12 @@ class Pieces:
     orders: npt.NDArray[np.int64]
 
     @classmethod
+    def of_one(cls, gfn: int, mfn: int, frames: int, order: int) -> "Pieces":
+        """Return one contiguous piece."""
+        gfns, mfns, lengths = (np.array([number], np.uint64) for number in (gfn, mfn, frames))
+        return cls(gfns, mfns, lengths, np.array([order], np.int64))
+
+    @classmethod
     def joined(cls, parts: list["Pieces"]) -> "Pieces":
         """Return several lists of pieces as one."""
         return cls(
@@ -178,3 +185,15 @@ class Pieces:
             Pieces(self.gfns[head], self.mfns[head], kept[head], self.orders[head]),
             Pieces((self.gfns + kept)[tail], (self.mfns + kept)[tail], rest[tail], self.orders[tail]),
         )
+
+    def parts(self, orders: Sequence[Order], table_order: int) -> Iterator["Pieces"]:
+        """Yield the leaves of these orders that the pieces make, 4K ones a table of them (2**table_order) at a time."""
+        columns = self.gfns, self.mfns, self.frames, self.orders
+        for gfn, mfn, frames, order in zip(*(column.tolist() for column in columns), strict=True):
+            large = [leaf for leaf in orders if leaf <= order and not (gfn | mfn | frames) & ((1 << leaf) - 1)]
+            step = 1 << max(*large, table_order)
+            here = gfn
+            while here < gfn + frames:
+                end = min(gfn + frames, (here // step + 1) * step)
+                yield Pieces.of_one(here, mfn + here - gfn, end - here, order)
+                here = end

@@ -5,15 +5,16 @@ when memory is taken away, and freed only after the flush.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.domain.extents import Pieces, Reason
+from twofold.domain.options import DomainOptions
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.status import NO_TABLES, OK
-from twofold.machine import Hardware, Use, Zones
+from twofold.machine import Hardware, Place, Use, Zones
 from twofold.p2m import P2M, Entry, P2MType
 from twofold.units import ORDER_4K
 
@@ -22,11 +23,17 @@ Array = npt.NDArray[np.uint64]
 
 @dataclass
 class MemoryCounters:
-    """What was asked of a domain's memory operations so far; allocation attempts by order."""
+    """What was asked of a domain's memory operations so far.
+
+    calls : by operation
+    asked, refused : allocation attempts by order
+    far : extents by order that came from another node than the one asked for
+    """
 
     calls: Counter[str] = field(default_factory=Counter)
     asked: Counter[int] = field(default_factory=Counter)
     refused: Counter[int] = field(default_factory=Counter)
+    far: Counter[int] = field(default_factory=Counter)
 
 
 class Holding:
@@ -35,24 +42,26 @@ class Holding:
     Parameters
     ----------
     hardware, domid, p2m : the machine, and whose memory it is
-    max_pages : frames that the domain may own, None for no limit
+    options : the quota of frames that it may own, and the node where they are to be
     """
 
-    def __init__(self, hardware: Hardware, domid: int, p2m: P2M, max_pages: int | None) -> None:
+    def __init__(self, hardware: Hardware, domid: int, p2m: P2M, options: DomainOptions) -> None:
         self.hardware = hardware
         self.domid = domid
         self.p2m = p2m
-        self.max_pages = max_pages
+        self.max_pages = options.max_pages
+        self.node = options.node
         self.owned_frames = 0
+        self._last_node = -1  # where the last extent came from
         self.counters = MemoryCounters()
 
     # -- getting memory -------------------------------------------------------------------------------------------
 
-    def allocate_extents(self, gfn: int, extents: int, order: int, *, fallback: bool) -> Pieces:
+    def allocate_extents(self, gfn: int, extents: int, order: int, place: Place, *, fallback: bool) -> Pieces:
         """Allocate extents of one order; with `fallback`, what is refused is asked for at the next smaller one."""
         parts = []
         while True:
-            mfns, counts = self.hardware.heap.alloc_runs(order, self.unclaimed(extents, order), self.zones(gfn, order))
+            mfns, counts = self._alloc_runs(order, self.unclaimed(extents, order), self.place_of(gfn, order, place))
             frames = counts << np.uint64(order)
             got = int(counts.sum())
             ends = np.cumsum(frames)
@@ -60,11 +69,28 @@ class Holding:
             parts.append(Pieces(gfns, mfns, frames, np.full(len(mfns), order, np.int64)))
             self.counters.asked[order] += extents
             self.counters.refused[order] += extents - got
+            if place.node is not None:
+                near = self.hardware.heap.areas.frames_on(place.node, mfns, frames)
+                self.counters.far[order] += got - (near >> order)
             if got == extents or not fallback or order == ORDER_4K:
                 return Pieces.joined(parts)
             gfn += got << order
             smaller = self.smaller(order)
             extents, order = (extents - got) << (order - smaller), smaller
+
+    def _alloc_runs(self, order: int, extents: int, place: Place) -> tuple[Array, Array]:
+        """Allocate extents as the heap's `alloc_runs` does, from one node after the other where that is the rule."""
+        heap, behaviour = self.hardware.heap, self.hardware.behaviour
+        if place.node is not None or heap.areas.nodes == 1 or not behaviour.spreads_nodes:
+            return heap.alloc_runs(order, extents, place)
+        found = []
+        for _ in range(extents):
+            mfns, _ = heap.alloc_runs(order, 1, replace(place, node=(self._last_node + 1) % heap.areas.nodes))
+            if not len(mfns):
+                break
+            self._last_node = heap.areas.node_of(int(mfns[0]))
+            found.append(int(mfns[0]))
+        return np.array(found, np.uint64), np.ones(len(found), np.uint64)
 
     def quota(self, extents: int, order: int) -> int:
         """Return how many of the extents the domain may come to own."""
@@ -78,8 +104,16 @@ class Holding:
             return extents
         return min(extents, max(0, self.hardware.free_for(self.domid)) >> order)
 
-    def zones(self, gfn: int, order: int) -> Zones:
-        """Return where an extent may be: 2-level tables name frames above 4 GiB in large leaves only.
+    def at_home(self, place: Place) -> Place:
+        """Return where an operation wants its memory: on the domain's own node unless it names one."""
+        return place if place.node is not None else replace(place, node=self.node)
+
+    def place_of(self, gfn: int, order: int, place: Place) -> Place:
+        """Return where an extent may be, given where it is wanted: the zones that the table format can name."""
+        return replace(place, zones=self._zones(gfn, order))
+
+    def _zones(self, gfn: int, order: int) -> Zones:
+        """Return the zones for an extent: 2-level tables name frames above 4 GiB in large leaves only.
 
         Whatever a 32-bit hypervisor can have above 4 GiB it takes there, and leaves the rest to its tables.
         """
@@ -97,9 +131,13 @@ class Holding:
     def commit(self, pieces: Pieces) -> None:
         """Map allocated memory: owner first, then the P2M, and the M2P only when that is done."""
         self.hardware.take(pieces.mfns, pieces.frames, self.domid, Use.RAM)
+        self.map(pieces)
+        self.own(pieces.total_frames)
+
+    def map(self, pieces: Pieces) -> None:
+        """Map memory that the domain owns: the P2M, then the M2P."""
         self.p2m.map(pieces.gfns, pieces.mfns, pieces.frames, self.p2m.level_masks(pieces.orders))
         self.hardware.m2p.set_runs(pieces.mfns, pieces.gfns, pieces.frames)
-        self.own(pieces.total_frames)
 
     def own(self, frames: int) -> None:
         """Count frames that the domain has just been given."""
@@ -129,6 +167,15 @@ class Holding:
         return bool((ends[:-1] <= starts[1:]).all()) and self.hardware.frame_table.holds(
             mfns, lengths, self.domid, Use.RAM
         )
+
+    def own_frames(self, mfns: Array) -> npt.NDArray[np.bool_]:
+        """Return for each mfn whether it is memory of this domain, named for the first time; a hole is not."""
+        first = np.zeros(len(mfns), np.bool_)
+        first[np.unique(mfns, return_index=True)[1]] = True
+        inside = mfns < np.uint64(self.hardware.frames)
+        table, frames = self.hardware.frame_table, np.where(inside, mfns, 0)
+        is_own: npt.NDArray[np.bool_] = (table.owner[frames] == self.domid) & (table.use[frames] == Use.RAM)
+        return first & inside & is_own
 
     def is_plain(self, gfn: int, entry: Entry) -> bool:
         """Return whether an entry maps a frame of the domain's own that backs this gfn and no other."""

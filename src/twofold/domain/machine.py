@@ -9,7 +9,7 @@ from twofold.domain.domain import Domain
 from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.formats.table_formats import NPT_OF_MODE
-from twofold.machine import FreeMap, Hardware
+from twofold.machine import FreeMap, Hardware, get_behaviour
 from twofold.p2m import SavedDomain, save_machine
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
@@ -25,6 +25,8 @@ class Machine(Hardware):
     page_sizes : the sizes of P2M leaves that the machine allows, such as "4K,2M"; None: all of the format
     seed : what random choices on this machine start from
     engine : `kernels`, or its readable twin `spec`
+    behaviour : "twofold", or "xen-4.17": do as that Xen does where the two differ
+    nodes : NUMA nodes, which share the memory evenly
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Machine(Hardware):
         page_sizes: str | tuple[Order, ...] | None = None,
         seed: int = 0,
         engine: ModuleType = kernels,
+        behaviour: str = "twofold",
+        nodes: int = 1,
     ) -> None:
         if paging not in NPT_OF_MODE:
             raise UnknownNameError("paging mode", paging, tuple(NPT_OF_MODE))
@@ -55,7 +59,7 @@ class Machine(Hardware):
         self.seed = seed
         self.domains: dict[int, Domain] = {}
         self._last_domid = 0
-        super().__init__(free, engine)
+        super().__init__(free, engine, get_behaviour(behaviour), nodes)
 
     def create_domain(self, size: int | str, name: str = "", options: DomainOptions | None = None) -> Domain:
         """Return a new domain without memory; its table pool is reserved.

@@ -17,7 +17,7 @@ from twofold.domain.extents import Extents, Mem, Reason, check_order, order_limi
 from twofold.domain.holding import Holding, MemoryCounters
 from twofold.domain.populate import populate_run
 from twofold.errors import SizeError
-from twofold.machine import Use
+from twofold.machine import ANYWHERE, Place, Use
 
 Array = npt.NDArray[np.uint64]
 
@@ -45,7 +45,13 @@ class MemoryOperations:
         return self._holding.counters
 
     def populate_physmap(
-        self, gfns: Sequence[int] | Array, order: int, flags: Mem = Mem.NONE, caller: str = "toolstack"
+        self,
+        gfns: Sequence[int] | Array,
+        order: int,
+        flags: Mem = Mem.NONE,
+        caller: str = "toolstack",
+        *,
+        place: Place = ANYWHERE,
     ) -> Extents:
         """Allocate an extent of 2**order frames for each gfn and map it there.
 
@@ -54,6 +60,7 @@ class MemoryOperations:
         gfns : first gfn of each extent; any sequence of integers, a `range` is cheapest
         flags : `Mem`; EXACT wins over the others
         caller : "toolstack", "hardware", "passthrough" or "guest", which bounds the order
+        place : where the memory is to be; on the domain's own node unless it names one
 
         Returns
         -------
@@ -62,10 +69,11 @@ class MemoryOperations:
         check_order(order)
         self.counters.calls["populate_physmap"] += 1
         limit, asked, done = order_limit(caller), len(gfns), 0
+        place = self._holding.at_home(place)
         if order > limit:
             return Extents(0, asked, Reason.ORDER_LIMIT)
         for run in runs_of(gfns, order):
-            populated, reason = populate_run(self._holding, run, order, flags, limit)
+            populated, reason = populate_run(self._holding, run, order, flags, limit, place)
             done += populated
             if populated < run.extents:
                 self.last_reason = reason
@@ -89,7 +97,14 @@ class MemoryOperations:
                 return Extents(done, asked, reason)
         return Extents(asked, asked, Reason.NONE)
 
-    def increase_reservation(self, count: int, order: int, caller: str = "toolstack") -> Extents:
+    def increase_reservation(
+        self,
+        count: int,
+        order: int,
+        caller: str = "toolstack",
+        *,
+        place: Place = ANYWHERE,
+    ) -> Extents:
         """Give the domain `count` extents of 2**order frames that no gfn maps: orphans, until it maps them or dies."""
         check_order(order)
         holding = self._holding
@@ -98,10 +113,11 @@ class MemoryOperations:
             return Extents(0, count, Reason.ORDER_LIMIT)
         extents = holding.quota(count, order)
         reason = Reason.NONE if extents == count else Reason.QUOTA
-        mfns, counts = holding.hardware.heap.alloc_runs(order, holding.unclaimed(extents, order))
-        done = int(counts.sum())
-        holding.hardware.take(mfns, counts << np.uint64(order), holding.domid, Use.RAM)
-        holding.own(done << order)
+        place = holding.at_home(place)
+        pieces = holding.allocate_extents(0, extents, order, place, fallback=False)
+        done = pieces.total_frames >> order
+        holding.hardware.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
+        holding.own(pieces.total_frames)
         return Extents(done, count, reason if done == extents else Reason.NO_MEMORY)
 
     # -- memory that changes its place ------------------------------------------------------------------------------
@@ -142,7 +158,14 @@ class MemoryOperations:
         return Extents(frames, frames, Reason.NONE)
 
     def exchange(
-        self, in_gfns: Sequence[int], in_order: int, out_gfns: Sequence[int], out_order: int, caller: str = "toolstack"
+        self,
+        in_gfns: Sequence[int],
+        in_order: int,
+        out_gfns: Sequence[int],
+        out_order: int,
+        caller: str = "toolstack",
+        *,
+        place: Place = ANYWHERE,
     ) -> Extents:
         """Give back extents of one order and get as many frames in extents of another, fresh and empty.
 
@@ -156,11 +179,12 @@ class MemoryOperations:
             return Extents(0, asked, Reason.ORDER_LIMIT)
         if len(in_gfns) << in_order != asked << out_order or (asked << out_order) & ((1 << chunk) - 1):
             return Extents(0, asked, Reason.UNEQUAL)
+        place = self._holding.at_home(place)
         ins, outs = 1 << chunk - in_order, 1 << chunk - out_order
         for done in range(0, asked, outs):
             first = done // outs * ins
             given, taken = in_gfns[first : first + ins], out_gfns[done : done + outs]
-            reason = exchange.exchange_chunk(self._holding, given, in_order, taken, out_order)
+            reason = exchange.exchange_chunk(self._holding, given, in_order, taken, out_order, place)
             if reason:
                 return Extents(done, asked, reason)
         return Extents(asked, asked, Reason.NONE)

@@ -25,6 +25,7 @@ class DomainOptions:
     layout : "pvh", "hvm" (with VGA hole) or "flat"
     table_pool : table frames at most; None: what Xen's toolstack gives [frames]
     max_pages : memory that the domain may own; None: no limit [frames]
+    node : where its memory is to be; other nodes when that one is full; None: no preference
     """
 
     paging: str = "hap"
@@ -33,6 +34,7 @@ class DomainOptions:
     layout: str = "pvh"
     table_pool: int | None = None
     max_pages: int | None = None
+    node: int | None = None
 
     def __post_init__(self) -> None:
         if self.paging not in PAGING_MODES:

@@ -1,31 +1,44 @@
-"""populate_physmap: memory is allocated and its tables are counted before anything is mapped."""
+"""populate_physmap: memory is allocated and its tables are counted before anything is mapped.
+
+As Xen behaves, new memory may go over old, and what could not be mapped stays with the domain: each such rule of the
+machine's `behaviour` is asked for in a function of its own here.
+"""
+
+from dataclasses import replace
+
+import numpy as np
 
 from twofold.domain.extents import Mem, Pieces, Reason, Run, aligned_run
 from twofold.domain.holding import Holding
+from twofold.formats.p2m_types import RAM_TYPES
+from twofold.machine import Place, Use
 
 
-def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int) -> tuple[int, Reason]:
+def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int, place: Place) -> tuple[int, Reason]:
     """Populate as many extents of a run as possible; return how many, and what stopped the next one."""
-    if flags & Mem.EXACT and not holding.p2m.can_map_exactly(run.gfn, order):
+    p2m = holding.p2m
+    if flags & Mem.EXACT and not p2m.can_map_exactly(run.gfn, order):
         return 0, Reason.NOT_EXACT
     extents, reason = _admit(holding, run, order)
     if not extents:
         return 0, reason
-    pieces = _allocate(holding, Run(run.gfn, extents), order, flags, limit)
+    pieces = _allocate(holding, Run(run.gfn, extents), order, flags, limit, place)
     if pieces.total_frames >> order < extents:
         extents, reason = pieces.total_frames >> order, Reason.NO_MEMORY
-    fitting = holding.p2m.plan(
-        pieces.gfns, pieces.mfns, pieces.frames, holding.p2m.level_masks(pieces.orders), 1 << order
-    )
+    fitting = p2m.plan(pieces.gfns, pieces.mfns, pieces.frames, p2m.level_masks(pieces.orders), 1 << order)
     if fitting < 0:
         extents, reason = ~fitting, Reason.UNENCODABLE
     elif fitting < extents:
         extents, reason = fitting, Reason.NO_TABLES
     kept, rest = pieces.cut(extents << order)
-    holding.hardware.heap.free_runs(rest.mfns, rest.frames)
+    _orphan(holding, kept)
     holding.commit(kept)
+    if reason in {Reason.NO_TABLES, Reason.UNENCODABLE} and holding.hardware.behaviour.leaves_orphans:
+        failed, rest = rest.cut(1 << order)
+        _map_what_fits(holding, failed)
+    holding.hardware.heap.free_runs(rest.mfns, rest.frames)
     if flags & Mem.EXACT and extents:
-        holding.p2m.exact.add(run.gfn, extents << order, order)
+        p2m.exact.add(run.gfn, extents << order, order)
     return extents, reason
 
 
@@ -39,22 +52,68 @@ def _admit(holding: Holding, run: Run, order: int) -> tuple[int, Reason]:
     if quota < extents:
         extents, reason = quota, Reason.QUOTA
     if extents:
-        clear = holding.p2m.clear_frames(run.gfn, extents << order) >> order
-        if clear < extents:
-            extents, reason = clear, Reason.OCCUPIED
+        clear, problem = _clear_frames(holding, run.gfn, extents << order)
+        if clear >> order < extents:
+            extents, reason = clear >> order, problem
     return extents, reason
 
 
-def _allocate(holding: Holding, run: Run, order: int, flags: Mem, limit: int) -> Pieces:
+def _clear_frames(holding: Holding, gfn: int, frames: int) -> tuple[int, Reason]:
+    """Return how many frames from `gfn` on may be given memory, and what stands in the way of the next one."""
+    clear = holding.p2m.clear_frames(gfn, frames)
+    if clear == frames or not holding.hardware.behaviour.populates_over_memory:
+        return clear, Reason.OCCUPIED
+    rows = holding.p2m.leaf_rows(gfn, frames)
+    in_the_way = rows["gfn"][rows["present"] & ~np.isin(rows["type"], [int(type_) for type_ in RAM_TYPES])]
+    return (int(in_the_way[0]) - gfn if len(in_the_way) else frames), Reason.NOT_OWN
+
+
+def _orphan(holding: Holding, pieces: Pieces) -> None:
+    """Let what is mapped where pieces are to go back no gfn any more; it stays the domain's."""
+    if not holding.hardware.behaviour.populates_over_memory:
+        return
+    for gfn, frames in zip(pieces.gfns.tolist(), pieces.frames.tolist(), strict=True):
+        _, mfns, lengths = holding.p2m.runs(gfn, frames)
+        holding.hardware.m2p.clear_runs(mfns, lengths)
+
+
+def _map_what_fits(holding: Holding, pieces: Pieces) -> None:
+    """Give the domain an extent that cannot be mapped whole, and map of it what there are tables for."""
+    holding.hardware.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
+    holding.own(pieces.total_frames)
+    for part in pieces.parts(holding.p2m.page_sizes, holding.p2m.geometry.index_bits):
+        masks = holding.p2m.level_masks(part.orders)
+        if holding.p2m.plan(part.gfns, part.mfns, part.frames, masks, part.total_frames) == 1:
+            _orphan(holding, part)
+            holding.map(part)
+
+
+def _allocate(holding: Holding, run: Run, order: int, flags: Mem, limit: int, place: Place) -> Pieces:
     """Allocate a run's memory, at most all of it, in the order of its gfns."""
-    if not flags & Mem.COALESCE or flags & Mem.EXACT:
-        fallback = flags & (Mem.FALLBACK | Mem.EXACT) == Mem.FALLBACK  # an exact extent never falls back
-        return holding.allocate_extents(run.gfn, run.extents, order, fallback=fallback)
-    orders = [leaf for leaf in holding.p2m.geometry.leaf_orders if leaf <= limit]
+    if flags & Mem.EXACT or not flags & (Mem.COALESCE | Mem.FALLBACK):  # an exact extent never falls back
+        return holding.allocate_extents(run.gfn, run.extents, order, place, fallback=False)
+    largest = limit if flags & Mem.COALESCE else order
+    is_near = flags & Mem.NEAR and place.node is not None and not holding.hardware.behaviour.prefers_size_to_node
+    if not is_near or place.exact_node:
+        return _allocate_large_first(holding, run, order, largest, place)
+    near = _allocate_large_first(holding, run, order, largest, replace(place, exact_node=True))
+    frames = (run.extents << order) - near.total_frames
+    rest = Run(run.gfn + near.total_frames, frames)
+    return Pieces.joined([near, _allocate_large_first(holding, rest, 0, largest, place)]) if frames else near
+
+
+def _allocate_large_first(holding: Holding, run: Run, order: int, largest: int, place: Place) -> Pieces:
+    """Allocate a run in extents as large as may be, each falling back to smaller ones.
+
+    order : of the run's extents;  largest : that order, or a larger one to which extents may be joined
+    """
+    if largest == order:
+        return holding.allocate_extents(run.gfn, run.extents, order, place, fallback=True)
+    orders = [leaf for leaf in holding.p2m.geometry.leaf_orders if leaf <= largest]
     parts, gfn, left = [], run.gfn, run.extents << order
     while left:
         large, extents = aligned_run(gfn, left, orders)
-        parts.append(holding.allocate_extents(gfn, extents, large, fallback=True))
+        parts.append(holding.allocate_extents(gfn, extents, large, place, fallback=True))
         if parts[-1].total_frames < extents << large:
             break
         gfn, left = gfn + (extents << large), left - (extents << large)

@@ -16,7 +16,10 @@ REPLACED: Final = 8  # present entries that changed: each owes a flush
 SIZES: Final = 9  # mask of the levels whose leaves may be used (bit 0: level 0, bit 1: level 1, ...)
 PLACES: Final = 10  # typed entries that are not present, of every level
 MERGES: Final = 11  # tables replaced by one large leaf of the same translations
-COLUMNS: Final = 12
+STOPS: Final = 12  # mask of the levels that a split may leave leaves at; 0: only the level that it has to reach
+KEEPS_EMPTY: Final = 13  # 1: a table that its last entry has left stays, until a large leaf replaces it
+ALIGNS_WHOLE: Final = 14  # 1: a leaf may have the sizes only that the end of its piece is a multiple of
+COLUMNS: Final = 15
 MAX_LEAF_LEVELS: Final = 3
 
 # What a plan returns in place of a number of tables when a new entry could not hold its frame (`shape.SMALL_LIMIT`).

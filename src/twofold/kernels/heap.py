@@ -5,83 +5,123 @@ Frame numbers are int64 here: they stay below 2**32, so signed arithmetic is exa
 
 import numpy as np
 
+from twofold.formats import heap_state as at
 from twofold.formats.arrays import Counts, Halves, Marks, Words
 from twofold.kernels._jit import inline, kernel
 from twofold.units import MAX_HEAP_ORDER
 
-NONE = 0xFFFFFFFF
-PREVIOUS = 0
-NEXT = 1
-TOP = int(MAX_HEAP_ORDER)
-ZONES = 2
-ZONE_ORDER = 20
-LOW_FIRST, HIGH_FIRST, LOW_ONLY = 0, 1, 2
+NONE, PREVIOUS, NEXT = at.NONE, at.PREVIOUS, at.NEXT
+KEEP_UPPER, TOP, LIMIT, BOUNDS, NEXT_GROUP = at.KEEP_UPPER, at.TOP, at.LIMIT, at.BOUNDS, at.NEXT_GROUP
+ORDERS = int(MAX_HEAP_ORDER) + 1
 
 
 @inline
-def zone_of(mfn: int) -> int:
-    """Return the zone of a frame. Twin: spec.heap.zone_of."""
-    return 1 if mfn >> ZONE_ORDER > 0 else 0
-
-
-@inline
-def find(counts: Counts, order: int, zones: int) -> tuple[int, int]:
-    """Return (zone, order) of the list to take a block from. Twin: spec.heap.find."""
-    first = 1 if zones == HIGH_FIRST else 0
-    for found in range(order, TOP + 1):
-        if counts[first, found]:
-            return first, found
-        if zones != LOW_ONLY and counts[1 - first, found]:
-            return 1 - first, found
-    return 0, -1
+def area_of(rules: Counts, mfn: int) -> int:
+    """Return the area that a frame lies in. Twin: spec.heap.area_of."""
+    area = 0
+    while mfn >= rules[BOUNDS + area]:
+        area += 1
+    return area
 
 
 @kernel
-def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
+def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Counts, order: int) -> tuple[int, int]:
+    """Return (mfn, order) of the block to take an extent from. Twin: spec.heap.find."""
+    start = 0
+    while start < len(search):
+        end = start
+        while end < len(search) and search[end] != NEXT_GROUP:
+            end += 1
+        for found in range(order, rules[TOP] + 1):
+            for index in range(start, end):
+                area = search[index]
+                if counts[area, found]:
+                    mfn = first_fitting(heads, links, rules, area, found, order)
+                    if mfn != NONE:
+                        return mfn, found
+        start = end + 1
+    return -1, 0
+
+
+@inline
+def first_fitting(heads: Counts, links: Halves, rules: Counts, area: int, found: int, order: int) -> int:
+    """Return the first block of a list that may be used, or NONE. Twin: spec.heap.first_fitting."""
+    part = 1 << (found if rules[KEEP_UPPER] else order)
+    mfn = heads[area, found]
+    while mfn != NONE and mfn + part > rules[LIMIT]:
+        mfn = np.int64(links[mfn, NEXT])
+    return mfn
+
+
+@kernel
+def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Put a free block at the front of its list. Twin: spec.heap.push."""
-    first = heads[zone_of(mfn), order]
+    area = area_of(rules, mfn)
+    first = heads[area, order]
     links[mfn, PREVIOUS] = NONE
     links[mfn, NEXT] = first
     if first != NONE:
         links[first, PREVIOUS] = mfn
-    heads[zone_of(mfn), order] = mfn
-    counts[zone_of(mfn), order] += 1
+    heads[area, order] = mfn
+    counts[area, order] += 1
     orders[mfn] = order + 1
 
 
 @kernel
-def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
+def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Take a free block out of its list. Twin: spec.heap.remove."""
+    area = area_of(rules, mfn)
     before = np.int64(links[mfn, PREVIOUS])
     after = np.int64(links[mfn, NEXT])
     if before == NONE:
-        heads[zone_of(mfn), order] = after
+        heads[area, order] = after
     else:
         links[before, NEXT] = after
     if after != NONE:
         links[after, PREVIOUS] = before
-    counts[zone_of(mfn), order] -= 1
+    counts[area, order] -= 1
     orders[mfn] = 0
 
 
 @kernel
-def push_blocks(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfns: Words, block_orders: Marks) -> None:
+def push_blocks(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, block_orders: Marks
+) -> None:
     """Put maximal free blocks into an empty heap. Twin: spec.heap.push_blocks."""
     for index in range(len(mfns) - 1, -1, -1):
-        push(heads, counts, links, orders, np.int64(mfns[index]), np.int64(block_orders[index]))
+        push(heads, counts, links, orders, rules, np.int64(mfns[index]), np.int64(block_orders[index]))
+
+
+@inline
+def kept_part(rules: Counts, mfn: int, found: int, order: int) -> int:
+    """Return where the part of a block begins that the caller gets. Twin: spec.heap.kept_part."""
+    return mfn + (1 << found) - (1 << order) if rules[KEEP_UPPER] else mfn
 
 
 @kernel
-def alloc(heads: Counts, counts: Counts, links: Halves, orders: Marks, order: int, zones: int) -> int:
+def alloc(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, search: Counts, order: int
+) -> int:
     """Return the first frame of a block of this order, or -1. Twin: spec.heap.alloc."""
-    zone, found = find(counts, order, zones)
-    if found < 0:
-        return -1
-    mfn = heads[zone, found]
-    remove(heads, counts, links, orders, mfn, found)
-    for half in range(found - 1, order - 1, -1):
-        push(heads, counts, links, orders, mfn + (1 << half), half)
+    mfn, found = find(heads, counts, links, rules, search, order)
+    if mfn >= 0:
+        break_block(heads, counts, links, orders, rules, mfn, found, order)
+        mfn = kept_part(rules, mfn, found, order)
     return mfn
+
+
+@kernel
+def break_block(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, found: int, order: int
+) -> None:
+    """Take a block out and put back what is not kept. Twin: spec.heap.break_block."""
+    remove(heads, counts, links, orders, rules, mfn, found)
+    for half in range(found - 1, order - 1, -1):
+        if rules[KEEP_UPPER]:
+            push(heads, counts, links, orders, rules, mfn, half)
+            mfn += 1 << half
+        else:
+            push(heads, counts, links, orders, rules, mfn + (1 << half), half)
 
 
 @kernel
@@ -90,35 +130,32 @@ def alloc_runs(
     counts: Counts,
     links: Halves,
     orders: Marks,
+    rules: Counts,
+    search: Counts,
     order: int,
     extents: int,
-    zones: int,
     out_mfns: Words,
     out_extents: Words,
 ) -> int:
     """Allocate up to `extents` extents; return the number of runs. Twin: spec.heap.alloc_runs.
 
-    Takes many extents out of one block at a time and puts back what is left of it: the lists between the two orders
-    were empty, so what one-by-one allocation would have left there is exactly the aligned rest of the block.
+    Where lower halves are kept, many extents are taken out of one block at a time and what is left of it is put back:
+    the lists between the two orders had nothing that would do, so what one-by-one allocation would have left there is
+    exactly the aligned rest of the block.
     """
     runs = 0
     while extents > 0:
-        zone, found = find(counts, order, zones)
-        if found < 0:
-            break
-        mfn = heads[zone, found]
+        block, found = find(heads, counts, links, rules, search, order)
+        mfn = kept_part(rules, block, found, order)
         joins = runs > 0 and np.int64(out_mfns[runs - 1]) + (np.int64(out_extents[runs - 1]) << order) == mfn
-        if not joins and runs == len(out_mfns):
+        if block < 0 or (runs == len(out_mfns) and not joins):
             break
-        remove(heads, counts, links, orders, mfn, found)
-        taken = min(extents, 1 << (found - order))
-        used = taken << order
-        while used < 1 << found:
-            rest = 0
-            while not used >> rest & 1:
-                rest += 1
-            push(heads, counts, links, orders, mfn + used, rest)
-            used += 1 << rest
+        taken = 1
+        if rules[KEEP_UPPER]:
+            break_block(heads, counts, links, orders, rules, block, found, order)
+        else:
+            taken = min(extents, 1 << (found - order), (rules[LIMIT] - mfn) >> order)
+            take_front(heads, counts, links, orders, rules, block, found, taken << order)
         if joins:
             out_extents[runs - 1] = np.uint64(np.int64(out_extents[runs - 1]) + taken)
         else:
@@ -129,37 +166,54 @@ def alloc_runs(
     return runs
 
 
+@inline
+def take_front(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, found: int, used: int
+) -> None:
+    """Take the first frames of a block and put the aligned rest back."""
+    remove(heads, counts, links, orders, rules, mfn, found)
+    while used < 1 << found:
+        rest = 0
+        while not used >> rest & 1:
+            rest += 1
+        push(heads, counts, links, orders, rules, mfn + used, rest)
+        used += 1 << rest
+
+
 @kernel
-def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
+def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Give a block back and merge it with its free buddies. Twin: spec.heap.free."""
-    while order < TOP:
+    while order < rules[TOP]:
         buddy = mfn ^ (1 << order)
-        if buddy >= len(orders) or orders[buddy] != order + 1:
+        if buddy >= len(orders) or orders[buddy] != order + 1 or area_of(rules, buddy) != area_of(rules, mfn):
             break
-        remove(heads, counts, links, orders, buddy, order)
+        remove(heads, counts, links, orders, rules, buddy, order)
         mfn = min(mfn, buddy)
         order += 1
-    push(heads, counts, links, orders, mfn, order)
+    push(heads, counts, links, orders, rules, mfn, order)
 
 
 @kernel
-def free_runs(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfns: Words, frames: Words) -> None:
+def free_runs(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, frames: Words
+) -> None:
     """Give back runs of frames as naturally aligned blocks. Twin: spec.heap.free_runs."""
     for run in range(len(mfns)):
         mfn = np.int64(mfns[run])
         left = np.int64(frames[run])
         while left > 0:
-            order = block_order(mfn, left)
-            free(heads, counts, links, orders, mfn, order)
+            order = block_order(rules, mfn, left)
+            free(heads, counts, links, orders, rules, mfn, order)
             mfn += 1 << order
             left -= 1 << order
 
 
 @kernel
-def block_order(mfn: int, frames: int) -> int:
-    """Return the order of the largest aligned block at `mfn`. Twin: spec.heap.block_order."""
+def block_order(rules: Counts, mfn: int, frames: int) -> int:
+    """Return the order of the largest block that may start at `mfn`. Twin: spec.heap.block_order."""
+    frames = min(frames, rules[BOUNDS + area_of(rules, mfn)] - mfn)
     order = 0
-    while order < TOP and not mfn >> order & 1 and frames >> (order + 1) > 0:
+    while order < rules[TOP] and not mfn >> order & 1 and frames >> (order + 1) > 0:
         order += 1
     return order
 
@@ -167,7 +221,7 @@ def block_order(mfn: int, frames: int) -> int:
 @kernel
 def is_free(orders: Marks, mfn: int) -> bool:
     """Return whether a frame lies inside any free block. Twin: spec.heap.is_free."""
-    for order in range(TOP + 1):
+    for order in range(ORDERS):
         head = mfn & ~((1 << order) - 1)
         if orders[head] > order:
             return True
@@ -178,9 +232,9 @@ def is_free(orders: Marks, mfn: int) -> bool:
 def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
     """Write every free block, list by list; return how many. Twin: spec.heap.collect_blocks."""
     found = 0
-    for zone in range(ZONES):
-        for order in range(TOP + 1):
-            mfn = heads[zone, order]
+    for area in range(len(heads)):
+        for order in range(ORDERS):
+            mfn = heads[area, order]
             while mfn != NONE:
                 out_mfns[found] = mfn
                 out_orders[found] = orders[mfn] - 1

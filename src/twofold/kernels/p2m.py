@@ -37,6 +37,7 @@ OK, NO_TABLES, UNENCODABLE = codes.OK, codes.NO_TABLES, codes.UNENCODABLE
 FREE, RETIRED, LEAVES, SPLITS = at.FREE, at.RETIRED, at.LEAVES, at.SPLITS
 ALLOCATED, FREED, REPLACED, SIZES = at.ALLOCATED, at.FREED, at.REPLACED, at.SIZES
 PLACES, MERGES, MAX_LEAF_LEVELS, CANNOT_ENCODE = at.PLACES, at.MERGES, at.MAX_LEAF_LEVELS, at.CANNOT_ENCODE
+STOPS, KEEPS_EMPTY, ALIGNS_WHOLE = at.STOPS, at.KEEPS_EMPTY, at.ALIGNS_WHOLE
 
 
 @folded
@@ -89,12 +90,29 @@ def store_one(memory: Words, shape: Words, root: int, state: Counts, gfn: int, n
     return True
 
 
+@inline
+def stops_of(state: Counts, target: int) -> int:
+    """Return the levels at which a split may leave leaves. Twin: spec.p2m.stops_of."""
+    return state[STOPS] or 1 << target
+
+
+@inline
+def ending_sizes(shape: Words, state: Counts, end: int, sizes: int) -> int:
+    """Return the sizes that a request which ends there may use. Twin: spec.p2m.ending_sizes."""
+    if state[ALIGNS_WHOLE]:
+        for level in range(1, MAX_LEAF_LEVELS):
+            if end & (span(shape, level) - 1):
+                sizes &= ~(1 << level)
+    return sizes
+
+
 @kernel
-def segment(shape: Words, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[int, int]:
+def segment(shape: Words, state: Counts, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[int, int]:
     """Return (level, leaves) of the first run of equal leaves. Twin: spec.p2m.segment."""
     bits, level = np.int64(shape[BITS]), 0
     if frames < 1 << bits:
         return level, frames
+    sizes = ending_sizes(shape, state, gfn + frames, sizes)
     for larger in range(1, MAX_LEAF_LEVELS):
         size = 1 << (bits * larger)
         if sizes >> larger & 1 and not (gfn | mfn) & (size - 1) and frames >= size:
@@ -109,11 +127,11 @@ def segment(shape: Words, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[
 
 
 @kernel
-def split_tables(shape: Words, level: int, target: int, sizes: int) -> int:
+def split_tables(shape: Words, level: int, target: int, stops: int) -> int:
     """Return the tables of a split along one path. Twin: spec.p2m.split_tables."""
     tables = 0
     while level > target:
-        if sizes >> (level - 1) & 1 or level == 1:
+        if stops >> (level - 1) & 1 or level == 1:
             tables += 1
             level -= 1
         else:
@@ -148,9 +166,9 @@ def path_need(
             return stop - level
         if cannot_split(shape, entry, upper):
             return CANNOT_ENCODE
-        if stop < upper and not state[SIZES] >> (upper - 1) & 1:
+        if stop < upper and not stops_of(state, counted) >> (upper - 1) & 1:
             return 0
-        return split_tables(shape, stop, level, state[SIZES])
+        return split_tables(shape, stop, level, stops_of(state, level))
     return 0
 
 
@@ -174,7 +192,7 @@ def plan_piece(
     need, previous, counted = walked
     passed = 0
     while left > 0:
-        level, leaves = segment(shape, gfn, mfn, left, sizes)
+        level, leaves = segment(shape, state, gfn, mfn, left, sizes)
         limit = np.int64(shape[LARGE_LIMIT] if level else shape[SMALL_LIMIT])
         while leaves > 0:
             count = min(leaves, slots - slot_of(shape, gfn, level))
@@ -254,7 +272,7 @@ def map_piece(
     if left == 1 and store_one(memory, shape, root, state, gfn, put_one(shape, mfn, flags)):
         return
     while left > 0:
-        level, leaves = segment(shape, gfn, mfn, left, sizes)
+        level, leaves = segment(shape, state, gfn, mfn, left, sizes)
         while leaves > 0:
             slot = slot_of(shape, gfn, level)
             count = min(leaves, slots - slot)
@@ -393,7 +411,7 @@ def descend(memory: Words, shape: Words, root: int, stock: Words, state: Counts,
             clear(memory, shape, new)
             memory[table, slot] = table_entry(shape, new, upper)
         elif not holds_table(shape, entry, upper):
-            split_leaf(memory, shape, stock, state, table, slot, upper)
+            split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
         table = frame_of(shape, read(memory, table, slot))
     return table
 
@@ -425,11 +443,13 @@ def split_to_table(memory: Words, shape: Words, stock: Words, state: Counts, ent
 
 
 @kernel
-def split_leaf(memory: Words, shape: Words, stock: Words, state: Counts, table: int, slot: int, level: int) -> None:
+def split_leaf(
+    memory: Words, shape: Words, stock: Words, state: Counts, table: int, slot: int, level: int, stops: int
+) -> None:
     """Replace one large entry by a table of smaller ones. Twin: spec.p2m.split_leaf."""
     entry = read(memory, table, slot)
     new = split_to_table(memory, shape, stock, state, entry, level)
-    if level > 1 and not state[SIZES] >> (level - 1) & 1:
+    if level > 1 and not stops >> (level - 1) & 1:
         for index in range(span(shape, 1)):
             below = split_to_table(memory, shape, stock, state, read(memory, new, index), level - 1)
             memory[new, index] = table_entry(shape, below, level - 1)
@@ -524,6 +544,8 @@ def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
     start, end = gfn, gfn + frames
     while gfn < end:
         gfn += clear_first(memory, shape, root, stock, state, gfn, end - gfn)
+    if state[KEEPS_EMPTY]:
+        return
     prune(memory, shape, root, stock, state, start)
     if frames > 1:
         prune(memory, shape, root, stock, state, end - 1)
@@ -537,6 +559,8 @@ def unmap_pieces(
     for piece in range(len(gfns)):
         gfn, length = np.int64(gfns[piece]), np.int64(frames[piece])
         if length == 1 and store_one(memory, shape, root, state, gfn, shape[EMPTY]):
+            if state[KEEPS_EMPTY]:
+                continue
             if table_is_empty(memory, shape, small_table(memory, shape, root, gfn), slot_of(shape, gfn, 0)):
                 prune(memory, shape, root, stock, state, gfn)
             continue
@@ -557,14 +581,31 @@ def clear_first(memory: Words, shape: Words, root: int, stock: Words, state: Cou
         inside = gfn & (size - 1)
         if is_empty(shape, entry):
             return min(frames, size - inside)
-        if not inside and frames >= size:
+        is_table = holds_table(shape, entry, level)
+        if not inside and frames >= size and not (is_table and stays(state, level)):
             memory[table, slot] = shape[EMPTY]
             forget(memory, shape, stock, state, entry, level)
             return size
-        if not holds_table(shape, entry, level):
-            split_leaf(memory, shape, stock, state, table, slot, level)
+        if not is_table:
+            stops = stops_of(state, level_of_cut(shape, gfn, frames, level))
+            split_leaf(memory, shape, stock, state, table, slot, level, stops)
         table = frame_of(shape, read(memory, table, slot))
     return frames
+
+
+@inline
+def stays(state: Counts, level: int) -> bool:
+    """Return whether a table is emptied entry by entry. Twin: spec.p2m.stays."""
+    return state[KEEPS_EMPTY] != 0 and not state[SIZES] >> level & 1
+
+
+@inline
+def level_of_cut(shape: Words, gfn: int, frames: int, level: int) -> int:
+    """Return the largest level that a range could take out at its start. Twin: spec.p2m.level_of_cut."""
+    level -= 1
+    while level and (gfn & (span(shape, level) - 1) or frames < span(shape, level)):
+        level -= 1
+    return level
 
 
 @bare
@@ -606,7 +647,7 @@ def plan_split(memory: Words, shape: Words, root: int, state: Counts, gfn: int, 
         if not holds_table(shape, entry, upper):
             if cannot_split(shape, entry, upper):
                 return CANNOT_ENCODE
-            return split_tables(shape, upper, level, state[SIZES])
+            return split_tables(shape, upper, level, stops_of(state, level))
         table = frame_of(shape, entry)
     return 0
 
@@ -621,7 +662,7 @@ def split(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
         if is_empty(shape, entry):
             return
         if not holds_table(shape, entry, upper):
-            split_leaf(memory, shape, stock, state, table, slot, upper)
+            split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
         table = frame_of(shape, read(memory, table, slot))
 
 

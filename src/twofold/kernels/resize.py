@@ -66,7 +66,7 @@ def split_range(
     while here < gfn + frames:
         table, level, entry = end_of_walk(memory, shape, root, here)
         if not is_empty(shape, entry) and not allowed >> level & 1:
-            split_leaf(memory, shape, stock, state, table, slot_of(shape, here, level), level)
+            split_leaf(memory, shape, stock, state, table, slot_of(shape, here, level), level, allowed)
         else:
             here = beyond(shape, here, level)
 

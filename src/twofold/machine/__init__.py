@@ -1,9 +1,27 @@
 """Machine memory: real bytes, the buddy heap, frame table and M2P, and maps of a host's free memory."""
 
+from twofold.machine.areas import ANYWHERE, Place, Zones
 from twofold.machine.arena import Arena
+from twofold.machine.behaviour import BEHAVIOURS, Behaviour, get_behaviour
 from twofold.machine.frames import M2P, NOBODY, FrameTable, Use
 from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.machine.hardware import Hardware
-from twofold.machine.heap import Heap, Zones
+from twofold.machine.heap import Heap
 
-__all__ = ["M2P", "NOBODY", "Arena", "FrameTable", "FreeMap", "Hardware", "Heap", "Use", "Zones", "shipped_names"]
+__all__ = [
+    "ANYWHERE",
+    "BEHAVIOURS",
+    "M2P",
+    "NOBODY",
+    "Arena",
+    "Behaviour",
+    "FrameTable",
+    "FreeMap",
+    "Hardware",
+    "Heap",
+    "Place",
+    "Use",
+    "Zones",
+    "get_behaviour",
+    "shipped_names",
+]

@@ -7,6 +7,7 @@ from types import ModuleType
 
 from twofold import kernels
 from twofold.machine.arena import Arena
+from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.frames import M2P, Array, FrameTable, Use
 from twofold.machine.free_map import FreeMap
 from twofold.machine.heap import Heap
@@ -19,13 +20,19 @@ class Hardware:
     ----------
     free : the free memory that the heap starts with; it also says how many frames the machine spans
     engine : the package that does the work, `kernels` or `spec`: same names, same answers
+    behaviour : what is done where hypervisors differ
+    nodes : NUMA nodes, which share the memory evenly
     """
 
-    def __init__(self, free: FreeMap, engine: ModuleType = kernels) -> None:
+    def __init__(
+        self, free: FreeMap, engine: ModuleType = kernels, behaviour: Behaviour = TWOFOLD, nodes: int = 1
+    ) -> None:
         self.engine = engine
+        self.behaviour = behaviour
+        self.nodes = nodes
         self.frames = free.machine_frames
         self.arena = Arena(self.frames)
-        self.heap = Heap(free, engine)
+        self.heap = Heap(free, engine, behaviour, nodes)
         self.frame_table = FrameTable(self.frames, engine)
         self.m2p = M2P(self.frames, engine)
         self.claims: dict[int, int] = {}  # frames that a domain may still take and no other can

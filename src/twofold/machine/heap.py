@@ -1,9 +1,9 @@
 """The machine heap: a buddy allocator over the frames that are free on the host.
 
-Blocks of orders 0 to 20, naturally aligned, merged on free. The arrays and steps are in `spec.heap`.
+Blocks of orders 0 to 20, naturally aligned, merged on free. The arrays and steps are in `spec.heap`, where memory is
+cut and searched in `areas`.
 """
 
-from enum import IntEnum
 from types import ModuleType
 from typing import cast
 
@@ -11,34 +11,39 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
+from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NONE
+from twofold.machine import fragmenter
+from twofold.machine.areas import ANYWHERE, Areas, Place
 from twofold.machine.arena import sparse_array
+from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.free_map import FreeMap
-from twofold.spec.heap import HIGH_FIRST, LOW_FIRST, LOW_ONLY, NONE, ZONES
 from twofold.units import MAX_HEAP_ORDER, Mfn
 
 Array = npt.NDArray[np.uint64]
 
 
-class Zones(IntEnum):
-    """Where an allocation may be: memory below 4 GiB is what 32-bit page tables can name."""
-
-    LOW_FIRST = LOW_FIRST
-    HIGH_FIRST = HIGH_FIRST  # whoever can use high memory leaves the low to those who cannot
-    LOW_ONLY = LOW_ONLY
-
-
 class Heap:
-    """The free frames of one machine, to begin with those of a free map."""
+    """The free frames of one machine, to begin with those of a free map.
 
-    def __init__(self, free: FreeMap, engine: ModuleType) -> None:
+    Parameters
+    ----------
+    free : what is free to begin with
+    engine : `kernels` or `spec`
+    behaviour, nodes : how memory is cut into areas, and which half of a broken block is kept
+    """
+
+    def __init__(self, free: FreeMap, engine: ModuleType, behaviour: Behaviour = TWOFOLD, nodes: int = 1) -> None:
         frames = free.machine_frames
         self._heap = engine.heap
-        self._heads = np.full((ZONES, MAX_HEAP_ORDER + 1), NONE, np.int64)
-        self._counts = np.zeros((ZONES, MAX_HEAP_ORDER + 1), np.int64)
+        self.areas = Areas(frames, behaviour, nodes)
+        self._rules = self.areas.rules
+        self._heads = np.full((len(self.areas), MAX_HEAP_ORDER + 1), NONE, np.int64)
+        self._counts = np.zeros((len(self.areas), MAX_HEAP_ORDER + 1), np.int64)
         self._links = cast("npt.NDArray[np.uint32]", sparse_array(2 * frames, np.uint32)).reshape(-1, 2)
         self._orders = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
-        mfns, orders = free.decompose(MAX_HEAP_ORDER)
-        self._heap.push_blocks(self._heads, self._counts, self._links, self._orders, mfns, orders)
+        self._lists = self._heads, self._counts, self._links, self._orders, self._rules
+        runs = self.areas.cut(free.starts, free.frames)
+        self._heap.push_blocks(*self._lists, *fragmenter.decompose(*runs, behaviour.largest_block))
 
     def __len__(self) -> int:
         """Return the frames that the machine spans, free or not."""
@@ -69,24 +74,25 @@ class Heap:
         """Order + 1 at the head of each free block, 0 elsewhere; for who has to know what is free, never to write."""
         return self._orders
 
-    def alloc(self, order: int, zones: Zones = Zones.LOW_FIRST) -> Mfn:
+    def alloc(self, order: int, place: Place = ANYWHERE) -> Mfn:
         """Return the first frame of a block of 2**order frames, aligned to its size.
 
         Parameters
         ----------
-        zones : where to look, `Zones`
+        place : where to look
 
         Raises
         ------
         HeapExhaustedError : no block of this order or larger is free
         """
         self._check_order(order)
-        mfn = self._heap.alloc(self._heads, self._counts, self._links, self._orders, order, int(zones))
+        self._rules[LIMIT] = place.limit
+        mfn = self._heap.alloc(*self._lists, self.areas.search(place), order)
         if mfn < 0:
             raise HeapExhaustedError(order, 1 << order, self.free_frames)
         return Mfn(int(mfn))
 
-    def alloc_runs(self, order: int, extents: int, zones: Zones = Zones.LOW_FIRST) -> tuple[Array, Array]:
+    def alloc_runs(self, order: int, extents: int, place: Place = ANYWHERE) -> tuple[Array, Array]:
         """Allocate up to `extents` extents of 2**order frames, exactly as one by one; never raises.
 
         Returns
@@ -95,13 +101,18 @@ class Heap:
             less than asked when the heap has no more.
         """
         self._check_order(order)
-        # A run comes from at least one free block, or from part of one.
-        room = int(min(extents, self._counts[:, order:].sum()))
+        self._rules[LIMIT] = place.limit
+        room = min(extents, self._most_runs(order))
         mfns, lengths = np.empty(room, np.uint64), np.empty(room, np.uint64)
-        runs = self._heap.alloc_runs(
-            self._heads, self._counts, self._links, self._orders, order, extents, int(zones), mfns, lengths
-        )
+        runs = self._heap.alloc_runs(*self._lists, self.areas.search(place), order, extents, mfns, lengths)
         return mfns[:runs], lengths[:runs]
+
+    def _most_runs(self, order: int) -> int:
+        """Return how many runs the free memory can make: one a block, or one an extent where they descend."""
+        blocks = self._counts.sum(axis=0)[order:]
+        if self._rules[KEEP_UPPER]:
+            blocks = blocks << np.arange(len(blocks))
+        return int(blocks.sum())
 
     def free(self, mfn: int, order: int) -> None:
         """Give a block back; it merges with its free buddies.
@@ -112,14 +123,15 @@ class Heap:
         OwnershipError : one of its frames is free already
         """
         self._check_order(order)
-        if mfn & ((1 << order) - 1) or not 0 <= mfn <= len(self) - (1 << order):
+        frames = 1 << order
+        if mfn & (frames - 1) or not 0 <= mfn <= len(self) - frames:
             raise AddressError("mfn", mfn, f"is no block of order {order} of this machine")
         if self.is_free(mfn):
             raise OwnershipError(mfn, "is free already")
-        free_inside = np.flatnonzero(self._orders[mfn : mfn + (1 << order)])
+        free_inside = np.flatnonzero(self._orders[mfn : mfn + frames])
         if free_inside.size:
             raise OwnershipError(mfn + int(free_inside[0]), "is free already")
-        self._heap.free(self._heads, self._counts, self._links, self._orders, mfn, order)
+        self.free_runs(np.array([mfn], np.uint64), np.array([frames], np.uint64))
 
     def free_runs(self, mfns: Array, frames: Array) -> None:
         """Give back runs of frames of any length and alignment; the caller knows that they are in use.
@@ -131,7 +143,7 @@ class Heap:
         ends = mfns + frames
         if len(ends) and int(ends.max()) > len(self):
             raise AddressError("mfn", int(ends.max()) - 1, "is beyond the machine")
-        self._heap.free_runs(self._heads, self._counts, self._links, self._orders, mfns, frames)
+        self._heap.free_runs(*self._lists, mfns, frames)
 
     def _check_order(self, order: int) -> None:
         if not 0 <= order <= MAX_HEAP_ORDER:

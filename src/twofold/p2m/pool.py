@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from twofold.errors import HeapExhaustedError
 from twofold.formats import p2m_state as at
-from twofold.machine import Hardware, Use, Zones
+from twofold.machine import ANYWHERE, Hardware, Place, Use
 from twofold.units import FRAME_BYTES
 
 Array = npt.NDArray[np.uint64]
@@ -27,12 +27,12 @@ def default_frames(memory_frames: int) -> int:
 class TablePool:
     """The stock of one domain. `stock` and `state` are the arrays that the P2M's twins work on.
 
-    zones : where the frames may be; a 32-bit hypervisor's tables stand below 4 GiB
+    place : where the frames may be; a 32-bit hypervisor's tables stand below 4 GiB
     """
 
-    def __init__(self, hardware: Hardware, domid: int, frames: int, zones: Zones = Zones.LOW_FIRST) -> None:
+    def __init__(self, hardware: Hardware, domid: int, frames: int, place: Place = ANYWHERE) -> None:
         self._hardware = hardware
-        self._zones = zones
+        self._place = place
         self.capacity = frames
         self.runs = self._reserve(frames, domid)
         hardware.take(*self.runs, domid, Use.TABLES)
@@ -41,13 +41,14 @@ class TablePool:
         self._fill()
 
     def _reserve(self, frames: int, domid: int) -> tuple[Array, Array]:
-        """Take `frames` frames from the heap, in 2 MiB blocks while there are any, then in smaller ones."""
+        """Take `frames` frames from the heap, in 2 MiB blocks while there are any, or singly, as Xen does."""
         heap = self._hardware.heap
         if self._hardware.claims and frames > self._hardware.free_for(domid):
             raise HeapExhaustedError(0, frames, max(0, self._hardware.free_for(domid)))
         starts, lengths, left = [], [], frames
-        for order in range(CHUNK_ORDER, -1, -1):
-            mfns, extents = heap.alloc_runs(order, left >> order, self._zones)
+        largest = 0 if self._hardware.behaviour.pools_single_frames else CHUNK_ORDER
+        for order in range(largest, -1, -1):
+            mfns, extents = heap.alloc_runs(order, left >> order, self._place)
             starts.append(mfns)
             lengths.append(extents << np.uint64(order))
             left -= int(lengths[-1].sum())

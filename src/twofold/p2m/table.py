@@ -22,7 +22,7 @@ from twofold.formats.p2m_types import (
 )
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
-from twofold.machine import Hardware, Use, Zones
+from twofold.machine import Hardware, Place, Use, Zones
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.exact import ExactRanges
 from twofold.p2m.linear import LinearMapping
@@ -73,6 +73,8 @@ class P2M(P2MView):
         self._flags: dict[tuple[P2MType, str], np.uint64] = {}
         self._linear: LinearMapping | None = None
         self.exact = ExactRanges()
+        pool.state[at.KEEPS_EMPTY] = hardware.behaviour.keeps_empty_tables
+        pool.state[at.ALIGNS_WHOLE] = hardware.behaviour.aligns_whole_requests
         self.page_sizes = tuple(page_sizes)
 
     # -- page sizes ---------------------------------------------------------------------------------------------
@@ -90,6 +92,14 @@ class P2M(P2MView):
         if not mask & 1:
             raise SizeError(",".join(map(order_name, orders)), "lacks 4K, which every table needs")
         self._pool.state[at.SIZES] = mask
+        self._pool.state[at.STOPS] = self._stops(mask)
+
+    def _stops(self, sizes: int) -> int:
+        """Return the levels at which a split may leave leaves (`p2m_state.STOPS`)."""
+        rules = self._hardware.behaviour
+        if rules.splits_whole_ept_leaves and self.format.name.startswith("ept"):
+            return 0
+        return (1 << self.geometry.levels) - 1 if rules.splits_through_sizes_off else sizes
 
     def level_masks(self, orders: Iterable[int]) -> Masks:
         """Return for each extent order the mask of levels whose leaves it may use: page sizes on, none larger."""
@@ -233,17 +243,21 @@ class P2M(P2MView):
             before it are holes already
         """
         where = np.ascontiguousarray(gfns, np.uint64)
-        if not len(where):
-            return
-        self._check_gfn(int(where.max()), 1)
-        ones = np.ones(len(where), np.uint64)
-        done = int(self._p2m.unmap_pieces(*self._tables, where, ones))
-        if len(self.exact):
-            for gfn in where[:done].tolist():
-                self.exact.drop(gfn, 1)
-        self._settle()
+        done = self.remove_first_entries(where)
         if done < len(where):
             raise self._refusal_of_need(self.unmap_need(int(where[done]), 1), int(where[done]))
+
+    def remove_first_entries(self, gfns: Array) -> int:
+        """Make each gfn a hole, one after the other; return how many: fewer when one cannot be."""
+        if not len(gfns):
+            return 0
+        self._check_gfn(int(gfns.max()), 1)
+        done = int(self._p2m.unmap_pieces(*self._tables, gfns, np.ones(len(gfns), np.uint64)))
+        if len(self.exact):
+            for gfn in gfns[:done].tolist():
+                self.exact.drop(gfn, 1)
+        self._settle()
+        return done
 
     def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks, extent_frames: int, spared: int = 0) -> int:
         """Return how many whole extents, from the first on, can be mapped. Changes nothing.
@@ -349,7 +363,7 @@ class P2M(P2MView):
             entry = self.get_entry(gfn)
             self._require_tables(1, gfn)  # what the split takes once the frames are below
             first = gfn & ~((1 << entry.order) - 1)
-            low = self._hardware.heap.alloc(entry.order, Zones.LOW_ONLY)
+            low = self._hardware.heap.alloc(entry.order, Place(Zones.LOW_ONLY))
             try:
                 self.move(first, low, entry.order)
             except BaseException:
@@ -457,7 +471,7 @@ class P2M(P2MView):
             raise AddressError("mfn", mfn, f"is no place for {frames} frames from gfn {gfn:#x} on")
         entry = self.get_entry(gfn)
         _, old, lengths = self.runs(gfn, frames)
-        rows = self._leaf_rows(gfn, frames)
+        rows = self.leaf_rows(gfn, frames)
         if (
             int(lengths.sum()) != frames
             or entry.type not in RAM_TYPES - {P2MType.RAM_SHARED}
@@ -503,7 +517,7 @@ class P2M(P2MView):
         self._check_gfn(gfn, frames)
         if type not in PRESENT_TYPES:
             raise P2MTypeError(type.name, "maps nothing: set it, or unmap")
-        rows = self._leaf_rows(gfn, frames)
+        rows = self.leaf_rows(gfn, frames)
         rows = rows[rows["present"]]
         ends = np.minimum(rows["gfn"] + (np.uint64(1) << rows["order"].astype(np.uint64)), np.uint64(gfn + frames))
         gfns = np.maximum(rows["gfn"], np.uint64(gfn))

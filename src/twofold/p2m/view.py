@@ -215,9 +215,9 @@ class P2MView:
         The type is as stored; `recalc` says that a recalculation of it is pending, here or in a table above; the mfn of
         an entry that is not present is `INVALID_MFN`.
         """
-        return self._leaf_rows(0, self._limit)
+        return self.leaf_rows(0, self._limit)
 
-    def _leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
+    def leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
         """Return the rows of a range; a large leaf that reaches into it from below is the first."""
         room = min(self._rows(), frames + 1)
         gfns, levels, entries = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint64)

@@ -2,93 +2,122 @@
 
 A free block of order k is 2**k frames, starts at a multiple of 2**k and is known by its first frame, its head:
 
-    heads  : int64[2, 21]      first head in the list of each zone and order, NONE when the list is empty
-    counts : int64[2, 21]      blocks in each list
+    heads  : int64[areas, 21]  first head in the list of each area and order, NONE when the list is empty
+    counts : int64[areas, 21]  blocks in each list
     links  : uint32[frames, 2] (previous, next) head in the same list; NONE at an end; read only at heads
     orders : uint8[frames]     order + 1 at the head of a free block, 0 elsewhere
+    rules  : int64[n]          which half is kept, the largest order, where areas end: `formats.heap_state`
+    search : int64[n]          which areas an allocation looks into, in groups: `formats.heap_state`
 
-The low zone is memory below 4 GiB, which 32-bit tables need; no block straddles the border, for the largest order is
-4 GiB. Who allocates says where to look: low memory first, high first, or low only.
-
-Breaking a block keeps its lower half for the caller and frees the upper one, so neighbouring extents ascend.
-No two free buddies of one order ever stand side by side: the free blocks are a function of the free frames.
-Source: Knuth, The Art of Computer Programming vol. 1, 2.5, "Buddy system".
+Breaking a block keeps one half and frees the other, down to the order asked for. Keeping the lower one makes
+neighbouring extents ascend, keeping the upper one, as Xen does, makes them descend.
+No two free buddies of one order ever stand side by side in one area: the free blocks are a function of the free frames.
+Source: Knuth, The Art of Computer Programming vol. 1, 2.5, "Buddy system"; Xen 4.17 xen/common/page_alloc.c.
 """
-
-from typing import Final
 
 import numpy as np
 
 from twofold.formats.arrays import Counts, Halves, Marks, Words
+from twofold.formats.heap_state import BOUNDS, KEEP_UPPER, LIMIT, NEXT, NEXT_GROUP, NONE, PREVIOUS, TOP
 from twofold.units import MAX_HEAP_ORDER
 
-NONE: Final = 0xFFFFFFFF
-PREVIOUS: Final = 0
-NEXT: Final = 1
-ZONES: Final = 2
-ZONE_ORDER: Final = 20  # a frame from 2**20 on is in the high zone
-LOW_FIRST: Final = 0
-HIGH_FIRST: Final = 1
-LOW_ONLY: Final = 2
+
+def area_of(rules: Counts, mfn: int) -> int:
+    """Return the area that a frame lies in."""
+    area = 0
+    while mfn >= rules[BOUNDS + area]:
+        area += 1
+    return area
 
 
-def zone_of(mfn: int) -> int:
-    """Return the zone of a frame: 0 below 4 GiB, 1 above."""
-    return int(mfn >> ZONE_ORDER > 0)
+def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Counts, order: int) -> tuple[int, int]:
+    """Return (mfn, order) of the block to take an extent from; mfn is -1 when no area has any."""
+    start = 0
+    while start < len(search):
+        end = start
+        while end < len(search) and search[end] != NEXT_GROUP:
+            end += 1
+        for found in range(order, int(rules[TOP]) + 1):
+            for area in search[start:end].tolist():
+                if counts[area, found]:
+                    mfn = first_fitting(heads, links, rules, area, found, order)
+                    if mfn != NONE:
+                        return mfn, found
+        start = end + 1
+    return -1, 0
 
 
-def find(counts: Counts, order: int, zones: int) -> tuple[int, int]:
-    """Return (zone, order) of the list to take a block from: the smallest order that will do; order -1 for none."""
-    first = int(zones == HIGH_FIRST)
-    for found in range(order, MAX_HEAP_ORDER + 1):
-        if counts[first, found]:
-            return first, found
-        if zones != LOW_ONLY and counts[1 - first, found]:
-            return 1 - first, found
-    return 0, -1
+def first_fitting(heads: Counts, links: Halves, rules: Counts, area: int, found: int, order: int) -> int:
+    """Return the first block of a list whose part for the caller ends at LIMIT or below, or NONE."""
+    part = 1 << (found if rules[KEEP_UPPER] else order)
+    mfn = int(heads[area, found])
+    while mfn != NONE and mfn + part > rules[LIMIT]:
+        mfn = int(links[mfn, NEXT])
+    return mfn
 
 
-def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
+def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Put a free block at the front of its list."""
-    first = int(heads[zone_of(mfn), order])
+    area = area_of(rules, mfn)
+    first = int(heads[area, order])
     links[mfn, PREVIOUS] = NONE
     links[mfn, NEXT] = first
     if first != NONE:
         links[first, PREVIOUS] = mfn
-    heads[zone_of(mfn), order] = mfn
-    counts[zone_of(mfn), order] += 1
+    heads[area, order] = mfn
+    counts[area, order] += 1
     orders[mfn] = order + 1
 
 
-def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
+def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Take a free block out of its list."""
+    area = area_of(rules, mfn)
     before, after = int(links[mfn, PREVIOUS]), int(links[mfn, NEXT])
     if before == NONE:
-        heads[zone_of(mfn), order] = after
+        heads[area, order] = after
     else:
         links[before, NEXT] = after
     if after != NONE:
         links[after, PREVIOUS] = before
-    counts[zone_of(mfn), order] -= 1
+    counts[area, order] -= 1
     orders[mfn] = 0
 
 
-def push_blocks(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfns: Words, block_orders: Marks) -> None:
+def push_blocks(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, block_orders: Marks
+) -> None:
     """Put maximal free blocks into an empty heap, the last one first, so that the lowest ends up in front."""
     for index in range(len(mfns) - 1, -1, -1):
-        push(heads, counts, links, orders, int(mfns[index]), int(block_orders[index]))
+        push(heads, counts, links, orders, rules, int(mfns[index]), int(block_orders[index]))
 
 
-def alloc(heads: Counts, counts: Counts, links: Halves, orders: Marks, order: int, zones: int) -> int:
+def kept_part(rules: Counts, mfn: int, found: int, order: int) -> int:
+    """Return the first frame of the part of a block that the caller gets when it is broken down to an order."""
+    return mfn + (1 << found) - (1 << order) if rules[KEEP_UPPER] else mfn
+
+
+def alloc(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, search: Counts, order: int
+) -> int:
     """Return the first frame of a block of this order, or -1 when there is none."""
-    zone, found = find(counts, order, zones)
-    if found < 0:
-        return -1
-    mfn = int(heads[zone, found])
-    remove(heads, counts, links, orders, mfn, found)
-    for half in range(found - 1, order - 1, -1):
-        push(heads, counts, links, orders, mfn + (1 << half), half)
+    mfn, found = find(heads, counts, links, rules, search, order)
+    if mfn >= 0:
+        break_block(heads, counts, links, orders, rules, mfn, found, order)
+        mfn = kept_part(rules, mfn, found, order)
     return mfn
+
+
+def break_block(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, found: int, order: int
+) -> None:
+    """Take a block out and put back all of it but the part of this order that is kept."""
+    remove(heads, counts, links, orders, rules, mfn, found)
+    for half in range(found - 1, order - 1, -1):
+        if rules[KEEP_UPPER]:
+            push(heads, counts, links, orders, rules, mfn, half)
+            mfn += 1 << half
+        else:
+            push(heads, counts, links, orders, rules, mfn + (1 << half), half)
 
 
 def alloc_runs(
@@ -96,9 +125,10 @@ def alloc_runs(
     counts: Counts,
     links: Halves,
     orders: Marks,
+    rules: Counts,
+    search: Counts,
     order: int,
     extents: int,
-    zones: int,
     out_mfns: Words,
     out_extents: Words,
 ) -> int:
@@ -109,47 +139,50 @@ def alloc_runs(
     """
     runs = 0
     for _ in range(extents):
-        mfn = alloc(heads, counts, links, orders, order, zones)
-        if mfn < 0:
+        block, found = find(heads, counts, links, rules, search, order)
+        mfn = kept_part(rules, block, found, order)
+        joins = runs > 0 and int(out_mfns[runs - 1]) + (int(out_extents[runs - 1]) << order) == mfn
+        if block < 0 or (runs == len(out_mfns) and not joins):
             break
-        if runs and int(out_mfns[runs - 1]) + (int(out_extents[runs - 1]) << order) == mfn:
+        break_block(heads, counts, links, orders, rules, block, found, order)
+        if joins:
             out_extents[runs - 1] += np.uint64(1)
             continue
-        if runs == len(out_mfns):
-            free(heads, counts, links, orders, mfn, order)
-            break
         out_mfns[runs], out_extents[runs] = mfn, 1
         runs += 1
     return runs
 
 
-def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfn: int, order: int) -> None:
-    """Give a block back and merge it with its free buddies, up to the largest order."""
-    while order < MAX_HEAP_ORDER:
+def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
+    """Give a block back and merge it with its free buddies of the same area, up to the largest order."""
+    while order < rules[TOP]:
         buddy = mfn ^ (1 << order)
-        if buddy >= len(orders) or orders[buddy] != order + 1:
+        if buddy >= len(orders) or orders[buddy] != order + 1 or area_of(rules, buddy) != area_of(rules, mfn):
             break
-        remove(heads, counts, links, orders, buddy, order)
+        remove(heads, counts, links, orders, rules, buddy, order)
         mfn = min(mfn, buddy)
         order += 1
-    push(heads, counts, links, orders, mfn, order)
+    push(heads, counts, links, orders, rules, mfn, order)
 
 
-def free_runs(heads: Counts, counts: Counts, links: Halves, orders: Marks, mfns: Words, frames: Words) -> None:
+def free_runs(
+    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, frames: Words
+) -> None:
     """Give back runs of frames of any length and alignment, each as its naturally aligned blocks."""
     for start, length in zip(mfns.tolist(), frames.tolist(), strict=True):
         mfn, left = start, length
         while left:
-            order = block_order(mfn, left)
-            free(heads, counts, links, orders, mfn, order)
+            order = block_order(rules, mfn, left)
+            free(heads, counts, links, orders, rules, mfn, order)
             mfn += 1 << order
             left -= 1 << order
 
 
-def block_order(mfn: int, frames: int) -> int:
-    """Return the order of the largest naturally aligned block that starts at `mfn` and has no more frames."""
+def block_order(rules: Counts, mfn: int, frames: int) -> int:
+    """Return the order of the largest block that may start at `mfn` and has no more frames."""
+    frames = min(frames, int(rules[BOUNDS + area_of(rules, mfn)]) - mfn)
     order = 0
-    while order < MAX_HEAP_ORDER and not mfn >> order & 1 and frames >> (order + 1):
+    while order < rules[TOP] and not mfn >> order & 1 and frames >> (order + 1):
         order += 1
     return order
 
@@ -164,11 +197,11 @@ def is_free(orders: Marks, mfn: int) -> bool:
 
 
 def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
-    """Write every free block, list by list, low memory first, from order 0 up; return how many there are."""
+    """Write every free block, list by list, the lowest area first, from order 0 up; return how many there are."""
     found = 0
-    for zone in range(ZONES):
+    for area in range(len(heads)):
         for order in range(MAX_HEAP_ORDER + 1):
-            mfn = int(heads[zone, order])
+            mfn = int(heads[area, order])
             while mfn != NONE:
                 out_mfns[found], out_orders[found] = mfn, int(orders[mfn]) - 1
                 found += 1

@@ -11,7 +11,7 @@ their gfns, so that only the gfns' alignment counts.
 
     memory : uint64[frames, 512], or uint32[frames, 1024] for 2-level tables: every machine frame seen as a table
     shape  : the table format, see `formats.shape`
-    state, stock : see `formats.p2m_state`; state[SIZES] says what a leaf may be split into
+    state, stock : see `formats.p2m_state`; state[SIZES] says what a leaf may be
 Source: Xen 4.17 xen/arch/x86/mm/p2m-pt.c for what an entry holds; the order of work is DESIGN.md's.
 """
 
@@ -55,11 +55,26 @@ def holds_table(shape: Words, entry: int, level: int) -> bool:
     return is_present(shape, entry) and not is_leaf(shape, entry, level)
 
 
-def segment(shape: Words, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[int, int]:
+def stops_of(state: Counts, target: int) -> int:
+    """Return the mask of levels at which a split down to `target` may leave leaves."""
+    return int(state[at.STOPS]) or 1 << target
+
+
+def ending_sizes(shape: Words, state: Counts, end: int, sizes: int) -> int:
+    """Return the sizes that a request ending before `end` may use: with ALIGNS_WHOLE, those `end` is a multiple of."""
+    if state[at.ALIGNS_WHOLE]:
+        for level in range(1, at.MAX_LEAF_LEVELS):
+            if end & (span(shape, level) - 1):
+                sizes &= ~(1 << level)
+    return sizes
+
+
+def segment(shape: Words, state: Counts, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[int, int]:
     """Return (level, leaves) of the first run of equal leaves of a mapping; see the module's text."""
     level = 0
     if frames < span(shape, 1):
         return level, frames
+    sizes = ending_sizes(shape, state, gfn + frames, sizes)
     for larger in range(1, at.MAX_LEAF_LEVELS):
         size = span(shape, larger)
         if sizes >> larger & 1 and not (gfn | mfn) & (size - 1) and frames >= size:
@@ -73,14 +88,14 @@ def segment(shape: Words, gfn: int, mfn: int, frames: int, sizes: int) -> tuple[
     return level, frames // span(shape, level)
 
 
-def split_tables(shape: Words, level: int, target: int, sizes: int) -> int:
+def split_tables(shape: Words, level: int, target: int, stops: int) -> int:
     """Return the tables it takes to split a leaf of `level` down to `target` along one path.
 
-    Where the next smaller size is off, a leaf is split to the next one that is on: 1G to 4K takes 1 + 512.
+    Where it may not stop at the next smaller size, a leaf is split whole to the next one: 1G to 4K takes 1 + 512.
     """
     tables = 0
     while level > target:
-        if sizes >> (level - 1) & 1 or level == 1:
+        if stops >> (level - 1) & 1 or level == 1:
             tables += 1
             level -= 1
         else:
@@ -120,9 +135,9 @@ def path_need(
             return stop - level
         if cannot_split(shape, entry, upper):
             return CANNOT_ENCODE
-        if stop < upper and not state[at.SIZES] >> (upper - 1) & 1:
+        if stop < upper and not stops_of(state, counted) >> (upper - 1) & 1:
             return 0  # the whole leaf was to go down to 4K already
-        return split_tables(shape, stop, level, int(state[at.SIZES]))
+        return split_tables(shape, stop, level, stops_of(state, level))
     return 0
 
 
@@ -150,7 +165,7 @@ def plan_map(
     for piece in range(len(gfns)):
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
         while left:
-            level, leaves = segment(shape, gfn, mfn, left, int(sizes[piece]))
+            level, leaves = segment(shape, state, gfn, mfn, left, int(sizes[piece]))
             here = min(leaves, span(shape, 1) - slot_of(shape, gfn, level)) * span(shape, level)
             limit = int(shape[form.LARGE_LIMIT if level else form.SMALL_LIMIT])
             if mfn + here > limit:
@@ -186,7 +201,7 @@ def map_pieces(
     for piece in range(len(gfns)):
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
         while left:
-            level, leaves = segment(shape, gfn, mfn, left, int(sizes[piece]))
+            level, leaves = segment(shape, state, gfn, mfn, left, int(sizes[piece]))
             slot = slot_of(shape, gfn, level)
             leaves = min(leaves, span(shape, 1) - slot)
             table = descend(memory, shape, root, stock, state, gfn, level)
@@ -259,7 +274,7 @@ def descend(memory: Words, shape: Words, root: int, stock: Words, state: Counts,
             clear(memory, shape, new)
             memory[table, slot] = table_entry(shape, new, upper)
         elif not holds_table(shape, entry, upper):
-            split_leaf(memory, shape, stock, state, table, slot, upper)
+            split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
         table = frame_of(shape, int(memory[table, slot]))
     return table
 
@@ -269,8 +284,10 @@ def clear(memory: Words, shape: Words, table: int) -> None:
     memory[table, :] = int(shape[form.EMPTY])
 
 
-def split_leaf(memory: Words, shape: Words, stock: Words, state: Counts, table: int, slot: int, level: int) -> None:
-    """Replace one large entry by a table of the next smaller size that is on: filled first, then one store."""
+def split_leaf(
+    memory: Words, shape: Words, stock: Words, state: Counts, table: int, slot: int, level: int, stops: int
+) -> None:
+    """Replace one large entry by a table of the next size at which it may stop: filled first, then one store."""
     entry = int(memory[table, slot])
     present, slots = is_present(shape, entry), span(shape, 1)
     new = take(stock, state)
@@ -281,9 +298,9 @@ def split_leaf(memory: Words, shape: Words, stock: Words, state: Counts, table: 
         state[at.LEAVES + level - 1] += slots
     else:
         state[at.PLACES] += slots - 1
-    if level > 1 and not state[at.SIZES] >> (level - 1) & 1:
+    if level > 1 and not stops >> (level - 1) & 1:
         for index in range(slots):
-            split_leaf(memory, shape, stock, state, new, index, level - 1)
+            split_leaf(memory, shape, stock, state, new, index, level - 1, stops)
         if present:
             state[at.REPLACED] -= slots  # nothing could have seen the leaves in between
     memory[table, slot] = table_entry(shape, new, level)
@@ -371,8 +388,9 @@ def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
     start, end = gfn, gfn + frames
     while gfn < end:
         gfn += clear_first(memory, shape, root, stock, state, gfn, end - gfn)
-    prune(memory, shape, root, stock, state, start)
-    prune(memory, shape, root, stock, state, end - 1)
+    if not state[at.KEEPS_EMPTY]:
+        prune(memory, shape, root, stock, state, start)
+        prune(memory, shape, root, stock, state, end - 1)
 
 
 def unmap_pieces(
@@ -396,14 +414,29 @@ def clear_first(memory: Words, shape: Words, root: int, stock: Words, state: Cou
         inside = gfn & (span(shape, level) - 1)
         if is_empty(shape, entry):
             return min(frames, span(shape, level) - inside)
-        if not inside and frames >= span(shape, level):
+        is_table = holds_table(shape, entry, level)
+        if not inside and frames >= span(shape, level) and not (is_table and stays(state, level)):
             memory[table, slot] = int(shape[form.EMPTY])
             forget(memory, shape, stock, state, entry, level)
             return span(shape, level)
-        if not holds_table(shape, entry, level):
-            split_leaf(memory, shape, stock, state, table, slot, level)
+        if not is_table:
+            stops = stops_of(state, level_of_cut(shape, gfn, frames, level))
+            split_leaf(memory, shape, stock, state, table, slot, level, stops)
         table = frame_of(shape, int(memory[table, slot]))
     return frames
+
+
+def stays(state: Counts, level: int) -> bool:
+    """Return whether a table below this level is emptied entry by entry: unless a leaf could stand in its place."""
+    return bool(state[at.KEEPS_EMPTY]) and not state[at.SIZES] >> level & 1
+
+
+def level_of_cut(shape: Words, gfn: int, frames: int, level: int) -> int:
+    """Return the largest level below `level` whose leaves could be the start of what a range takes out."""
+    level -= 1
+    while level and (gfn & (span(shape, level) - 1) or frames < span(shape, level)):
+        level -= 1
+    return level
 
 
 def table_is_empty(memory: Words, shape: Words, table: int, near: int) -> bool:
@@ -443,7 +476,7 @@ def plan_split(memory: Words, shape: Words, root: int, state: Counts, gfn: int, 
         if not holds_table(shape, entry, upper):
             if cannot_split(shape, entry, upper):
                 return CANNOT_ENCODE
-            return split_tables(shape, upper, level, int(state[at.SIZES]))
+            return split_tables(shape, upper, level, stops_of(state, level))
         table = frame_of(shape, entry)
     return 0
 
@@ -457,7 +490,7 @@ def split(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
         if is_empty(shape, entry):
             return
         if not holds_table(shape, entry, upper):
-            split_leaf(memory, shape, stock, state, table, slot, upper)
+            split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
         table = frame_of(shape, int(memory[table, slot]))
 
 

@@ -1,0 +1,163 @@
+"""The areas of a machine's memory, each with free lists of its own, and in which order an allocation looks into them.
+
+        0            4 GiB                          end
+    one node   |     low     |           high          |
+    two nodes  |     low     |    high   |    high      |
+                      node 0             | node 1
+
+Nodes share memory evenly, in order. Twofold cuts each at 4 GiB, where the reach of 32-bit tables ends; Xen cuts it
+at every power of two (a zone holds the frames whose numbers have one bit width) and uses the highest zone up first.
+On a machine with several nodes Xen keeps memory below 4 GiB for last, whatever its node.
+Source: Xen 4.17 xen/common/page_alloc.c, get_free_buddy, alloc_domheap_pages.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import AddressError, SizeError
+from twofold.formats.heap_state import BOUNDS, KEEP_UPPER, LIMIT, NEXT_GROUP, NO_LIMIT, TOP
+from twofold.machine.behaviour import Behaviour
+from twofold.units import FRAME_SHIFT
+
+Counts = npt.NDArray[np.int64]
+_LOW_END = 1 << 20  # first frame from 4 GiB on
+_MAX_NODES = 64
+
+
+class Zones(IntEnum):
+    """Where an allocation may be: memory below 4 GiB is what 32-bit page tables can name."""
+
+    LOW_FIRST = 0
+    HIGH_FIRST = 1  # whoever can use high memory leaves the low to those who cannot
+    LOW_ONLY = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the memory of an allocation may be.
+
+    Parameters
+    ----------
+    zones : low or high memory
+    node : look there first; None: no preference
+    exact_node : look there only
+    address_bits : machine addresses have no more bits than this; None: any
+    """
+
+    zones: Zones = Zones.LOW_FIRST
+    node: int | None = None
+    exact_node: bool = False
+    address_bits: int | None = None
+
+    @property
+    def limit(self) -> int:
+        """First frame that is out of reach."""
+        return NO_LIMIT if self.address_bits is None else 1 << max(0, self.address_bits - FRAME_SHIFT)
+
+
+ANYWHERE = Place()
+
+
+class Areas:
+    """The areas of one machine.
+
+    Parameters
+    ----------
+    frames : first frame after the machine's memory
+    behaviour : where areas end, and which is used first
+    nodes : NUMA nodes
+    """
+
+    def __init__(self, frames: int, behaviour: Behaviour, nodes: int = 1) -> None:
+        if not 1 <= nodes <= min(_MAX_NODES, frames):
+            raise SizeError(str(nodes), f"is no number of nodes: 1 to {min(_MAX_NODES, frames)}")
+        self._behaviour = behaviour
+        self.node_ends = [frames * (node + 1) // nodes for node in range(nodes)]
+        cuts = [1 << bits for bits in range(frames.bit_length())] if behaviour.zones_by_width else [_LOW_END]
+        self.ends = sorted({*(cut for cut in cuts if cut < frames), *self.node_ends})
+        self.starts = [0, *self.ends[:-1]]
+        self.rules: Counts = np.zeros(BOUNDS + len(self.ends), np.int64)
+        self.rules[KEEP_UPPER] = behaviour.keeps_upper_half
+        self.rules[TOP] = behaviour.largest_block
+        self.rules[LIMIT] = NO_LIMIT
+        self.rules[BOUNDS:] = self.ends
+        self._searches: dict[Place, Counts] = {}
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def nodes(self) -> int:
+        """NUMA nodes of the machine."""
+        return len(self.node_ends)
+
+    def node_of(self, mfn: int) -> int:
+        """Return the node that a frame lies on."""
+        return next(node for node, end in enumerate(self.node_ends) if mfn < end)
+
+    def frames_on(self, node: int, mfns: npt.NDArray[np.uint64], frames: npt.NDArray[np.uint64]) -> int:
+        """Return how many frames of runs lie on a node."""
+        first = np.uint64(self.node_ends[node - 1] if node else 0)
+        starts = np.maximum(mfns, first)
+        ends = np.minimum(mfns + frames, np.uint64(self.node_ends[node]))
+        return int((ends - starts)[ends > starts].sum())
+
+    def search(self, place: Place) -> Counts:
+        """Return the areas that an allocation looks into, in order, in groups (`formats.heap_state`).
+
+        Raises
+        ------
+        AddressError : there is no such node
+        """
+        if place not in self._searches:
+            if place.node is not None and not 0 <= place.node < self.nodes:
+                raise AddressError("node", place.node, f"is not one of 0 to {self.nodes - 1}")
+            groups = self._xen_groups(place) if self._behaviour.zones_by_width else self._groups(place)
+            words = [area for group in groups if group for area in (*group, NEXT_GROUP)]
+            self._searches[place] = np.array(words[:-1], np.int64)
+        return self._searches[place]
+
+    def _nodes_in_order(self, place: Place) -> list[int]:
+        """Return the nodes to look into: the one asked for, then those after it, around."""
+        if place.node is None:
+            return list(range(self.nodes))
+        if place.exact_node:
+            return [place.node]
+        return [(place.node + step) % self.nodes for step in range(self.nodes)]
+
+    def _of_node(self, node: int, place: Place) -> list[int]:
+        """Return the areas of a node that hold any frame within reach, ascending."""
+        top = _LOW_END if place.zones == Zones.LOW_ONLY else NO_LIMIT
+        reach = min(top, place.limit)
+        return [area for area, start in enumerate(self.starts) if start < reach and self.node_of(start) == node]
+
+    def _groups(self, place: Place) -> list[list[int]]:
+        """Return one group a node: within it, the smallest block that will do."""
+        groups = []
+        for node in self._nodes_in_order(place):
+            areas = self._of_node(node, place)
+            groups.append(areas[::-1] if place.zones == Zones.HIGH_FIRST else areas)
+        return groups
+
+    def _xen_groups(self, place: Place) -> list[list[int]]:
+        """Return one group an area: the highest first; with several nodes, what lies below 4 GiB comes last."""
+        nodes = [self._of_node(node, place)[::-1] for node in self._nodes_in_order(place)]
+        order = [area for areas in nodes for area in areas]
+        if self.nodes > 1:
+            order.sort(key=lambda area: self.starts[area] < _LOW_END)
+        return [[area] for area in order]
+
+    def cut(
+        self, starts: npt.NDArray[np.uint64], frames: npt.NDArray[np.uint64]
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+        """Return runs of frames cut where areas end."""
+        ends = starts + frames
+        inner = np.array(self.ends[:-1], np.uint64)
+        runs = np.searchsorted(starts, inner, "right").astype(np.int64) - 1
+        is_cut = (runs >= 0) & (inner > starts[runs]) & (inner < ends[runs]) if len(starts) else inner < 0
+        firsts = np.sort(np.concatenate((starts, inner[is_cut])))
+        lasts = np.sort(np.concatenate((ends, inner[is_cut])))
+        return firsts, lasts - firsts
