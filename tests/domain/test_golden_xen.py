@@ -1,24 +1,13 @@
 """The builder held to recordings of a real Xen 4.17: the same gfns in leaves of the same size, the same tables."""
 
-import json
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from golden import layout_of, read, tables_by_level
 from twofold.domain import DomainOptions, Machine, build
 from twofold.formats.npt import P2MType, leaf_flags
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "xen"
 NAMES = ["hvm1100", "pvh1536", "pvh2048", "pvh300", "pvh3100", "pvh512", "pvh513"]  # as built, all sizes on
-
-
-def read(name: str):
-    """Return (leaves, meta) of a recording."""
-    with np.load(GOLDEN / name / "leaves.npz") as arrays:
-        leaves = {key: arrays[key] for key in arrays.files}
-    return leaves, json.loads((GOLDEN / name / "meta.json").read_text())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +25,7 @@ def test_the_recording_agrees_with_its_own_summary(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_builder_makes_the_leaves_and_tables_that_xen_made(name):
     leaves, meta = read(name)
-    kind, mib = re.fullmatch(r"(pvh|hvm)(\d+)", name).groups()
+    kind, mib = layout_of(name)
     with Machine("8GiB") as machine:
         domain = machine.create_domain(f"{mib}MiB", options=DomainOptions(layout=kind))
         built = build(domain, "toolstack", fallback="builder")
@@ -52,13 +41,6 @@ def test_the_builder_makes_the_leaves_and_tables_that_xen_made(name):
         }
         assert tables_by_level(domain.p2m, ours["gfn"]) == meta["tables_by_level"]
         assert built.tables == meta["n_tables"]
-
-
-def tables_by_level(p2m, gfns) -> dict[str, int]:
-    """Return the tables that walks meet, by level, numbered as in the recording (4 is the root)."""
-    met = {(step.level, step.table) for gfn in gfns.tolist() for step in p2m.walk(gfn)}
-    levels = [level + 1 for level, _ in met]
-    return {str(level): levels.count(level) for level in (4, 3, 2, 1)}
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("pvh")])

@@ -11,6 +11,7 @@ import pytest
 
 from twofold.errors import BuildError, FormatError, SizeError, TwofoldError
 from twofold.machine import FreeMap
+from twofold.report.html import report_html
 from twofold.study import Outcome, Scenario, compare, load_scenario, make_scenario
 from twofold.study import outcome as outcome_module
 from twofold.trace import AREA_BASE, WORKLOADS
@@ -372,3 +373,29 @@ def test_a_host_that_cannot_be_is_an_error_of_ours(host):
 def test_an_outcome_says_what_it_is_without_its_pictures(outcome):
     assert isinstance(outcome, Outcome)
     assert "pictures" not in repr(outcome)
+
+
+# -- behaviours -------------------------------------------------------------------------------------------------------
+
+
+def test_behaviours_stand_side_by_side_in_every_cell():
+    scenario = tiny(behaviours=["twofold", "xen-4.17"], workloads=["gups"], guest_pages=["2M"], accesses=500)
+    outcome = compare(scenario)
+    assert outcome.variants == (*DESIGNS, *(f"{design} (xen-4.17)" for design in DESIGNS))
+    assert [row.variant for row in outcome.rows] == list(outcome.variants)
+    assert set(outcome.pictures) == {"host", *outcome.variants}
+    (base,) = (row for row in outcome.rows if row.variant == "small")
+    assert {row.answer for row in outcome.rows} == {base.answer}, "no behaviour changes what a program computes"
+    for row in outcome.rows:
+        assert row.speedup == base.cycles_per_access / row.cycles_per_access, "one base for all"
+    calls = {row.variant: row.calls for row in outcome.rows}
+    assert calls["toolstack (xen-4.17)"] > calls["toolstack"], "Xen's builder falls back in batches of 8 MiB"
+    page = report_html(outcome)
+    assert all(variant in page for variant in outcome.variants)
+
+
+def test_a_behaviour_that_does_not_exist_is_named():
+    with pytest.raises(
+        FormatError, match=r"field behaviours\.0: unknown behaviour 'xen-3'; known are twofold, xen-4\.17"
+    ):
+        tiny(behaviours=["xen-3"])

@@ -19,6 +19,7 @@ def build(
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
     exact: options.Exact = None,
+    behaviour: options.Behaviour = None,
     design: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
     fallback: Annotated[
         str | None, typer.Option(help='Where toolstack falls back: "memory" or "builder".', show_default="memory")
@@ -43,6 +44,7 @@ def build(
         "host": options.host_fields(host, size, free, fragmentation, packing),
         "guest": options.guest_fields(guest, layout, page_sizes, None, exact),
         "designs": options.names(design),
+        "behaviours": options.names(behaviour),
         "seed": seed,
     }
     scenario = options.scenario_from(None, given)

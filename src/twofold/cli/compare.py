@@ -23,6 +23,7 @@ def compare(
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
     exact: options.Exact = None,
+    behaviour: options.Behaviour = None,
     designs: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
     guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="4K,2M,1G")] = None,
     workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="all four")] = None,
@@ -59,6 +60,7 @@ def compare(
         "cpus": options.names(cpu),
         "accesses": accesses,
         "warmup": warmup,
+        "behaviours": options.names(behaviour),
         "seed": seed,
         "repeat": repeat,
     }

@@ -27,6 +27,10 @@ Memory = Annotated[
 ]
 Layout = Annotated[str | None, typer.Option(help="Guest layout: pvh, hvm or flat.", show_default="pvh")]
 PageSizes = Annotated[str | None, typer.Option(help="What P2M leaves may be, like 4K,2M.", show_default="all")]
+Behaviour = Annotated[
+    str | None,
+    typer.Option("--behaviour", help="Hypervisors, comma-separated: twofold and xen-4.17.", show_default="twofold"),
+]
 Exact = Annotated[
     list[str] | None,
     typer.Option(help="A range populated at its own page size in every design: START:SIZE:4K. May be repeated."),

@@ -2,7 +2,7 @@
 
 from twofold.machine.areas import ANYWHERE, Place, Zones
 from twofold.machine.arena import Arena
-from twofold.machine.behaviour import BEHAVIOURS, Behaviour, get_behaviour
+from twofold.machine.behaviour import BEHAVIOURS, TWOFOLD, Behaviour, get_behaviour
 from twofold.machine.frames import M2P, NOBODY, FrameTable, Use
 from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.machine.hardware import Hardware
@@ -13,6 +13,7 @@ __all__ = [
     "BEHAVIOURS",
     "M2P",
     "NOBODY",
+    "TWOFOLD",
     "Arena",
     "Behaviour",
     "FrameTable",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
-from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NONE
+from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
 from twofold.machine import fragmenter
 from twofold.machine.areas import ANYWHERE, Areas, Place
 from twofold.machine.arena import sparse_array
@@ -42,8 +42,10 @@ class Heap:
         self._links = cast("npt.NDArray[np.uint32]", sparse_array(2 * frames, np.uint32)).reshape(-1, 2)
         self._orders = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
         self._lists = self._heads, self._counts, self._links, self._orders, self._rules
-        runs = self.areas.cut(free.starts, free.frames)
-        self._heap.push_blocks(*self._lists, *fragmenter.decompose(*runs, behaviour.largest_block))
+        mfns, orders = fragmenter.decompose(*self.areas.cut(free.starts, free.frames), behaviour.largest_block)
+        if behaviour.keeps_upper_half:  # Xen frees all memory upwards when it starts: the highest block is in front
+            mfns, orders = mfns[::-1].copy(), orders[::-1].copy()
+        self._heap.push_blocks(*self._lists, mfns, orders)
 
     def __len__(self) -> int:
         """Return the frames that the machine spans, free or not."""
@@ -54,9 +56,11 @@ class Heap:
         """Frames that are free now."""
         return sum(blocks << order for order, blocks in self.free_blocks().items())
 
-    def free_blocks(self) -> dict[int, int]:
-        """Return {order: free blocks}, orders without any left out."""
-        return {order: int(count) for order, count in enumerate(self._counts.sum(axis=0)) if count}
+    def free_blocks(self, place: Place = ANYWHERE) -> dict[int, int]:
+        """Return {order: free blocks} of the areas of a place, orders without any left out."""
+        areas = self.areas.search(place)
+        counts = self._counts[areas[areas != NEXT_GROUP]].sum(axis=0)
+        return {order: int(count) for order, count in enumerate(counts) if count}
 
     def blocks(self) -> list[tuple[Mfn, int]]:
         """Return (first mfn, order) of every free block, ascending."""

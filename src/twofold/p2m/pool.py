@@ -6,6 +6,8 @@ what Xen's toolstack does too (one page a MiB and 256 a vCPU).
 Source: Xen 4.17 tools/libs/light/libxl_utils.c, libxl_get_required_paging_memory.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,7 +17,8 @@ from twofold.machine import ANYWHERE, Hardware, Place, Use
 from twofold.units import FRAME_BYTES
 
 Array = npt.NDArray[np.uint64]
-CHUNK_ORDER = 9  # 2 MiB at a time: compact, and no larger block is broken while a smaller one will do
+CHUNK_ORDER = 9  # 2 MiB at a time out of larger blocks, when smaller ones do not suffice
+SCRAP_ORDERS = range(CHUNK_ORDER - 1, 3, -1)  # 1 MiB to 64 KiB: compact still, and of no use as a large leaf
 _MIB_FRAMES = (1 << 20) // FRAME_BYTES
 
 
@@ -41,22 +44,34 @@ class TablePool:
         self._fill()
 
     def _reserve(self, frames: int, domid: int) -> tuple[Array, Array]:
-        """Take `frames` frames from the heap, in 2 MiB blocks while there are any, or singly, as Xen does."""
+        """Take `frames` frames from the heap, as compact as it has them; those of the place's own node first."""
         heap = self._hardware.heap
         if self._hardware.claims and frames > self._hardware.free_for(domid):
             raise HeapExhaustedError(0, frames, max(0, self._hardware.free_for(domid)))
         starts, lengths, left = [], [], frames
-        largest = 0 if self._hardware.behaviour.pools_single_frames else CHUNK_ORDER
-        for order in range(largest, -1, -1):
-            mfns, extents = heap.alloc_runs(order, left >> order, self._place)
-            starts.append(mfns)
-            lengths.append(extents << np.uint64(order))
-            left -= int(lengths[-1].sum())
+        near = self._place if self._place.node is None else replace(self._place, exact_node=True)
+        for place in (near, self._place):
+            for order, most in self._sources(place):
+                mfns, extents = heap.alloc_runs(order, min(most, left >> order), place)
+                starts.append(mfns)
+                lengths.append(extents << np.uint64(order))
+                left -= int(lengths[-1].sum())
         runs = np.concatenate(starts), np.concatenate(lengths)
         if left:
             heap.free_runs(*runs)
             raise HeapExhaustedError(0, frames, heap.free_frames)
         return runs
+
+    def _sources(self, place: Place) -> list[tuple[int, int]]:
+        """Return (order, extents at most) of what to take in turn; Xen takes single frames.
+
+        Blocks too small for a large leaf come first: a 2M block is worth more to a guest than to its tables.
+        """
+        if self._hardware.behaviour.pools_single_frames:
+            return [(0, self.capacity)]
+        blocks = self._hardware.heap.free_blocks(place)
+        scraps = [(order, blocks.get(order, 0)) for order in SCRAP_ORDERS]
+        return scraps + [(order, self.capacity) for order in range(CHUNK_ORDER, -1, -1)]
 
     def _fill(self) -> None:
         """Stack the frames so that the lowest of each run comes out first."""

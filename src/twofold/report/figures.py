@@ -46,7 +46,7 @@ class Drawing:
 
 def design_colours(outcome: Outcome) -> dict[str, str]:
     """Return the colour of each design, the same in every figure and in the tables."""
-    others = [design for design in outcome.scenario.designs if design not in BUILT_IN]
+    others = [design for design in outcome.variants if design not in BUILT_IN]
     free = COLOURS - len(BUILT_IN)
     return {design: f"var(--design-{number})" for number, design in enumerate(BUILT_IN)} | {
         design: f"var(--design-{len(BUILT_IN) + number % free})" for number, design in enumerate(others)
@@ -71,7 +71,7 @@ def picture_drawings(outcome: Outcome) -> list[Drawing]:
         counts = (outcome.spread(cell, column) for column in ("leaves_1g", "leaves_2m", "leaves_4k"))
         leaves = [f"{counted[0]:,.0f} of {size}" for counted, size in zip(counts, size_names(), strict=True) if counted]
         pictures.append((f"P2M of {cell[3]}", f"leaves: {', '.join(leaves)}", cell[3]))
-    wanted = ["host", *outcome.scenario.designs]
+    wanted = ["host", *outcome.variants]
     pictures.sort(key=lambda picture: wanted.index(picture[2]))
     return [
         Drawing(
@@ -122,7 +122,7 @@ def chart_drawings(outcome: Outcome) -> list[Drawing]:
 def _bars(outcome: Outcome, cpu: str, column: str) -> Iterator[Figure]:
     """Yield the bars of each design: by workload, and in it by guest page size."""
     colours = design_colours(outcome)
-    for design in outcome.scenario.designs:
+    for design in outcome.variants:
         cells = [cell for cell in outcome.cells() if cell[0] == cpu and cell[3] == design]
         spreads = [outcome.spread(cell, column) for cell in cells]
         middles = [spread[0] if spread else 0 for spread in spreads]

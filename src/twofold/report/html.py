@@ -50,7 +50,7 @@ def report_html(outcome: Outcome) -> str:
         "glance": glance_table(outcome),
         "picture_legend": legend([swatch(colour, size) for colour, size in zip(SIZE_COLOURS, SIZES, strict=True)]),
         "pictures": _figures(pictures),
-        "design_legend": legend([design_swatch(outcome, design) for design in outcome.scenario.designs]),
+        "design_legend": legend([design_swatch(outcome, design) for design in outcome.variants]),
         "charts": _figures(charts),
         "table": full_table(outcome),
         "blocks": _figures([blocks]),

@@ -104,7 +104,7 @@ def glance_table(outcome: Outcome) -> str:
     """Return the short answer: for each design what it built, and its speed-ups by guest page size."""
     pages = outcome.scenario.guest_pages
     heads = "".join(f'<th scope="col">{escape(size)}</th>' for size in pages)
-    rows = "\n".join(_glance_row(outcome, design) for design in outcome.scenario.designs)
+    rows = "\n".join(_glance_row(outcome, design) for design in outcome.variants)
     return (
         '<div class="scroll glance" role="region" aria-label="The designs at a glance" tabindex="0">\n<table>\n<thead>'
         f'<tr class="groups"><th></th><th></th><th colspan="{len(pages)}" scope="colgroup">speed-up with guest pages of'

@@ -8,6 +8,7 @@ trace of the same workload is priced on the very tables that the program ran on.
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Final
 
 from twofold.domain import Built, Domain, Machine, SmallDesign
@@ -17,7 +18,7 @@ from twofold.kernels import is_cold
 from twofold.machine import FreeMap
 from twofold.mmu import ASSUMPTIONS, MmuStats, load_profile
 from twofold.study.hosts import free_map
-from twofold.study.outcome import Outcome, Picture, Row, host_summary
+from twofold.study.outcome import Outcome, Picture, Row, host_summary, variant_name
 from twofold.study.pictures import free_picture, p2m_picture
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate, workload_trace
@@ -36,10 +37,16 @@ class _Site:
 
     scenario: Scenario
     seed: int
+    behaviour: str
     design: str
     domain: Domain
     built: Built
     footprint: int
+
+    @property
+    def variant(self) -> str:
+        """What was built."""
+        return variant_name(self.design, self.behaviour)
 
 
 def compare(
@@ -70,12 +77,12 @@ def compare(
     ticks = _Ticks(scenario, tell)
     for seed in scenario.seeds:
         state = first if seed == scenario.seed else free_map(scenario.host, seed)
-        for design in scenario.designs:
-            with Machine(free=state, seed=seed) as machine:
+        for behaviour, design in product(scenario.behaviours, scenario.designs):
+            with Machine(free=state, seed=seed, behaviour=behaviour) as machine:
                 site = _build_site(scenario, seed, design, machine, memory)
                 footprint = site.footprint
                 if seed == scenario.seed:
-                    pictures[design] = p2m_picture(site.domain)
+                    pictures[site.variant] = p2m_picture(site.domain)
                 rows.extend(_price_site(site, ticks))
     return Outcome(
         scenario=scenario,
@@ -92,7 +99,14 @@ class _Ticks:
     """Counts finished cells for the progress display."""
 
     def __init__(self, scenario: Scenario, tell: Progress) -> None:
-        sides = (scenario.seeds, scenario.designs, scenario.guest_pages, scenario.workloads, scenario.cpus)
+        sides = (
+            scenario.seeds,
+            scenario.behaviours,
+            scenario.designs,
+            scenario.guest_pages,
+            scenario.workloads,
+            scenario.cpus,
+        )
         self._all = 1
         for side in sides:
             self._all *= len(side)
@@ -109,7 +123,7 @@ def _build_site(scenario: Scenario, seed: int, design: str, machine: Machine, me
     domain, built = build_guest(scenario, machine, memory, design)
     asked = scenario.guest.footprint
     footprint = default_footprint(domain) if asked is None else parse_bytes(asked)
-    return _Site(scenario, seed, design, domain, built, footprint)
+    return _Site(scenario, seed, machine.behaviour.name, design, domain, built, footprint)
 
 
 def _price_site(site: _Site, ticks: _Ticks) -> Iterator[Row]:
@@ -121,7 +135,7 @@ def _price_site(site: _Site, ticks: _Ticks) -> Iterator[Row]:
         except GuestError as error:
             cells = [(name, cpu) for name in scenario.workloads for cpu in scenario.cpus]
             yield from (_row(site, pages, name, cpu, not_available=str(error)) for name, cpu in cells)
-            ticks.tick(f"{site.design}, {pages} guest pages", len(cells))
+            ticks.tick(f"{site.variant}, {pages} guest pages", len(cells))
             continue
         yield from _price_guest(site, guest, pages, ticks)
 
@@ -139,7 +153,7 @@ def _price_guest(site: _Site, guest: Guest, pages: str, ticks: _Ticks) -> Iterat
             answers = {name: _execute(site, guest, get_workload(name)) for name in scenario.workloads}
             for (name, cpu), price in prices.items():
                 yield _priced_row(site, pages, get_workload(name), cpu, answers[name], price.result())
-                ticks.tick(f"{site.design}, {pages} guest pages, {name} on {cpu}")
+                ticks.tick(f"{site.variant}, {pages} guest pages, {name} on {cpu}")
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -170,6 +184,7 @@ def _row(site: _Site, pages: str, workload: str, cpu: str, not_available: str = 
         workload=workload,
         guest_pages=pages,
         design=site.design,
+        behaviour=site.behaviour,
         leaves_1g=built.leaves[18],
         leaves_2m=built.leaves[9],
         leaves_4k=built.leaves[0],
@@ -193,8 +208,14 @@ def _priced_row(site: _Site, pages: str, workload: Workload, cpu: str, answer: i
 
 
 def _with_speedups(rows: list[Row]) -> list[Row]:
-    """Return the rows with the speed-up of each against `small` in the same cell of the same host state."""
-    base = {(row.seed, *row.cell[:3]): row.cycles_per_access for row in rows if row.design == SmallDesign.name}
+    """Return the rows with the speed-up of each against `small`, in the same cell of the same host state.
+
+    Under the first behaviour: one base for all, so that behaviours can be compared too.
+    """
+    base: dict[tuple[object, ...], float | None] = {}
+    for row in rows:
+        if row.design == SmallDesign.name:
+            base.setdefault((row.seed, *row.cell[:3]), row.cycles_per_access)
     return [replace(row, speedup=_ratio(base.get((row.seed, *row.cell[:3])), row.cycles_per_access)) for row in rows]
 
 
@@ -203,7 +224,7 @@ def _ratio(base: float | None, ours: float | None) -> float | None:
 
 
 def _in_order(scenario: Scenario, rows: list[Row]) -> list[Row]:
-    """Return the rows by seed, then CPU, workload, guest pages, design, each as the scenario lists them."""
+    """Return the rows by seed, then CPU, workload, guest pages, behaviour, design, each as the scenario lists them."""
     return sorted(
         rows,
         key=lambda row: (
@@ -211,6 +232,7 @@ def _in_order(scenario: Scenario, rows: list[Row]) -> list[Row]:
             scenario.cpus.index(row.cpu),
             scenario.workloads.index(row.workload),
             scenario.guest_pages.index(row.guest_pages),
+            scenario.behaviours.index(row.behaviour),
             scenario.designs.index(row.design),
         ),
     )
@@ -225,12 +247,13 @@ def _named(rows: list[Row]) -> list[Row]:
 def _assumptions(scenario: Scenario, free: FreeMap, footprint: int) -> tuple[str, ...]:
     """Return everything that the figures rest on, a sentence each."""
     workloads = (get_workload(name) for name in scenario.workloads)
+    base = variant_name(SmallDesign.name, scenario.behaviours[0])
     return (
         *((free.assumption,) if free.assumption else ()),
         f"Each cell counts {scenario.accesses} accesses after a warm-up of {scenario.warmup_accesses}.",
         f"The workload's area is {format_bytes(footprint)}, spread evenly over the guest's memory.",
         f"Each program is executed for {scenario.executed} steps, and its answer is checked.",
-        "Speed-up is cycles per access under `small` over cycles per access here: translation plus the workload's own.",
+        f"Speed-up is cycles per access under `{base}` over those here: translation plus the workload's own.",
         *(
             f"{item.name} takes {item.cycles_per_access:g} cycles an access apart from translation: {item.assumption}"
             for item in workloads

@@ -6,6 +6,7 @@ Nothing in it depends on the time, on paths, or on how long it took.
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from twofold.errors import FormatError
 from twofold.files import check_target, write_text, write_whole
-from twofold.machine import FreeMap
+from twofold.machine import TWOFOLD, FreeMap
 from twofold.study.scenario import Scenario
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M
 
@@ -38,6 +39,7 @@ class Row:
     workload: str
     guest_pages: str
     design: str
+    behaviour: str
     leaves_1g: int
     leaves_2m: int
     leaves_4k: int
@@ -50,13 +52,23 @@ class Row:
     reads_per_walk: float | None = None
     walk_cycles_per_access: float | None = None
     cycles_per_access: float | None = None  # translation and the workload's own
-    speedup: float | None = None  # against `small` in the same cell
+    speedup: float | None = None  # against `small` in the same cell, under the first behaviour
     not_available: str = ""
 
     @property
     def cell(self) -> tuple[str, str, str, str]:
         """What the row is about, on whichever host state."""
-        return self.cpu, self.workload, self.guest_pages, self.design
+        return self.cpu, self.workload, self.guest_pages, self.variant
+
+    @property
+    def variant(self) -> str:
+        """What was built: a design, under a behaviour."""
+        return variant_name(self.design, self.behaviour)
+
+
+def variant_name(design: str, behaviour: str) -> str:
+    """Return what a design is called under a behaviour: by its own name under Twofold's."""
+    return design if behaviour == TWOFOLD.name else f"{design} ({behaviour})"
 
 
 @dataclass(frozen=True)
@@ -100,7 +112,7 @@ class Outcome:
     footprint: int
     rows: tuple[Row, ...]
     assumptions: tuple[str, ...]
-    pictures: dict[str, Picture] = field(repr=False)  # design -> P2M; "host" -> free memory, of the first seed
+    pictures: dict[str, Picture] = field(repr=False)  # variant -> P2M; "host" -> free memory, of the first seed
 
     def spread(self, cell: tuple[str, str, str, str], column: str) -> tuple[float, float, float] | None:
         """Return (median, least, greatest) of a figure over the host states, or None where there is none."""
@@ -109,8 +121,14 @@ class Outcome:
             return None
         return median(values), min(values), max(values)
 
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Return every design under every behaviour, in order."""
+        sides = product(self.scenario.behaviours, self.scenario.designs)
+        return tuple(variant_name(design, behaviour) for behaviour, design in sides)
+
     def cells(self) -> list[tuple[str, str, str, str]]:
-        """Return every (cpu, workload, guest pages, design) once, in order."""
+        """Return every (cpu, workload, guest pages, variant) once, in order."""
         return list(dict.fromkeys(row.cell for row in self.rows))
 
     def to_frame(self) -> "pl.DataFrame":
@@ -120,7 +138,7 @@ class Outcome:
         return pl.DataFrame([asdict(row) for row in self.rows], infer_schema_length=None)
 
     def to_json(self) -> str:
-        """Return everything but the pictures as JSON; `version` changes when a field does."""
+        """Return everything but the pictures as JSON; `version` changes when a field goes or means something else."""
         document = {
             "version": VERSION,
             "scenario": _without_paths(self.scenario, self.rows),

@@ -14,6 +14,7 @@ from twofold.domain.options import leaf_orders
 from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
 from twofold.files import read_bounded
 from twofold.formats.geometry import FOUR_LEVEL
+from twofold.machine import get_behaviour
 from twofold.mmu import load_profile
 from twofold.trace import WORKLOADS, get_workload
 from twofold.units import parse_bytes, parse_order
@@ -49,6 +50,10 @@ def _check_page_sizes(text: str) -> None:
 def _check_design(name: str) -> None:
     if name not in design_names():
         raise UnknownNameError("design", name, design_names())
+
+
+def _check_behaviour(name: str) -> None:
+    get_behaviour(name)
 
 
 def _check_file(name: str) -> None:
@@ -119,7 +124,7 @@ class GuestScenario(_Model):
 
 
 class Scenario(_Model):
-    """A comparison: host state x designs x guest page sizes x workloads x CPUs."""
+    """A comparison: host state x behaviours x designs x guest page sizes x workloads x CPUs."""
 
     host: HostScenario = HostScenario()
     guest: GuestScenario = GuestScenario()
@@ -128,6 +133,7 @@ class Scenario(_Model):
         "toolstack",
         "opportunistic",
     )
+    behaviours: Annotated[tuple[Annotated[str, _checked(_check_behaviour)], ...], *_SIDE] = ("twofold",)
     guest_pages: Annotated[tuple[Annotated[str, _checked(_check_guest_page)], ...], *_SIDE] = ("4K", "2M", "1G")
     workloads: Annotated[tuple[Annotated[str, _checked(get_workload)], ...], *_SIDE] = tuple(WORKLOADS)
     cpus: Annotated[tuple[Annotated[str, _checked(load_profile)], ...], *_SIDE] = ("zen3",)

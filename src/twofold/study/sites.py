@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 from twofold.domain import Built, Domain, DomainOptions, Machine, build
@@ -9,6 +10,7 @@ from twofold.formats import status as codes
 from twofold.guest import Guest
 from twofold.machine import FreeMap
 from twofold.study.hosts import default_memory, free_map
+from twofold.study.outcome import variant_name
 from twofold.study.scenario import GuestScenario, Scenario
 from twofold.trace import AREA_BASE
 from twofold.units import parse_bytes
@@ -49,7 +51,7 @@ def build_guest(
 def build_all(
     scenario: Scenario, free: FreeMap, fallback: str | None = None, save: Path | None = None
 ) -> list[tuple[str, Built]]:
-    """Build the guest by each design of a scenario, each on a machine of its own; return what came of it.
+    """Build the guest by each design and behaviour, each on a machine of its own; return what came of it.
 
     Parameters
     ----------
@@ -57,10 +59,11 @@ def build_all(
     save : save each machine there, the last one stays
     """
     builds = []
-    for design in scenario.designs:
-        with Machine(free=free, seed=scenario.seed) as machine:
+    for behaviour, design in product(scenario.behaviours, scenario.designs):
+        with Machine(free=free, seed=scenario.seed, behaviour=behaviour) as machine:
             chosen = fallback if design == "toolstack" else None
-            builds.append((design, build_guest(scenario, machine, guest_memory(scenario, free), design, chosen)[1]))
+            built = build_guest(scenario, machine, guest_memory(scenario, free), design, chosen)[1]
+            builds.append((variant_name(design, behaviour), built))
             if save is not None:
                 machine.save(save)
     return builds
