@@ -11,6 +11,7 @@ On a machine with several nodes Xen keeps memory below 4 GiB for last, whatever 
 Source: Xen 4.17 xen/common/page_alloc.c, get_free_buddy, alloc_domheap_pages.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -94,9 +95,13 @@ class Areas:
         """NUMA nodes of the machine."""
         return len(self.node_ends)
 
+    def area_of(self, mfn: int) -> int:
+        """Return the area that a frame lies in."""
+        return bisect_right(self.ends, mfn)
+
     def node_of(self, mfn: int) -> int:
         """Return the node that a frame lies on."""
-        return next(node for node, end in enumerate(self.node_ends) if mfn < end)
+        return bisect_right(self.node_ends, mfn)
 
     def frames_on(self, node: int, mfns: npt.NDArray[np.uint64], frames: npt.NDArray[np.uint64]) -> int:
         """Return how many frames of runs lie on a node."""
