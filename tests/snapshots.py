@@ -40,7 +40,7 @@ def leave_free(heap: Heap, extents: int, order: int) -> None:
 
 
 def assert_heap_is_canonical(heap: Heap) -> None:
-    """Check that free blocks are aligned, do not overlap, and that no two free buddies stand in one area."""
+    """Check that free blocks are aligned, do not overlap, and that no two free buddies stand in one zone."""
     blocks, end = heap.blocks(), 0
     for mfn, order in blocks:
         assert mfn % (1 << order) == 0
@@ -48,10 +48,10 @@ def assert_heap_is_canonical(heap: Heap) -> None:
         end = mfn + (1 << order)
     assert end <= len(heap)
     every = set(blocks)
-    areas, top = heap.areas, int(heap.areas.rules[TOP])
+    zones, top = heap.zones, int(heap.zones.rules[TOP])
     buddies = [(block, (block[0] ^ 1 << block[1], block[1])) for block in blocks if block[1] < top]
     assert not [
-        block for block, buddy in buddies if buddy in every and areas.area_of(block[0]) == areas.area_of(buddy[0])
+        block for block, buddy in buddies if buddy in every and zones.zone_of(block[0]) == zones.zone_of(buddy[0])
     ]
     counted: dict[int, int] = {}
     for _, order in blocks:

@@ -36,7 +36,7 @@ from .errors import (
     UnknownNameError,
 )
 from .guest import Guest, NestedStep, Program, RunResult, run
-from .machine import FreeMap, Place
+from .machine import FreeMap, Origin
 from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_report
@@ -80,12 +80,12 @@ __all__ = [
     "NestedStep",
     "NotPresentError",
     "OpenTables",
+    "Origin",
     "Outcome",
     "OwnershipError",
     "P2MType",
     "P2MTypeError",
     "PermissionFaultError",
-    "Place",
     "PoolExhaustedError",
     "ProfileError",
     "Program",

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from snapshots import assert_heap_is_canonical
 from twofold.domain import Domain, DomainOptions, Machine, Mem, Reason
 from twofold.errors import BuildError, EncodingError, HeapExhaustedError, PoolExhaustedError
-from twofold.machine import Place, Use
+from twofold.machine import Origin, Use
 from twofold.units import INVALID_MFN
 
 FRAMES = 6 << 10  # 24 MiB: six leaves of 4M
@@ -176,8 +176,8 @@ class MachineModel(RuleBasedStateMachine):
     def populate(self, data, gfn, order, flags, node, exact):
         life, extents = self.pick(data), data.draw(st.integers(1, 600 if order == 0 else 3))
         gfns = [start for start in range(gfn, gfn + (extents << order), 1 << order) if tracked(start, 1 << order)]
-        place = Place(node=node, exact_node=exact and node is not None)
-        answer = life.domain.memory.populate_physmap(gfns, order, flags, place=place)
+        origin = Origin(node=node, exact_node=exact and node is not None)
+        answer = life.domain.memory.populate_physmap(gfns, order, flags, origin=origin)
         self.check_stop(answer)
         if answer.done:
             self.gain(life, frames_of(gfns[: answer.done], order))

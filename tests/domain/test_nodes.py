@@ -7,7 +7,7 @@ from snapshots import assert_heap_is_canonical, snapshot
 from twofold import kernels, spec
 from twofold.domain import DomainOptions, Machine, Mem, Reason, build
 from twofold.errors import AddressError, SizeError
-from twofold.machine import Place
+from twofold.machine import Origin
 
 FLAT = {"layout": "flat"}
 SIZE = "256MiB"  # two nodes of 128 MiB: 0 up to 0x8000, 1 from there on
@@ -32,7 +32,7 @@ def test_a_domain_is_built_on_its_own_node(machine):
         domain = machine.create_domain("32MiB", options=DomainOptions(node=node, table_pool=32, **FLAT))
         built = build(domain, "opportunistic")
         assert nodes_of(domain) == {node: 32 * 256, 1 - node: 0}
-        assert machine.heap.areas.frames_on(node, *domain.pool.runs) == 32
+        assert machine.heap.zones.frames_on(node, *domain.pool.runs) == 32
         assert built.far_extents == {}
         assert domain.p2m.audit().clean
 
@@ -46,19 +46,19 @@ def test_when_its_node_is_full_the_rest_comes_from_another_and_is_reported(machi
 
 def test_an_exact_node_is_never_left(machine):
     domain = machine.create_domain("160MiB", options=DomainOptions(table_pool=8, **FLAT))
-    place = Place(node=1, exact_node=True)
-    answer = domain.memory.populate_physmap(range(0, 160 * 256, 512), 9, place=place)
+    origin = Origin(node=1, exact_node=True)
+    answer = domain.memory.populate_physmap(range(0, 160 * 256, 512), 9, origin=origin)
     assert (answer.done, answer.reason) == (BORDER >> 9, Reason.NO_MEMORY)
     assert nodes_of(domain) == {1: BORDER, 0: 0}
-    assert domain.memory.increase_reservation(1, 0, place=place).reason is Reason.NO_MEMORY
-    assert domain.memory.increase_reservation(1, 0, place=Place(node=1)).complete
+    assert domain.memory.increase_reservation(1, 0, origin=origin).reason is Reason.NO_MEMORY
+    assert domain.memory.increase_reservation(1, 0, origin=Origin(node=1)).complete
 
 
 def spoil(machine, node: int) -> None:
     """Leave a node without any free block of 2M, but with much memory: every other frame of it is used."""
     heap = machine.heap
     while True:
-        mfns, _ = heap.alloc_runs(9, 1, Place(node=node, exact_node=True))
+        mfns, _ = heap.alloc_runs(9, 1, Origin(node=node, exact_node=True))
         if not len(mfns):
             break
         heap.free_runs(mfns + np.arange(1, 512, 2, dtype=np.uint64), np.ones(256, np.uint64))
@@ -94,8 +94,8 @@ def test_what_is_missing_near_is_got_far_as_large_as_it_can_be(machine):
 
 def test_address_bits_bound_where_an_extent_may_lie(machine):
     domain = machine.create_domain("64MiB", options=DomainOptions(table_pool=8, **FLAT))
-    low = Place(address_bits=24)  # below 16 MiB
-    answer = domain.memory.populate_physmap(range(0, 64 * 256, 512), 9, place=low)
+    low = Origin(address_bits=24)  # below 16 MiB
+    answer = domain.memory.populate_physmap(range(0, 64 * 256, 512), 9, origin=low)
     assert answer.reason is Reason.NO_MEMORY
     mfns = domain.p2m.leaf_array()["mfn"]
     assert answer.done == len(mfns) == 7, "eight, but for the frames of the table pool"
@@ -134,7 +134,7 @@ def test_impossible_nodes_are_refused():
     with Machine("1MiB", nodes=2) as machine:
         domain = machine.create_domain("64KiB", options=DomainOptions(table_pool=8, **FLAT))
         with pytest.raises(AddressError, match="node 0x2 is not one of 0 to 1"):
-            domain.memory.populate_physmap([0], 0, place=Place(node=2))
+            domain.memory.populate_physmap([0], 0, origin=Origin(node=2))
         with pytest.raises(AddressError, match="node"):
             machine.create_domain("64KiB", options=DomainOptions(node=7))
         assert len(machine.domains) == 1

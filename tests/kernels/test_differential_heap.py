@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 from twofold import kernels, spec
 from twofold.formats.heap_state import LIMIT, NEXT_GROUP, NO_LIMIT, NONE
-from twofold.machine import BEHAVIOURS, Place, Zones
-from twofold.machine.areas import Areas
+from twofold.machine import BEHAVIOURS, Origin, Zones
+from twofold.machine.zones import ZoneMap
 from twofold.units import MAX_HEAP_ORDER
 
 ORDERS = st.one_of(st.integers(0, 4), st.integers(0, MAX_HEAP_ORDER))
 TWOFOLD, XEN = BEHAVIOURS["twofold"], BEHAVIOURS["xen-4.17"]
 KINDS = st.tuples(st.sampled_from([TWOFOLD, XEN]), st.integers(1, 3))  # behaviour, nodes
 PLACES = st.builds(
-    Place,
+    Origin,
     zones=st.sampled_from(list(Zones)),
     node=st.one_of(st.none(), st.integers(0, 2)),
     exact_node=st.booleans(),
@@ -28,10 +28,10 @@ class Arrays:
 
     def __init__(self, engine, frames: int, behaviour=TWOFOLD, nodes: int = 1) -> None:
         self.heap = engine.heap
-        self.areas = Areas(frames, behaviour, min(nodes, frames))
-        self.rules = self.areas.rules
-        self.heads = np.full((len(self.areas), MAX_HEAP_ORDER + 1), NONE, np.int64)
-        self.counts = np.zeros((len(self.areas), MAX_HEAP_ORDER + 1), np.int64)
+        self.zones = ZoneMap(frames, behaviour, min(nodes, frames))
+        self.rules = self.zones.rules
+        self.heads = np.full((len(self.zones), MAX_HEAP_ORDER + 1), NONE, np.int64)
+        self.counts = np.zeros((len(self.zones), MAX_HEAP_ORDER + 1), np.int64)
         self.links = np.zeros((frames, 2), np.uint32)
         self.orders = np.zeros(frames, np.uint8)
 
@@ -39,10 +39,10 @@ class Arrays:
     def lists(self):
         return self.heads, self.counts, self.links, self.orders, self.rules
 
-    def search(self, place: Place):
-        """Return the areas of a place, with its limit set."""
-        self.rules[LIMIT] = place.limit
-        return self.areas.search(place)
+    def search(self, origin: Origin):
+        """Return the zones of an origin, with its limit set."""
+        self.rules[LIMIT] = origin.limit
+        return self.zones.search(origin)
 
     def content(self):
         """Return heads, counts, orders and every list in its order; links are read at heads only."""
@@ -62,7 +62,7 @@ class Twins:
         answers = []
         for twin in (self.spec, self.fast):
             out = make_out()
-            given = [twin.search(argument) if isinstance(argument, Place) else argument for argument in arguments]
+            given = [twin.search(argument) if isinstance(argument, Origin) else argument for argument in arguments]
             answer = getattr(twin.heap, name)(*twin.lists, *given, *out)
             answers.append((None if answer is None else int(answer), [array[: answer or 0].tolist() for array in out]))
         assert answers[0] == answers[1]
@@ -86,20 +86,20 @@ class Twins:
 )
 def test_a_random_life_of_a_heap_is_the_same_in_both(frames, life, kind):
     twins = Twins(frames, *kind)
-    nodes = twins.spec.areas.nodes
-    life = [(*step, place) for *step, place in life if place.node is None or place.node < nodes]
+    nodes = twins.spec.zones.nodes
+    life = [(*step, origin) for *step, origin in life if origin.node is None or origin.node < nodes]
     whole = np.array([0], np.uint64), np.array([frames], np.uint64)
     twins.call("free_runs", *whole)
     owned: list[tuple[int, int]] = []  # runs of frames
-    for action, order, number, room, place in life:
+    for action, order, number, room, origin in life:
         if action == "alloc":
-            mfn, _ = twins.call("alloc", place, order)
+            mfn, _ = twins.call("alloc", origin, order)
             if mfn >= 0:
                 owned.append((mfn, 1 << order))
         elif action == "alloc_runs":
             runs, (mfns, extents) = twins.call(
                 "alloc_runs",
-                place,
+                origin,
                 order,
                 number,
                 make_out=lambda room=room: [np.zeros(room, np.uint64) for _ in range(2)],
@@ -160,16 +160,16 @@ def test_pushing_blocks_puts_the_lowest_in_front(blocks):
 
 @given(st.integers(0, (1 << 24) - 1), st.integers(1, 1 << 24), KINDS)
 def test_the_largest_aligned_block_is_the_same_and_fits(mfn, frames, kind):
-    areas = Areas(1 << 24, *kind)
-    rules, top = areas.rules, int(kind[0].largest_block)
+    zones = ZoneMap(1 << 24, *kind)
+    rules, top = zones.rules, int(kind[0].largest_block)
     order = spec.heap.block_order(rules, mfn, frames)
     assert kernels.heap.block_order(rules, mfn, frames) == order
     assert mfn % (1 << order) == 0
     assert 1 << order <= frames
-    area = spec.heap.area_of(rules, mfn)
-    assert mfn + (1 << order) <= areas.ends[area]
+    zone = spec.heap.zone_of(rules, mfn)
+    assert mfn + (1 << order) <= zones.ends[zone]
     if order < top:
-        assert mfn % (2 << order) or 2 << order > min(frames, areas.ends[area] - mfn), "no larger one would do"
+        assert mfn % (2 << order) or 2 << order > min(frames, zones.ends[zone] - mfn), "no larger one would do"
 
 
 @given(st.integers(1, 600), st.lists(st.integers(0, 5), max_size=12))
@@ -178,7 +178,7 @@ def test_both_know_which_frames_are_free(frames, allocations):
     twins.call("free_runs", np.array([0], np.uint64), np.array([frames], np.uint64))
     taken = set()
     for order in allocations:
-        mfn, _ = twins.call("alloc", Place(), order)
+        mfn, _ = twins.call("alloc", Origin(), order)
         if mfn >= 0:
             taken |= set(range(mfn, mfn + (1 << order)))
     for mfn in range(frames):
@@ -187,19 +187,19 @@ def test_both_know_which_frames_are_free(frames, allocations):
 
 
 @pytest.mark.parametrize(
-    "place", [*map(Place, Zones), Place(address_bits=33)], ids=["low first", "high first", "low", "bits"]
+    "origin", [*map(Origin, Zones), Origin(address_bits=33)], ids=["low first", "high first", "low", "bits"]
 )
 @pytest.mark.parametrize("order", [0, 9, 18, 20])
 @pytest.mark.parametrize("behaviour", [TWOFOLD, XEN], ids=["twofold", "xen"])
-def test_bulk_allocation_is_one_by_one_allocation(order, place, behaviour):
+def test_bulk_allocation_is_one_by_one_allocation(order, origin, behaviour):
     frames = (1 << 21) + 5
     for extents in (1, 3, 5):
         one, many = Arrays(spec, frames, behaviour), Arrays(kernels, frames, behaviour)
         for arrays in (one, many):
             arrays.heap.free_runs(*arrays.lists, np.array([1], np.uint64), np.array([frames - 1], np.uint64))
-        mfns = [one.heap.alloc(*one.lists, one.search(place), order) for _ in range(extents)]
+        mfns = [one.heap.alloc(*one.lists, one.search(origin), order) for _ in range(extents)]
         starts, counts = np.zeros(extents, np.uint64), np.zeros(extents, np.uint64)
-        runs = many.heap.alloc_runs(*many.lists, many.search(place), order, extents, starts, counts)
+        runs = many.heap.alloc_runs(*many.lists, many.search(origin), order, extents, starts, counts)
         unrolled = [
             start + (index << order)
             for start, count in zip(starts[:runs].tolist(), counts[:runs].tolist(), strict=True)
@@ -216,7 +216,7 @@ def test_memory_is_taken_from_the_zone_that_is_asked_for(engine):
     arrays.heap.free_runs(*arrays.lists, np.array([border - 64], np.uint64), np.array([128], np.uint64))
 
     def alloc(order: int, zones: Zones) -> int:
-        return arrays.heap.alloc(*arrays.lists, arrays.search(Place(zones)), order)
+        return arrays.heap.alloc(*arrays.lists, arrays.search(Origin(zones)), order)
 
     assert border - 64 <= alloc(3, Zones.LOW_FIRST) < border
     assert alloc(3, Zones.HIGH_FIRST) < border, "a small block is not broken out of a large one"
@@ -229,14 +229,14 @@ def test_memory_is_taken_from_the_zone_that_is_asked_for(engine):
 
 @given(st.integers(0, (1 << 24) - 1), KINDS)
 def test_a_frame_lies_in_one_area_that_some_search_finds(mfn, kind):
-    areas = Areas(1 << 24, *kind)
-    area = spec.heap.area_of(areas.rules, mfn)
-    assert areas.starts[area] <= mfn < areas.ends[area]
-    node = areas.node_of(mfn)
-    for place in (Place(), Place(node=node, exact_node=True), Place(Zones.HIGH_FIRST, node=node)):
-        assert area in areas.search(place).tolist()
-    search = areas.search(Place())
-    assert sorted(search[search != NEXT_GROUP].tolist()) == list(range(len(areas))), "each area once"
-    other = Place(node=(node + 1) % areas.nodes, exact_node=True)
-    assert areas.nodes == 1 or area not in areas.search(other).tolist()
-    assert areas.rules[LIMIT] == NO_LIMIT
+    zones = ZoneMap(1 << 24, *kind)
+    zone = spec.heap.zone_of(zones.rules, mfn)
+    assert zones.starts[zone] <= mfn < zones.ends[zone]
+    node = zones.node_of(mfn)
+    for origin in (Origin(), Origin(node=node, exact_node=True), Origin(Zones.HIGH_FIRST, node=node)):
+        assert zone in zones.search(origin).tolist()
+    search = zones.search(Origin())
+    assert sorted(search[search != NEXT_GROUP].tolist()) == list(range(len(zones))), "each zone once"
+    other = Origin(node=(node + 1) % zones.nodes, exact_node=True)
+    assert zones.nodes == 1 or zone not in zones.search(other).tolist()
+    assert zones.rules[LIMIT] == NO_LIMIT

@@ -14,7 +14,7 @@ from twofold.domain import DomainOptions, Machine
 from twofold.errors import EncodingError, FormatError, PoolExhaustedError
 from twofold.formats import p2m_state as at
 from twofold.formats.p2m_types import PLACE_TYPES, RAM_TYPES, SMALL_TYPES
-from twofold.machine import Place, Use, Zones
+from twofold.machine import Origin, Use, Zones
 from twofold.p2m import P2MType
 from twofold.units import INVALID_MFN
 
@@ -51,7 +51,7 @@ class P2MModel(RuleBasedStateMachine):
         self.block_order = 18 if len(self.orders) == 3 else 12
         # Two blocks of the domain's own, the second where 4K entries of 2-level tables cannot reach; one of another's.
         self.blocks = [
-            self.machine.heap.alloc(self.block_order, Place(zones)) for zones in (Zones.LOW_ONLY, Zones.HIGH_FIRST)
+            self.machine.heap.alloc(self.block_order, Origin(zones)) for zones in (Zones.LOW_ONLY, Zones.HIGH_FIRST)
         ]
         self.foreign = self.machine.heap.alloc(12)
         self.own(self.blocks, self.block_order, self.domain.domid)

@@ -9,7 +9,7 @@ from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import BuildError, EncodingError, FormatError, HeapExhaustedError, PoolExhaustedError, SizeError
 from twofold.formats import shape
 from twofold.formats.table_formats import P2M_FORMATS
-from twofold.machine import Place, Use, Zones
+from twofold.machine import Origin, Use, Zones
 from twofold.p2m import P2MType
 from twofold.p2m.exact import ExactRanges
 from twofold.units import INVALID_MFN, SHARED_M2P
@@ -310,7 +310,7 @@ def test_a_32_bit_hypervisor_has_no_ept():
 def high_machine() -> tuple[Machine, object]:
     """Return a 2-level machine with memory above 4 GiB, and a guest of 4M leaves there."""
     machine = Machine("6GiB", paging="2-level")
-    machine.heap.alloc_runs(0, 1 << 19, Place(Zones.LOW_ONLY))  # half of the low memory
+    machine.heap.alloc_runs(0, 1 << 19, Origin(Zones.LOW_ONLY))  # half of the low memory
     domain = machine.create_domain("1GiB", options=DomainOptions(layout="flat"))
     return machine, domain
 
@@ -341,7 +341,7 @@ def test_4m_leaves_reach_above_4_gib_and_small_ones_and_tables_do_not():
 
 def own_high_leaf(machine, domain) -> int:
     """Map the domain's first 4 MiB to a block above 4 GiB that it owns; return the block."""
-    high = machine.heap.alloc(19, Place(Zones.HIGH_FIRST))
+    high = machine.heap.alloc(19, Origin(Zones.HIGH_FIRST))
     assert high >= 1 << 20
     one = np.array([high], np.uint64), np.array([1 << 10], np.uint64)
     machine.take(*one, domain.domid, Use.RAM)
@@ -383,7 +383,7 @@ def test_without_room_below_nothing_is_moved():
     with machine:
         p2m = domain.p2m
         own_high_leaf(machine, domain)
-        machine.heap.alloc_runs(0, 1 << 19, Place(Zones.LOW_ONLY))
+        machine.heap.alloc_runs(0, 1 << 19, Origin(Zones.LOW_ONLY))
         rows, free = p2m.leaf_array().tolist(), machine.heap.free_blocks()
         with pytest.raises(HeapExhaustedError):
             p2m.split(5, 0, move_below=True)
@@ -407,7 +407,7 @@ def test_the_builder_uses_4m_leaves_above_4_gib_and_4k_below():
 @pytest.mark.parametrize("name", ["npt-pae", "npt-2"])
 def test_the_tables_of_a_32_bit_hypervisor_stand_below_4_gib(name):
     with machine_of(name, "8GiB") as machine:
-        low = machine.heap.alloc_runs(0, (1 << 20) - 100, Place(Zones.LOW_ONLY))
+        low = machine.heap.alloc_runs(0, (1 << 20) - 100, Origin(Zones.LOW_ONLY))
         with pytest.raises(BuildError, match="table pool"):
             domain_of(machine, name)
         machine.heap.free_runs(*low)

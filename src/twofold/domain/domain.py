@@ -10,7 +10,7 @@ from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
 from twofold.errors import BuildError, NotPresentError
 from twofold.formats.table_formats import get_format
-from twofold.machine import Place, Zones
+from twofold.machine import Origin, Zones
 from twofold.p2m import P2M, TablePool, default_frames
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
 
@@ -41,7 +41,7 @@ class Domain:
         check_pool(pool_frames, table_format.geometry)
         self._check_reach(table_format.geometry.frame_limit)
         zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
-        self.pool = TablePool(machine, domid, pool_frames, Place(zones, options.node))
+        self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node))
         self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
         self.memory = MemoryOperations(Holding(machine, domid, self.p2m, options))
 

@@ -8,12 +8,12 @@ import numpy as np
 
 from twofold.domain.extents import Pieces, Reason, all_extents, all_frames
 from twofold.domain.holding import Holding
-from twofold.machine import Place
+from twofold.machine import Origin
 from twofold.units import INVALID_MFN
 
 
 def exchange_chunk(
-    holding: Holding, in_gfns: Sequence[int], in_order: int, out_gfns: Sequence[int], out_order: int, place: Place
+    holding: Holding, in_gfns: Sequence[int], in_order: int, out_gfns: Sequence[int], out_order: int, origin: Origin
 ) -> Reason:
     """Exchange one chunk; return what prevents it."""
     if min(*in_gfns, *out_gfns) < 0:
@@ -30,7 +30,7 @@ def exchange_chunk(
     in_place = np.array_equal(given, taken)
     if not in_place and not all(_is_clear(holding, gfn, 1 << out_order) for gfn in out_gfns):
         return Reason.OCCUPIED
-    where = holding.place_of(reduce(or_, out_gfns), out_order, place)  # as the least aligned of them needs it
+    where = holding.origin_of(reduce(or_, out_gfns), out_order, origin)  # as the least aligned of them needs it
     mfns, counts = holding.hardware.heap.alloc_runs(out_order, holding.unclaimed(len(out_gfns), out_order), where)
     starts = np.array(sorted(out_gfns), np.uint64)
     extents = all_extents(mfns, counts, out_order)

@@ -14,7 +14,7 @@ from twofold.domain.extents import Pieces, Reason
 from twofold.domain.options import DomainOptions
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.status import NO_TABLES, OK
-from twofold.machine import Hardware, Place, Use, Zones
+from twofold.machine import Hardware, Origin, Use, Zones
 from twofold.p2m import P2M, Entry, P2MType
 from twofold.units import ORDER_4K
 
@@ -57,11 +57,11 @@ class Holding:
 
     # -- getting memory -------------------------------------------------------------------------------------------
 
-    def allocate_extents(self, gfn: int, extents: int, order: int, place: Place, *, fallback: bool) -> Pieces:
+    def allocate_extents(self, gfn: int, extents: int, order: int, origin: Origin, *, fallback: bool) -> Pieces:
         """Allocate extents of one order; with `fallback`, what is refused is asked for at the next smaller one."""
         parts = []
         while True:
-            mfns, counts = self._alloc_runs(order, self.unclaimed(extents, order), self.place_of(gfn, order, place))
+            mfns, counts = self._alloc_runs(order, self.unclaimed(extents, order), self.origin_of(gfn, order, origin))
             frames = counts << np.uint64(order)
             got = int(counts.sum())
             ends = np.cumsum(frames)
@@ -69,8 +69,8 @@ class Holding:
             parts.append(Pieces(gfns, mfns, frames, np.full(len(mfns), order, np.int64)))
             self.counters.asked[order] += extents
             self.counters.refused[order] += extents - got
-            if place.node is not None:
-                near = self.hardware.heap.areas.frames_on(place.node, mfns, frames)
+            if origin.node is not None:
+                near = self.hardware.heap.zones.frames_on(origin.node, mfns, frames)
                 self.counters.far[order] += got - (near >> order)
             if got == extents or not fallback or order == ORDER_4K:
                 return Pieces.joined(parts)
@@ -78,17 +78,17 @@ class Holding:
             smaller = self.smaller(order)
             extents, order = (extents - got) << (order - smaller), smaller
 
-    def _alloc_runs(self, order: int, extents: int, place: Place) -> tuple[Array, Array]:
+    def _alloc_runs(self, order: int, extents: int, origin: Origin) -> tuple[Array, Array]:
         """Allocate extents as the heap's `alloc_runs` does, from one node after the other where that is the rule."""
         heap, behaviour = self.hardware.heap, self.hardware.behaviour
-        if place.node is not None or heap.areas.nodes == 1 or not behaviour.spreads_nodes:
-            return heap.alloc_runs(order, extents, place)
+        if origin.node is not None or heap.zones.nodes == 1 or not behaviour.spreads_nodes:
+            return heap.alloc_runs(order, extents, origin)
         found = []
         for _ in range(extents):
-            mfns, _ = heap.alloc_runs(order, 1, replace(place, node=(self._last_node + 1) % heap.areas.nodes))
+            mfns, _ = heap.alloc_runs(order, 1, replace(origin, node=(self._last_node + 1) % heap.zones.nodes))
             if not len(mfns):
                 break
-            self._last_node = heap.areas.node_of(int(mfns[0]))
+            self._last_node = heap.zones.node_of(int(mfns[0]))
             found.append(int(mfns[0]))
         return np.array(found, np.uint64), np.ones(len(found), np.uint64)
 
@@ -104,13 +104,13 @@ class Holding:
             return extents
         return min(extents, max(0, self.hardware.free_for(self.domid)) >> order)
 
-    def at_home(self, place: Place) -> Place:
+    def at_home(self, origin: Origin) -> Origin:
         """Return where an operation wants its memory: on the domain's own node unless it names one."""
-        return place if place.node is not None else replace(place, node=self.node)
+        return origin if origin.node is not None else replace(origin, node=self.node)
 
-    def place_of(self, gfn: int, order: int, place: Place) -> Place:
+    def origin_of(self, gfn: int, order: int, origin: Origin) -> Origin:
         """Return where an extent may be, given where it is wanted: the zones that the table format can name."""
-        return replace(place, zones=self._zones(gfn, order))
+        return replace(origin, zones=self._zones(gfn, order))
 
     def _zones(self, gfn: int, order: int) -> Zones:
         """Return the zones for an extent: 2-level tables name frames above 4 GiB in large leaves only.

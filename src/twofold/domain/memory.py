@@ -17,7 +17,7 @@ from twofold.domain.extents import Extents, Mem, Reason, check_order, order_limi
 from twofold.domain.holding import Holding, MemoryCounters
 from twofold.domain.populate import populate_run
 from twofold.errors import SizeError
-from twofold.machine import ANYWHERE, Place, Use
+from twofold.machine import ANYWHERE, Origin, Use
 
 Array = npt.NDArray[np.uint64]
 
@@ -51,7 +51,7 @@ class MemoryOperations:
         flags: Mem = Mem.NONE,
         caller: str = "toolstack",
         *,
-        place: Place = ANYWHERE,
+        origin: Origin = ANYWHERE,
     ) -> Extents:
         """Allocate an extent of 2**order frames for each gfn and map it there.
 
@@ -60,7 +60,7 @@ class MemoryOperations:
         gfns : first gfn of each extent; any sequence of integers, a `range` is cheapest
         flags : `Mem`; EXACT wins over the others
         caller : "toolstack", "hardware", "passthrough" or "guest", which bounds the order
-        place : where the memory is to be; on the domain's own node unless it names one
+        origin : where the memory comes from; on the domain's own node unless it names one
 
         Returns
         -------
@@ -69,11 +69,11 @@ class MemoryOperations:
         check_order(order)
         self.counters.calls["populate_physmap"] += 1
         limit, asked, done = order_limit(caller), len(gfns), 0
-        place = self._holding.at_home(place)
+        origin = self._holding.at_home(origin)
         if order > limit:
             return Extents(0, asked, Reason.ORDER_LIMIT)
         for run in runs_of(gfns, order):
-            populated, reason = populate_run(self._holding, run, order, flags, limit, place)
+            populated, reason = populate_run(self._holding, run, order, flags, limit, origin)
             done += populated
             if populated < run.extents:
                 self.last_reason = reason
@@ -103,7 +103,7 @@ class MemoryOperations:
         order: int,
         caller: str = "toolstack",
         *,
-        place: Place = ANYWHERE,
+        origin: Origin = ANYWHERE,
     ) -> Extents:
         """Give the domain `count` extents of 2**order frames that no gfn maps: orphans, until it maps them or dies."""
         check_order(order)
@@ -113,8 +113,8 @@ class MemoryOperations:
             return Extents(0, count, Reason.ORDER_LIMIT)
         extents = holding.quota(count, order)
         reason = Reason.NONE if extents == count else Reason.QUOTA
-        place = holding.at_home(place)
-        pieces = holding.allocate_extents(0, extents, order, place, fallback=False)
+        origin = holding.at_home(origin)
+        pieces = holding.allocate_extents(0, extents, order, origin, fallback=False)
         done = pieces.total_frames >> order
         holding.hardware.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
         holding.own(pieces.total_frames)
@@ -165,7 +165,7 @@ class MemoryOperations:
         out_order: int,
         caller: str = "toolstack",
         *,
-        place: Place = ANYWHERE,
+        origin: Origin = ANYWHERE,
     ) -> Extents:
         """Give back extents of one order and get as many frames in extents of another, fresh and empty.
 
@@ -179,12 +179,12 @@ class MemoryOperations:
             return Extents(0, asked, Reason.ORDER_LIMIT)
         if len(in_gfns) << in_order != asked << out_order or (asked << out_order) & ((1 << chunk) - 1):
             return Extents(0, asked, Reason.UNEQUAL)
-        place = self._holding.at_home(place)
+        origin = self._holding.at_home(origin)
         ins, outs = 1 << chunk - in_order, 1 << chunk - out_order
         for done in range(0, asked, outs):
             first = done // outs * ins
             given, taken = in_gfns[first : first + ins], out_gfns[done : done + outs]
-            reason = exchange.exchange_chunk(self._holding, given, in_order, taken, out_order, place)
+            reason = exchange.exchange_chunk(self._holding, given, in_order, taken, out_order, origin)
             if reason:
                 return Extents(done, asked, reason)
         return Extents(asked, asked, Reason.NONE)

@@ -11,10 +11,10 @@ import numpy as np
 from twofold.domain.extents import Mem, Pieces, Reason, Run, aligned_run
 from twofold.domain.holding import Holding
 from twofold.formats.p2m_types import RAM_TYPES
-from twofold.machine import Place, Use
+from twofold.machine import Origin, Use
 
 
-def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int, place: Place) -> tuple[int, Reason]:
+def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int, origin: Origin) -> tuple[int, Reason]:
     """Populate as many extents of a run as possible; return how many, and what stopped the next one."""
     p2m = holding.p2m
     if flags & Mem.EXACT and not p2m.can_map_exactly(run.gfn, order):
@@ -22,7 +22,7 @@ def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int,
     extents, reason = _admit(holding, run, order)
     if not extents:
         return 0, reason
-    pieces = _allocate(holding, Run(run.gfn, extents), order, flags, limit, place)
+    pieces = _allocate(holding, Run(run.gfn, extents), order, flags, limit, origin)
     if pieces.total_frames >> order < extents:
         extents, reason = pieces.total_frames >> order, Reason.NO_MEMORY
     fitting = p2m.plan(pieces.gfns, pieces.mfns, pieces.frames, p2m.level_masks(pieces.orders), 1 << order)
@@ -88,32 +88,32 @@ def _map_what_fits(holding: Holding, pieces: Pieces) -> None:
             holding.map(part)
 
 
-def _allocate(holding: Holding, run: Run, order: int, flags: Mem, limit: int, place: Place) -> Pieces:
+def _allocate(holding: Holding, run: Run, order: int, flags: Mem, limit: int, origin: Origin) -> Pieces:
     """Allocate a run's memory, at most all of it, in the order of its gfns."""
     if flags & Mem.EXACT or not flags & (Mem.COALESCE | Mem.FALLBACK):  # an exact extent never falls back
-        return holding.allocate_extents(run.gfn, run.extents, order, place, fallback=False)
+        return holding.allocate_extents(run.gfn, run.extents, order, origin, fallback=False)
     largest = limit if flags & Mem.COALESCE else order
-    is_near = flags & Mem.NEAR and place.node is not None and not holding.hardware.behaviour.prefers_size_to_node
-    if not is_near or place.exact_node:
-        return _allocate_large_first(holding, run, order, largest, place)
-    near = _allocate_large_first(holding, run, order, largest, replace(place, exact_node=True))
+    is_near = flags & Mem.NEAR and origin.node is not None and not holding.hardware.behaviour.prefers_size_to_node
+    if not is_near or origin.exact_node:
+        return _allocate_large_first(holding, run, order, largest, origin)
+    near = _allocate_large_first(holding, run, order, largest, replace(origin, exact_node=True))
     frames = (run.extents << order) - near.total_frames
     rest = Run(run.gfn + near.total_frames, frames)
-    return Pieces.joined([near, _allocate_large_first(holding, rest, 0, largest, place)]) if frames else near
+    return Pieces.joined([near, _allocate_large_first(holding, rest, 0, largest, origin)]) if frames else near
 
 
-def _allocate_large_first(holding: Holding, run: Run, order: int, largest: int, place: Place) -> Pieces:
+def _allocate_large_first(holding: Holding, run: Run, order: int, largest: int, origin: Origin) -> Pieces:
     """Allocate a run in extents as large as may be, each falling back to smaller ones.
 
     order : of the run's extents;  largest : that order, or a larger one to which extents may be joined
     """
     if largest == order:
-        return holding.allocate_extents(run.gfn, run.extents, order, place, fallback=True)
+        return holding.allocate_extents(run.gfn, run.extents, order, origin, fallback=True)
     orders = [leaf for leaf in holding.p2m.geometry.leaf_orders if leaf <= largest]
     parts, gfn, left = [], run.gfn, run.extents << order
     while left:
         large, extents = aligned_run(gfn, left, orders)
-        parts.append(holding.allocate_extents(gfn, extents, large, place, fallback=True))
+        parts.append(holding.allocate_extents(gfn, extents, large, origin, fallback=True))
         if parts[-1].total_frames < extents << large:
             break
         gfn, left = gfn + (extents << large), left - (extents << large)

@@ -16,12 +16,12 @@ ORDERS = int(MAX_HEAP_ORDER) + 1
 
 
 @inline
-def area_of(rules: Counts, mfn: int) -> int:
-    """Return the area that a frame lies in. Twin: spec.heap.area_of."""
-    area = 0
-    while mfn >= rules[BOUNDS + area]:
-        area += 1
-    return area
+def zone_of(rules: Counts, mfn: int) -> int:
+    """Return the zone that a frame lies in. Twin: spec.heap.zone_of."""
+    zone = 0
+    while mfn >= rules[BOUNDS + zone]:
+        zone += 1
+    return zone
 
 
 @kernel
@@ -34,9 +34,9 @@ def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Co
             end += 1
         for found in range(order, rules[TOP] + 1):
             for index in range(start, end):
-                area = search[index]
-                if counts[area, found]:
-                    mfn = first_fitting(heads, links, rules, area, found, order)
+                zone = search[index]
+                if counts[zone, found]:
+                    mfn = first_fitting(heads, links, rules, zone, found, order)
                     if mfn != NONE:
                         return mfn, found
         start = end + 1
@@ -44,10 +44,10 @@ def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Co
 
 
 @inline
-def first_fitting(heads: Counts, links: Halves, rules: Counts, area: int, found: int, order: int) -> int:
+def first_fitting(heads: Counts, links: Halves, rules: Counts, zone: int, found: int, order: int) -> int:
     """Return the first block of a list that may be used, or NONE. Twin: spec.heap.first_fitting."""
     part = 1 << (found if rules[KEEP_UPPER] else order)
-    mfn = heads[area, found]
+    mfn = heads[zone, found]
     while mfn != NONE and mfn + part > rules[LIMIT]:
         mfn = np.int64(links[mfn, NEXT])
     return mfn
@@ -56,30 +56,30 @@ def first_fitting(heads: Counts, links: Halves, rules: Counts, area: int, found:
 @kernel
 def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Put a free block at the front of its list. Twin: spec.heap.push."""
-    area = area_of(rules, mfn)
-    first = heads[area, order]
+    zone = zone_of(rules, mfn)
+    first = heads[zone, order]
     links[mfn, PREVIOUS] = NONE
     links[mfn, NEXT] = first
     if first != NONE:
         links[first, PREVIOUS] = mfn
-    heads[area, order] = mfn
-    counts[area, order] += 1
+    heads[zone, order] = mfn
+    counts[zone, order] += 1
     orders[mfn] = order + 1
 
 
 @kernel
 def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Take a free block out of its list. Twin: spec.heap.remove."""
-    area = area_of(rules, mfn)
+    zone = zone_of(rules, mfn)
     before = np.int64(links[mfn, PREVIOUS])
     after = np.int64(links[mfn, NEXT])
     if before == NONE:
-        heads[area, order] = after
+        heads[zone, order] = after
     else:
         links[before, NEXT] = after
     if after != NONE:
         links[after, PREVIOUS] = before
-    counts[area, order] -= 1
+    counts[zone, order] -= 1
     orders[mfn] = 0
 
 
@@ -185,7 +185,7 @@ def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Cou
     """Give a block back and merge it with its free buddies. Twin: spec.heap.free."""
     while order < rules[TOP]:
         buddy = mfn ^ (1 << order)
-        if buddy >= len(orders) or orders[buddy] != order + 1 or area_of(rules, buddy) != area_of(rules, mfn):
+        if buddy >= len(orders) or orders[buddy] != order + 1 or zone_of(rules, buddy) != zone_of(rules, mfn):
             break
         remove(heads, counts, links, orders, rules, buddy, order)
         mfn = min(mfn, buddy)
@@ -211,7 +211,7 @@ def free_runs(
 @kernel
 def block_order(rules: Counts, mfn: int, frames: int) -> int:
     """Return the order of the largest block that may start at `mfn`. Twin: spec.heap.block_order."""
-    frames = min(frames, rules[BOUNDS + area_of(rules, mfn)] - mfn)
+    frames = min(frames, rules[BOUNDS + zone_of(rules, mfn)] - mfn)
     order = 0
     while order < rules[TOP] and not mfn >> order & 1 and frames >> (order + 1) > 0:
         order += 1
@@ -232,9 +232,9 @@ def is_free(orders: Marks, mfn: int) -> bool:
 def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
     """Write every free block, list by list; return how many. Twin: spec.heap.collect_blocks."""
     found = 0
-    for area in range(len(heads)):
+    for zone in range(len(heads)):
         for order in range(ORDERS):
-            mfn = heads[area, order]
+            mfn = heads[zone, order]
             while mfn != NONE:
                 out_mfns[found] = mfn
                 out_orders[found] = orders[mfn] - 1

@@ -1,12 +1,12 @@
 """Machine memory: real bytes, the buddy heap, frame table and M2P, and maps of a host's free memory."""
 
-from twofold.machine.areas import ANYWHERE, Place, Zones
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import BEHAVIOURS, TWOFOLD, Behaviour, get_behaviour
 from twofold.machine.frames import M2P, NOBODY, FrameTable, Use
 from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.machine.hardware import Hardware
 from twofold.machine.heap import Heap
+from twofold.machine.zones import ANYWHERE, Origin, Zones
 
 __all__ = [
     "ANYWHERE",
@@ -20,7 +20,7 @@ __all__ = [
     "FreeMap",
     "Hardware",
     "Heap",
-    "Place",
+    "Origin",
     "Use",
     "Zones",
     "get_behaviour",

@@ -19,7 +19,7 @@ class Behaviour:
     ----------
     keeps_upper_half : a heap block that is broken gives its upper half to the caller, so neighbouring extents descend
         (page_alloc.c, alloc_heap_pages)
-    zones_by_width : one area of free memory for each bit width of frame numbers, the highest is used up first; no block
+    zones_by_width : one zone of free memory for each bit width of frame numbers, the highest is used up first; no block
         reaches over a power of two (page_alloc.c, page_to_zone)
     largest_block : order of the largest block of the heap (MAX_ORDER)
     spreads_nodes : without a node asked for, the extents of a domain go round the nodes (page_alloc.c, get_free_buddy)

@@ -1,7 +1,7 @@
 """The machine heap: a buddy allocator over the frames that are free on the host.
 
 Blocks of orders 0 to 20, naturally aligned, merged on free. The arrays and steps are in `spec.heap`, where memory is
-cut and searched in `areas`.
+cut and searched in `zones`.
 """
 
 from types import ModuleType
@@ -13,10 +13,10 @@ import numpy.typing as npt
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
 from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
 from twofold.machine import fragmenter
-from twofold.machine.areas import ANYWHERE, Areas, Place
 from twofold.machine.arena import sparse_array
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.free_map import FreeMap
+from twofold.machine.zones import ANYWHERE, Origin, ZoneMap
 from twofold.units import MAX_HEAP_ORDER, Mfn
 
 Array = npt.NDArray[np.uint64]
@@ -29,20 +29,20 @@ class Heap:
     ----------
     free : what is free to begin with
     engine : `kernels` or `spec`
-    behaviour, nodes : how memory is cut into areas, and which half of a broken block is kept
+    behaviour, nodes : how memory is cut into zones, and which half of a broken block is kept
     """
 
     def __init__(self, free: FreeMap, engine: ModuleType, behaviour: Behaviour = TWOFOLD, nodes: int = 1) -> None:
         frames = free.machine_frames
         self._heap = engine.heap
-        self.areas = Areas(frames, behaviour, nodes)
-        self._rules = self.areas.rules
-        self._heads = np.full((len(self.areas), MAX_HEAP_ORDER + 1), NONE, np.int64)
-        self._counts = np.zeros((len(self.areas), MAX_HEAP_ORDER + 1), np.int64)
+        self.zones = ZoneMap(frames, behaviour, nodes)
+        self._rules = self.zones.rules
+        self._heads = np.full((len(self.zones), MAX_HEAP_ORDER + 1), NONE, np.int64)
+        self._counts = np.zeros((len(self.zones), MAX_HEAP_ORDER + 1), np.int64)
         self._links = cast("npt.NDArray[np.uint32]", sparse_array(2 * frames, np.uint32)).reshape(-1, 2)
         self._orders = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
         self._lists = self._heads, self._counts, self._links, self._orders, self._rules
-        mfns, orders = fragmenter.decompose(*self.areas.cut(free.starts, free.frames), behaviour.largest_block)
+        mfns, orders = fragmenter.decompose(*self.zones.cut(free.starts, free.frames), behaviour.largest_block)
         if behaviour.keeps_upper_half:  # Xen frees all memory upwards when it starts: the highest block is in front
             mfns, orders = mfns[::-1].copy(), orders[::-1].copy()
         self._heap.push_blocks(*self._lists, mfns, orders)
@@ -56,10 +56,10 @@ class Heap:
         """Frames that are free now."""
         return sum(blocks << order for order, blocks in self.free_blocks().items())
 
-    def free_blocks(self, place: Place = ANYWHERE) -> dict[int, int]:
-        """Return {order: free blocks} of the areas of a place, orders without any left out."""
-        areas = self.areas.search(place)
-        counts = self._counts[areas[areas != NEXT_GROUP]].sum(axis=0)
+    def free_blocks(self, origin: Origin = ANYWHERE) -> dict[int, int]:
+        """Return {order: free blocks} of the zones of an origin, orders without any left out."""
+        zones = self.zones.search(origin)
+        counts = self._counts[zones[zones != NEXT_GROUP]].sum(axis=0)
         return {order: int(count) for order, count in enumerate(counts) if count}
 
     def blocks(self) -> list[tuple[Mfn, int]]:
@@ -78,25 +78,25 @@ class Heap:
         """Order + 1 at the head of each free block, 0 elsewhere; for who has to know what is free, never to write."""
         return self._orders
 
-    def alloc(self, order: int, place: Place = ANYWHERE) -> Mfn:
+    def alloc(self, order: int, origin: Origin = ANYWHERE) -> Mfn:
         """Return the first frame of a block of 2**order frames, aligned to its size.
 
         Parameters
         ----------
-        place : where to look
+        origin : where to look
 
         Raises
         ------
         HeapExhaustedError : no block of this order or larger is free
         """
         self._check_order(order)
-        self._rules[LIMIT] = place.limit
-        mfn = self._heap.alloc(*self._lists, self.areas.search(place), order)
+        self._rules[LIMIT] = origin.limit
+        mfn = self._heap.alloc(*self._lists, self.zones.search(origin), order)
         if mfn < 0:
             raise HeapExhaustedError(order, 1 << order, self.free_frames)
         return Mfn(int(mfn))
 
-    def alloc_runs(self, order: int, extents: int, place: Place = ANYWHERE) -> tuple[Array, Array]:
+    def alloc_runs(self, order: int, extents: int, origin: Origin = ANYWHERE) -> tuple[Array, Array]:
         """Allocate up to `extents` extents of 2**order frames, exactly as one by one; never raises.
 
         Returns
@@ -105,10 +105,10 @@ class Heap:
             less than asked when the heap has no more.
         """
         self._check_order(order)
-        self._rules[LIMIT] = place.limit
+        self._rules[LIMIT] = origin.limit
         room = min(extents, self._most_runs(order))
         mfns, lengths = np.empty(room, np.uint64), np.empty(room, np.uint64)
-        runs = self._heap.alloc_runs(*self._lists, self.areas.search(place), order, extents, mfns, lengths)
+        runs = self._heap.alloc_runs(*self._lists, self.zones.search(origin), order, extents, mfns, lengths)
         return mfns[:runs], lengths[:runs]
 
     def _most_runs(self, order: int) -> int:

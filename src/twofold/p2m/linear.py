@@ -25,7 +25,7 @@ from twofold.errors import AddressError, FormatError
 from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
-from twofold.machine import Hardware, Place, Zones
+from twofold.machine import Hardware, Origin, Zones
 from twofold.p2m.view import P2MView
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, Mfn
 
@@ -143,9 +143,9 @@ class LinearMapping:
 
     def _build(self) -> Mfn:
         """Make the monitor's tables and note the windows; return their root."""
-        place = Place(Zones.LOW_ONLY if self._view.format.is_32_bit else Zones.LOW_FIRST)
+        origin = Origin(Zones.LOW_ONLY if self._view.format.is_32_bit else Zones.LOW_FIRST)
         for _ in range(3 if self._geometry is PAE else len(self._geometry.leaf_orders)):
-            mfn = self._hardware.heap.alloc(0, place)
+            mfn = self._hardware.heap.alloc(0, origin)
             self._frames.append(mfn)
             self._memory[mfn] = 0
         if self._geometry is PAE:

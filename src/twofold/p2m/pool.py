@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from twofold.errors import HeapExhaustedError
 from twofold.formats import p2m_state as at
-from twofold.machine import ANYWHERE, Hardware, Place, Use
+from twofold.machine import ANYWHERE, Hardware, Origin, Use
 from twofold.units import FRAME_BYTES
 
 Array = npt.NDArray[np.uint64]
@@ -30,12 +30,12 @@ def default_frames(memory_frames: int) -> int:
 class TablePool:
     """The stock of one domain. `stock` and `state` are the arrays that the P2M's twins work on.
 
-    place : where the frames may be; a 32-bit hypervisor's tables stand below 4 GiB
+    origin : where the frames may be; a 32-bit hypervisor's tables stand below 4 GiB
     """
 
-    def __init__(self, hardware: Hardware, domid: int, frames: int, place: Place = ANYWHERE) -> None:
+    def __init__(self, hardware: Hardware, domid: int, frames: int, origin: Origin = ANYWHERE) -> None:
         self._hardware = hardware
-        self._place = place
+        self._origin = origin
         self.capacity = frames
         self.runs = self._reserve(frames, domid)
         hardware.take(*self.runs, domid, Use.TABLES)
@@ -44,15 +44,15 @@ class TablePool:
         self._fill()
 
     def _reserve(self, frames: int, domid: int) -> tuple[Array, Array]:
-        """Take `frames` frames from the heap, as compact as it has them; those of the place's own node first."""
+        """Take `frames` frames from the heap, as compact as it has them; those of the origin's own node first."""
         heap = self._hardware.heap
         if self._hardware.claims and frames > self._hardware.free_for(domid):
             raise HeapExhaustedError(0, frames, max(0, self._hardware.free_for(domid)))
         starts, lengths, left = [], [], frames
-        near = self._place if self._place.node is None else replace(self._place, exact_node=True)
-        for place in (near, self._place):
-            for order, most in self._sources(place):
-                mfns, extents = heap.alloc_runs(order, min(most, left >> order), place)
+        near = self._origin if self._origin.node is None else replace(self._origin, exact_node=True)
+        for origin in (near, self._origin):
+            for order, most in self._sources(origin):
+                mfns, extents = heap.alloc_runs(order, min(most, left >> order), origin)
                 starts.append(mfns)
                 lengths.append(extents << np.uint64(order))
                 left -= int(lengths[-1].sum())
@@ -62,14 +62,14 @@ class TablePool:
             raise HeapExhaustedError(0, frames, heap.free_frames)
         return runs
 
-    def _sources(self, place: Place) -> list[tuple[int, int]]:
+    def _sources(self, origin: Origin) -> list[tuple[int, int]]:
         """Return (order, extents at most) of what to take in turn; Xen takes single frames.
 
         Blocks too small for a large leaf come first: a 2M block is worth more to a guest than to its tables.
         """
         if self._hardware.behaviour.pools_single_frames:
             return [(0, self.capacity)]
-        blocks = self._hardware.heap.free_blocks(place)
+        blocks = self._hardware.heap.free_blocks(origin)
         scraps = [(order, blocks.get(order, 0)) for order in SCRAP_ORDERS]
         return scraps + [(order, self.capacity) for order in range(CHUNK_ORDER, -1, -1)]
 

@@ -22,7 +22,7 @@ from twofold.formats.p2m_types import (
 )
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
-from twofold.machine import Hardware, Place, Use, Zones
+from twofold.machine import Hardware, Origin, Use, Zones
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.exact import ExactRanges
 from twofold.p2m.linear import LinearMapping
@@ -363,7 +363,7 @@ class P2M(P2MView):
             entry = self.get_entry(gfn)
             self._require_tables(1, gfn)  # what the split takes once the frames are below
             first = gfn & ~((1 << entry.order) - 1)
-            low = self._hardware.heap.alloc(entry.order, Place(Zones.LOW_ONLY))
+            low = self._hardware.heap.alloc(entry.order, Origin(Zones.LOW_ONLY))
             try:
                 self.move(first, low, entry.order)
             except BaseException:

@@ -2,16 +2,16 @@
 
 A free block of order k is 2**k frames, starts at a multiple of 2**k and is known by its first frame, its head:
 
-    heads  : int64[areas, 21]  first head in the list of each area and order, NONE when the list is empty
-    counts : int64[areas, 21]  blocks in each list
+    heads  : int64[zones, 21]  first head in the list of each zone and order, NONE when the list is empty
+    counts : int64[zones, 21]  blocks in each list
     links  : uint32[frames, 2] (previous, next) head in the same list; NONE at an end; read only at heads
     orders : uint8[frames]     order + 1 at the head of a free block, 0 elsewhere
-    rules  : int64[n]          which half is kept, the largest order, where areas end: `formats.heap_state`
-    search : int64[n]          which areas an allocation looks into, in groups: `formats.heap_state`
+    rules  : int64[n]          which half is kept, the largest order, where zones end: `formats.heap_state`
+    search : int64[n]          which zones an allocation looks into, in groups: `formats.heap_state`
 
 Breaking a block keeps one half and frees the other, down to the order asked for. Keeping the lower one makes
 neighbouring extents ascend, keeping the upper one, as Xen does, makes them descend.
-No two free buddies of one order ever stand side by side in one area: the free blocks are a function of the free frames.
+No two free buddies of one order ever stand side by side in one zone: the free blocks are a function of the free frames.
 Source: Knuth, The Art of Computer Programming vol. 1, 2.5, "Buddy system"; Xen 4.17 xen/common/page_alloc.c.
 """
 
@@ -22,35 +22,35 @@ from twofold.formats.heap_state import BOUNDS, KEEP_UPPER, LIMIT, NEXT, NEXT_GRO
 from twofold.units import MAX_HEAP_ORDER
 
 
-def area_of(rules: Counts, mfn: int) -> int:
-    """Return the area that a frame lies in."""
-    area = 0
-    while mfn >= rules[BOUNDS + area]:
-        area += 1
-    return area
+def zone_of(rules: Counts, mfn: int) -> int:
+    """Return the zone that a frame lies in."""
+    zone = 0
+    while mfn >= rules[BOUNDS + zone]:
+        zone += 1
+    return zone
 
 
 def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Counts, order: int) -> tuple[int, int]:
-    """Return (mfn, order) of the block to take an extent from; mfn is -1 when no area has any."""
+    """Return (mfn, order) of the block to take an extent from; mfn is -1 when no zone has any."""
     start = 0
     while start < len(search):
         end = start
         while end < len(search) and search[end] != NEXT_GROUP:
             end += 1
         for found in range(order, int(rules[TOP]) + 1):
-            for area in search[start:end].tolist():
-                if counts[area, found]:
-                    mfn = first_fitting(heads, links, rules, area, found, order)
+            for zone in search[start:end].tolist():
+                if counts[zone, found]:
+                    mfn = first_fitting(heads, links, rules, zone, found, order)
                     if mfn != NONE:
                         return mfn, found
         start = end + 1
     return -1, 0
 
 
-def first_fitting(heads: Counts, links: Halves, rules: Counts, area: int, found: int, order: int) -> int:
+def first_fitting(heads: Counts, links: Halves, rules: Counts, zone: int, found: int, order: int) -> int:
     """Return the first block of a list whose part for the caller ends at LIMIT or below, or NONE."""
     part = 1 << (found if rules[KEEP_UPPER] else order)
-    mfn = int(heads[area, found])
+    mfn = int(heads[zone, found])
     while mfn != NONE and mfn + part > rules[LIMIT]:
         mfn = int(links[mfn, NEXT])
     return mfn
@@ -58,28 +58,28 @@ def first_fitting(heads: Counts, links: Halves, rules: Counts, area: int, found:
 
 def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Put a free block at the front of its list."""
-    area = area_of(rules, mfn)
-    first = int(heads[area, order])
+    zone = zone_of(rules, mfn)
+    first = int(heads[zone, order])
     links[mfn, PREVIOUS] = NONE
     links[mfn, NEXT] = first
     if first != NONE:
         links[first, PREVIOUS] = mfn
-    heads[area, order] = mfn
-    counts[area, order] += 1
+    heads[zone, order] = mfn
+    counts[zone, order] += 1
     orders[mfn] = order + 1
 
 
 def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Take a free block out of its list."""
-    area = area_of(rules, mfn)
+    zone = zone_of(rules, mfn)
     before, after = int(links[mfn, PREVIOUS]), int(links[mfn, NEXT])
     if before == NONE:
-        heads[area, order] = after
+        heads[zone, order] = after
     else:
         links[before, NEXT] = after
     if after != NONE:
         links[after, PREVIOUS] = before
-    counts[area, order] -= 1
+    counts[zone, order] -= 1
     orders[mfn] = 0
 
 
@@ -154,10 +154,10 @@ def alloc_runs(
 
 
 def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
-    """Give a block back and merge it with its free buddies of the same area, up to the largest order."""
+    """Give a block back and merge it with its free buddies of the same zone, up to the largest order."""
     while order < rules[TOP]:
         buddy = mfn ^ (1 << order)
-        if buddy >= len(orders) or orders[buddy] != order + 1 or area_of(rules, buddy) != area_of(rules, mfn):
+        if buddy >= len(orders) or orders[buddy] != order + 1 or zone_of(rules, buddy) != zone_of(rules, mfn):
             break
         remove(heads, counts, links, orders, rules, buddy, order)
         mfn = min(mfn, buddy)
@@ -180,7 +180,7 @@ def free_runs(
 
 def block_order(rules: Counts, mfn: int, frames: int) -> int:
     """Return the order of the largest block that may start at `mfn` and has no more frames."""
-    frames = min(frames, int(rules[BOUNDS + area_of(rules, mfn)]) - mfn)
+    frames = min(frames, int(rules[BOUNDS + zone_of(rules, mfn)]) - mfn)
     order = 0
     while order < rules[TOP] and not mfn >> order & 1 and frames >> (order + 1):
         order += 1
@@ -197,11 +197,11 @@ def is_free(orders: Marks, mfn: int) -> bool:
 
 
 def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
-    """Write every free block, list by list, the lowest area first, from order 0 up; return how many there are."""
+    """Write every free block, list by list, the lowest zone first, from order 0 up; return how many there are."""
     found = 0
-    for area in range(len(heads)):
+    for zone in range(len(heads)):
         for order in range(MAX_HEAP_ORDER + 1):
-            mfn = int(heads[area, order])
+            mfn = int(heads[zone, order])
             while mfn != NONE:
                 out_mfns[found], out_orders[found] = mfn, int(orders[mfn]) - 1
                 found += 1

@@ -1,4 +1,4 @@
-"""The areas of a machine's memory, each with free lists of its own, and in which order an allocation looks into them.
+"""The zones of a machine's memory, each with free lists of its own, and in which order an allocation looks into them.
 
         0            4 GiB                          end
     one node   |     low     |           high          |
@@ -37,8 +37,8 @@ class Zones(IntEnum):
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the memory of an allocation may be.
+class Origin:
+    """Where the memory of an allocation may come from.
 
     Parameters
     ----------
@@ -59,16 +59,16 @@ class Place:
         return NO_LIMIT if self.address_bits is None else 1 << max(0, self.address_bits - FRAME_SHIFT)
 
 
-ANYWHERE = Place()
+ANYWHERE = Origin()
 
 
-class Areas:
-    """The areas of one machine.
+class ZoneMap:
+    """The zones of one machine.
 
     Parameters
     ----------
     frames : first frame after the machine's memory
-    behaviour : where areas end, and which is used first
+    behaviour : where zones end, and which is used first
     nodes : NUMA nodes
     """
 
@@ -85,7 +85,7 @@ class Areas:
         self.rules[TOP] = behaviour.largest_block
         self.rules[LIMIT] = NO_LIMIT
         self.rules[BOUNDS:] = self.ends
-        self._searches: dict[Place, Counts] = {}
+        self._searches: dict[Origin, Counts] = {}
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -95,8 +95,8 @@ class Areas:
         """NUMA nodes of the machine."""
         return len(self.node_ends)
 
-    def area_of(self, mfn: int) -> int:
-        """Return the area that a frame lies in."""
+    def zone_of(self, mfn: int) -> int:
+        """Return the zone that a frame lies in."""
         return bisect_right(self.ends, mfn)
 
     def node_of(self, mfn: int) -> int:
@@ -110,55 +110,55 @@ class Areas:
         ends = np.minimum(mfns + frames, np.uint64(self.node_ends[node]))
         return int((ends - starts)[ends > starts].sum())
 
-    def search(self, place: Place) -> Counts:
-        """Return the areas that an allocation looks into, in order, in groups (`formats.heap_state`).
+    def search(self, origin: Origin) -> Counts:
+        """Return the zones that an allocation looks into, in order, in groups (`formats.heap_state`).
 
         Raises
         ------
         AddressError : there is no such node
         """
-        if place not in self._searches:
-            if place.node is not None and not 0 <= place.node < self.nodes:
-                raise AddressError("node", place.node, f"is not one of 0 to {self.nodes - 1}")
-            groups = self._xen_groups(place) if self._behaviour.zones_by_width else self._groups(place)
-            words = [area for group in groups if group for area in (*group, NEXT_GROUP)]
-            self._searches[place] = np.array(words[:-1], np.int64)
-        return self._searches[place]
+        if origin not in self._searches:
+            if origin.node is not None and not 0 <= origin.node < self.nodes:
+                raise AddressError("node", origin.node, f"is not one of 0 to {self.nodes - 1}")
+            groups = self._xen_groups(origin) if self._behaviour.zones_by_width else self._groups(origin)
+            words = [zone for group in groups if group for zone in (*group, NEXT_GROUP)]
+            self._searches[origin] = np.array(words[:-1], np.int64)
+        return self._searches[origin]
 
-    def _nodes_in_order(self, place: Place) -> list[int]:
+    def _nodes_in_order(self, origin: Origin) -> list[int]:
         """Return the nodes to look into: the one asked for, then those after it, around."""
-        if place.node is None:
+        if origin.node is None:
             return list(range(self.nodes))
-        if place.exact_node:
-            return [place.node]
-        return [(place.node + step) % self.nodes for step in range(self.nodes)]
+        if origin.exact_node:
+            return [origin.node]
+        return [(origin.node + step) % self.nodes for step in range(self.nodes)]
 
-    def _of_node(self, node: int, place: Place) -> list[int]:
-        """Return the areas of a node that hold any frame within reach, ascending."""
-        top = _LOW_END if place.zones == Zones.LOW_ONLY else NO_LIMIT
-        reach = min(top, place.limit)
-        return [area for area, start in enumerate(self.starts) if start < reach and self.node_of(start) == node]
+    def _of_node(self, node: int, origin: Origin) -> list[int]:
+        """Return the zones of a node that hold any frame within reach, ascending."""
+        top = _LOW_END if origin.zones == Zones.LOW_ONLY else NO_LIMIT
+        reach = min(top, origin.limit)
+        return [zone for zone, start in enumerate(self.starts) if start < reach and self.node_of(start) == node]
 
-    def _groups(self, place: Place) -> list[list[int]]:
+    def _groups(self, origin: Origin) -> list[list[int]]:
         """Return one group a node: within it, the smallest block that will do."""
         groups = []
-        for node in self._nodes_in_order(place):
-            areas = self._of_node(node, place)
-            groups.append(areas[::-1] if place.zones == Zones.HIGH_FIRST else areas)
+        for node in self._nodes_in_order(origin):
+            zones = self._of_node(node, origin)
+            groups.append(zones[::-1] if origin.zones == Zones.HIGH_FIRST else zones)
         return groups
 
-    def _xen_groups(self, place: Place) -> list[list[int]]:
-        """Return one group an area: the highest first; with several nodes, what lies below 4 GiB comes last."""
-        nodes = [self._of_node(node, place)[::-1] for node in self._nodes_in_order(place)]
-        order = [area for areas in nodes for area in areas]
+    def _xen_groups(self, origin: Origin) -> list[list[int]]:
+        """Return one group a zone: the highest first; with several nodes, what lies below 4 GiB comes last."""
+        nodes = [self._of_node(node, origin)[::-1] for node in self._nodes_in_order(origin)]
+        order = [zone for zones in nodes for zone in zones]
         if self.nodes > 1:
-            order.sort(key=lambda area: self.starts[area] < _LOW_END)
-        return [[area] for area in order]
+            order.sort(key=lambda zone: self.starts[zone] < _LOW_END)
+        return [[zone] for zone in order]
 
     def cut(
         self, starts: npt.NDArray[np.uint64], frames: npt.NDArray[np.uint64]
     ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
-        """Return runs of frames cut where areas end."""
+        """Return runs of frames cut where zones end."""
         ends = starts + frames
         inner = np.array(self.ends[:-1], np.uint64)
         runs = np.searchsorted(starts, inner, "right").astype(np.int64) - 1
