@@ -27,6 +27,7 @@ def layout_of(name: str) -> tuple[str, int]:
 
 def tables_by_level(p2m, gfns) -> dict[str, int]:
     """Return the tables that walks meet, by level, numbered as in the recording (4 is the root)."""
-    met = {(step.level, step.table) for gfn in gfns.tolist() for step in p2m.walk(gfn)}
+    _, firsts = np.unique(gfns >> np.uint64(9), return_index=True)  # one gfn for each table of 4K leaves will do
+    met = {(step.level, step.table) for gfn in gfns[firsts].tolist() for step in p2m.walk(gfn)}
     levels = [level + 1 for level, _ in met]
     return {str(level): levels.count(level) for level in (4, 3, 2, 1)}

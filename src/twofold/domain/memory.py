@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.domain import exchange, physmap
-from twofold.domain.decrease import remove_extent
+from twofold.domain.decrease import remove_extents
 from twofold.domain.extents import Extents, Mem, Reason, check_order, order_limit, runs_of
 from twofold.domain.holding import Holding, MemoryCounters
 from twofold.domain.populate import populate_run
@@ -91,11 +91,8 @@ class MemoryOperations:
         asked = len(gfns)
         if order > order_limit(caller):
             return Extents(0, asked, Reason.ORDER_LIMIT)
-        for done, gfn in enumerate(gfns):
-            reason = remove_extent(self._holding, int(gfn), 1 << order)
-            if reason:
-                return Extents(done, asked, reason)
-        return Extents(asked, asked, Reason.NONE)
+        done, reason = remove_extents(self._holding, gfns, order)
+        return Extents(done, asked, reason)
 
     def increase_reservation(
         self,
