@@ -224,6 +224,15 @@ def test_what_is_not_ram_is_not_populated_over():
         assert domain.memory.owned_frames == 512
 
 
+def test_what_is_not_ram_is_not_populated_over_in_the_middle_of_its_leaf_either():
+    with Machine("64MiB", behaviour="xen-4.17") as machine:
+        domain = machine.create_domain("8MiB", options=DomainOptions(layout="flat"))
+        domain.p2m.set_entry(512, 1 << 30, 9, P2MType.MMIO_DIRECT)
+        answer = domain.memory.populate_physmap(range(600, 610), 0)
+        assert (answer.done, answer.reason) == (0, Reason.NOT_OWN)
+        assert domain.memory.owned_frames == 0
+
+
 def test_twofold_does_each_of_these_better():
     with Machine("4GiB") as machine:
         domain = xen_domain(machine, "ept", table_pool=600)

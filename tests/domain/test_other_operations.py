@@ -59,6 +59,19 @@ def test_an_increase_stops_at_quota_order_and_memory(make_machine):
     assert machine.heap.free_blocks() == before
 
 
+def test_a_devices_frames_beyond_the_machine_are_nobodys_memory(built):
+    built.memory.remove_from_physmap(5)
+    built.p2m.set_entry(5, 1 << 39, 0, P2MType.MMIO_DIRECT)
+    before = snapshot(built)
+    assert built.memory.decrease_reservation([5], 0) == Extents(0, 1, Reason.UNPOPULATED)
+    assert built.memory.exchange([5], 0, [5], 0) == Extents(0, 1, Reason.UNPOPULATED)
+    assert built.memory.add_to_physmap("gmfn", 5, 6) == Extents(0, 1, Reason.NOT_OWN)
+    assert snapshot(built) == before
+    free = built.machine.heap.free_frames
+    built.destroy()
+    assert built.machine.heap.free_frames == 64 * 256 > free
+
+
 def test_what_is_removed_from_the_physmap_stays_owned(built):
     mfn = built.p2m.get_entry(0x123).mfn
     assert built.memory.remove_from_physmap(0x123) == Extents(1, 1, Reason.NONE)

@@ -26,6 +26,14 @@ def test_frames_belong_to_nobody_until_they_are_assigned(engine):
     assert np.flatnonzero(table.use).tolist() == [10, 11, 14, 50]
 
 
+def test_nobody_holds_what_lies_beyond_the_machine(engine):
+    """A leaf of MMIO_DIRECT maps such frames."""
+    table = FrameTable(100, engine)
+    assert not table.holds(*runs((1 << 39, 1)), 0, Use.NONE)
+    assert not table.holds(*runs((99, 2)), 0, Use.NONE)
+    assert table.holds(*runs((99, 1)), 0, Use.NONE)
+
+
 def test_the_m2p_names_the_gfn_of_each_frame(engine):
     m2p = M2P(64, engine)
     assert len(m2p) == 64

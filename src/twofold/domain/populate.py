@@ -65,7 +65,8 @@ def _clear_frames(holding: Holding, gfn: int, frames: int) -> tuple[int, Reason]
         return clear, Reason.OCCUPIED
     rows = holding.p2m.leaf_rows(gfn, frames)
     in_the_way = rows["gfn"][rows["present"] & ~np.isin(rows["type"], [int(type_) for type_ in RAM_TYPES])]
-    return (int(in_the_way[0]) - gfn if len(in_the_way) else frames), Reason.NOT_OWN
+    # A large leaf may begin before the range.
+    return (max(0, int(in_the_way[0]) - gfn) if len(in_the_way) else frames), Reason.NOT_OWN
 
 
 def _orphan(holding: Holding, pieces: Pieces) -> None:

@@ -43,7 +43,9 @@ class FrameTable:
         self.assign(mfns, frames, NOBODY, Use.NONE)
 
     def holds(self, mfns: Array, frames: Array, domid: int, use: Use) -> bool:
-        """Return whether all frames of the runs belong to this domain for this use."""
+        """Return whether all frames of the runs belong to this domain for this use; beyond the machine none does."""
+        if len(mfns) and int((mfns + frames).max()) > len(self.owner):  # a device's frames, in a leaf of MMIO_DIRECT
+            return False
         return bool(self._engine.frames.owned_by(self.owner, self.use, mfns, frames, domid, int(use)))
 
     def runs_of(self, domid: int, use: Use) -> tuple[Array, Array]:
