@@ -152,6 +152,27 @@ class FormatError(TwofoldError):
         super().__init__(f"{self.path}: {problem}")
 
 
+class DamagedJournalError(FormatError):
+    """A journal that is whole only up to an offset; `operations` of it stand before."""
+
+    def __init__(self, path: object, offset: int, operations: int, damage: str) -> None:
+        self.offset = offset
+        self.operations = operations
+        self.damage = damage
+        super().__init__(path, f"is damaged at offset {offset:#x}, after {operations} whole operations: {damage}")
+
+
+class DivergenceError(TwofoldError):
+    """An operation of a journal that now comes to something else than when it was recorded."""
+
+    def __init__(self, path: object, operation: int, offset: int, difference: str) -> None:
+        self.path = str(path)
+        self.operation = operation
+        self.offset = offset
+        self.difference = difference
+        super().__init__(f"{self.path}: operation {operation} (offset {offset:#x}) diverges: {difference}")
+
+
 class FreeMapError(TwofoldError):
     """A map of free memory that cannot be: runs, fields or file bytes that contradict themselves."""
 

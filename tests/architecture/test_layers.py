@@ -30,6 +30,7 @@ REPORT_READS = {
     "files",
     "study",
     "domain.Built",
+    "domain.Replayed",
     "guest.NestedStep",
     "p2m.Audited",
 }  # results, how to print

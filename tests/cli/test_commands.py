@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from twofold.machine import FreeMap
+from twofold.domain import DomainOptions, Machine
+from twofold.machine import FreeMap, journal
 from twofold.trace import WORKLOADS
 
-COMMANDS = ("compare", "build", "run", "audit", "walk", "workloads", "cpus", "host show", "host snapshot")
+COMMANDS = ("compare", "build", "run", "audit", "walk", "replay", "workloads", "cpus", "host show", "host snapshot")
 HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
 THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
@@ -46,11 +47,13 @@ def test_the_example_of_the_help_runs(twofold, command):
         pytest.skip("needs /proc/kpageflags and /proc/buddyinfo (root)")
     if command == "audit":
         assert twofold("build", *HOST, "--design", "small", "--save", "machine.npz").code == 0
+    if command == "replay":
+        record(twofold.folder / "machine.journal")
     done = twofold(*argv)
     assert done.code == 0, done.err
     assert done.out or command == "host snapshot"
     assert "Traceback" not in done.err
-    left = {"host snapshot": ["myhost.twohost"], "audit": ["machine.npz"]}
+    left = {"host snapshot": ["myhost.twohost"], "audit": ["machine.npz"], "replay": ["machine.journal"]}
     assert twofold.files() == left.get(command, [])
 
 
@@ -108,6 +111,61 @@ def test_what_is_no_table_file_is_refused_in_one_line(twofold, content):
     done = twofold("audit", "t.npz")
     assert (done.code, done.out) == (3, "")
     assert "t.npz: is no .npz file" in done.line
+
+
+# -- replay -----------------------------------------------------------------------------------------------------
+
+
+def record(path) -> str:
+    """Write the journal of a small machine; return its digest."""
+    with Machine("64MiB", journal=path) as machine:
+        domain = machine.create_domain("8MiB", "web", DomainOptions(layout="flat"))
+        domain.memory.populate_physmap(range(0, 2048, 512), 9)
+        domain.p2m.merge_all()
+        return machine.digest()
+
+
+def test_a_replay_shows_the_machine_that_it_leads_to(twofold):
+    digest = record(twofold.folder / "m.journal")
+    done = twofold("replay", "m.journal")
+    assert (done.code, done.err) == (0, "")
+    assert "operations: 4\n" in done.out
+    assert "leaves: 4K: 0, 2M: 4, 1G: 0" in done.out
+    assert f"digest: {digest}" in done.out
+    document = json.loads(twofold("replay", "m.journal", "--json", "-q").out)
+    assert (document["version"], document["digest"], document["damage"]) == (1, digest, "")
+    assert document["domains"] == [{"domid": 1, "name": "web", "owned_frames": 2048}]
+
+
+def test_a_damaged_journal_is_replayed_up_to_the_damage_which_is_told_with_its_offset(twofold):
+    path = twofold.folder / "m.journal"
+    record(path)
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    done = twofold("replay", "m.journal")
+    assert done.code == 3
+    assert "operations: 3; the journal has no end" in done.out
+    assert "m.journal: is damaged at offset 0x" in done.line
+    assert "after 3 whole operations" in done.line
+    assert "after 3 whole operations" in json.loads(twofold("replay", "m.journal", "--json").out)["damage"]
+
+
+def test_an_answer_that_differs_ends_a_replay_with_1(twofold, monkeypatch):
+    path = twofold.folder / "m.journal"
+    monkeypatch.setattr(journal, "digest_of", lambda answer: 1)
+    record(path)
+    done = twofold("replay", "m.journal")
+    assert (done.code, done.out) == (1, "")
+    assert "m.journal: operation 1 (offset 0x" in done.line
+    assert "it answered something else" in done.line
+
+
+def test_a_journal_of_too_large_a_machine_is_refused(twofold):
+    record(twofold.folder / "m.journal")
+    done = twofold("replay", "m.journal", "--max-machine", "32MiB")
+    assert (done.code, done.out) == (3, "")
+    assert "a machine of 64MiB, more than the 32MiB that are allowed" in done.line
 
 
 # -- output -----------------------------------------------------------------------------------------------------

@@ -56,6 +56,16 @@ EXAMPLES = [
     (errors.BuildError("no memory"), {"problem": "no memory"}, "cannot build the domain: no memory"),
     (errors.ProfileError("zen9", "is unknown"), {"name": "zen9"}, "CPU profile 'zen9' is unknown"),
     (errors.FormatError("a.json", "is empty"), {"path": "a.json"}, "a.json: is empty"),
+    (
+        errors.DamagedJournalError("a.journal", 0x40, 3, "a checksum is wrong"),
+        {"path": "a.journal", "offset": 0x40, "operations": 3, "damage": "a checksum is wrong"},
+        "a.journal: is damaged at offset 0x40, after 3 whole operations: a checksum is wrong",
+    ),
+    (
+        errors.DivergenceError("a.journal", 7, 0x90, "it raises nothing"),
+        {"path": "a.journal", "operation": 7, "offset": 0x90, "difference": "it raises nothing"},
+        "a.journal: operation 7 (offset 0x90) diverges: it raises nothing",
+    ),
     (errors.FreeMapError("runs overlap"), {"problem": "runs overlap"}, "runs overlap"),
     (errors.HostError("/proc/buddyinfo", "is empty"), {"source": "/proc/buddyinfo"}, "/proc/buddyinfo: is empty"),
     (

@@ -8,6 +8,7 @@ from twofold.domain.layout import LAYOUTS, Layout, get_layout
 from twofold.domain.machine import Machine
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions
+from twofold.domain.replay import Replayed, replay
 
 __all__ = [
     "LAYOUTS",
@@ -22,9 +23,11 @@ __all__ = [
     "Mem",
     "MemoryOperations",
     "Reason",
+    "Replayed",
     "SmallDesign",
     "build",
     "design_names",
     "get_design",
     "get_layout",
+    "replay",
 ]

@@ -11,6 +11,7 @@ from twofold.domain.options import DomainOptions, check_pool, leaf_orders
 from twofold.errors import BuildError, NotPresentError
 from twofold.formats.table_formats import get_format
 from twofold.machine import Origin, Zones
+from twofold.machine.journal import journaled
 from twofold.p2m import P2M, TablePool, default_frames
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
 
@@ -44,6 +45,7 @@ class Domain:
         self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node))
         self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
         self.memory = MemoryOperations(Holding(machine, domid, self.p2m, options))
+        machine.watch(domid, self, self.p2m, self.memory)
 
     def _check_reach(self, limit: int) -> None:
         """Refuse a guest whose memory passes the end of its P2M."""
@@ -62,6 +64,7 @@ class Domain:
         """Orders that a new P2M leaf may have, ascending."""
         return self.p2m.page_sizes
 
+    @journaled
     def set_page_sizes(self, page_sizes: str | tuple[Order, ...] | None) -> None:
         """Change what P2M leaves may be, within what the machine allows; applies to new mappings.
 
@@ -83,6 +86,7 @@ class Domain:
         """
         return b"".join(self.machine.arena.read(maddr, length) for maddr, length in self._chunks(gpa, bytes_))
 
+    @journaled
     def write(self, gpa: int, data: bytes) -> None:
         """Store into guest-physical memory; all of it has to be mapped, or nothing is stored."""
         done = 0
@@ -105,11 +109,13 @@ class Domain:
             chunks.append(((mfn << FRAME_SHIFT) + start % FRAME_BYTES, end - start))
         return chunks
 
+    @journaled
     def wipe(self) -> None:
         """Make all of the domain's memory read as zero; costs what was touched."""
         _, mfns, frames = self.p2m.runs(0, self.p2m.max_gfn)
         self.machine.arena.discard(mfns, frames)
 
+    @journaled
     def destroy(self) -> None:
         """Give back everything: memory, then the tables; nothing of it may be used afterwards."""
         self.memory.release_all()

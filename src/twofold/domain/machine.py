@@ -10,6 +10,7 @@ from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.machine import FreeMap, Hardware, get_behaviour
+from twofold.machine.journal import Journal, journaled
 from twofold.p2m import SavedDomain, save_machine
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
@@ -27,6 +28,7 @@ class Machine(Hardware):
     engine : `kernels`, or its readable twin `spec`
     behaviour : "twofold", or "xen-4.17": do as that Xen does where the two differ
     nodes : NUMA nodes, which share the memory evenly
+    journal : write every operation to this file, for `replay`; one that is there is replaced
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Machine(Hardware):
         engine: ModuleType = kernels,
         behaviour: str = "twofold",
         nodes: int = 1,
+        journal: str | Path | None = None,
     ) -> None:
         if paging not in NPT_OF_MODE:
             raise UnknownNameError("paging mode", paging, tuple(NPT_OF_MODE))
@@ -60,7 +63,26 @@ class Machine(Hardware):
         self.domains: dict[int, Domain] = {}
         self._last_domid = 0
         super().__init__(free, engine, get_behaviour(behaviour), nodes)
+        if journal is not None:
+            self._begin_journal(Path(journal), free, behaviour)
 
+    def _begin_journal(self, path: Path, free: FreeMap, behaviour: str) -> None:
+        """Record everything from now on, what the machine was made with first."""
+        settings = {
+            "paging": self.paging,
+            "page_sizes": self.page_sizes,
+            "seed": self.seed,
+            "behaviour": behaviour,
+            "nodes": self.nodes,
+        }
+        try:
+            self.journal = Journal(path, settings, free.to_bytes())
+        except BaseException:
+            super().close()
+            raise
+        self.watch(0, self, self.heap, self.arena)
+
+    @journaled
     def create_domain(self, size: int | str, name: str = "", options: DomainOptions | None = None) -> Domain:
         """Return a new domain without memory; its table pool is reserved.
 
@@ -87,6 +109,7 @@ class Machine(Hardware):
         self.domains[domid] = domain
         return domain
 
+    @journaled
     def set_page_sizes(self, page_sizes: str | tuple[Order, ...] | None) -> None:
         """Change what P2M leaves the machine allows; applies to new mappings of every domain.
 
@@ -117,6 +140,8 @@ class Machine(Hardware):
         for domain in self.domains.values():
             domain.p2m.detach()
         super().close()
+        if self.journal is not None:
+            self.journal.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ from twofold.domain.holding import Holding, MemoryCounters
 from twofold.domain.populate import populate_run
 from twofold.errors import SizeError
 from twofold.machine import ANYWHERE, Origin, Use
+from twofold.machine.journal import journaled
 
 Array = npt.NDArray[np.uint64]
 
@@ -44,6 +45,7 @@ class MemoryOperations:
         """What was asked so far."""
         return self._holding.counters
 
+    @journaled
     def populate_physmap(
         self,
         gfns: Sequence[int] | Array,
@@ -80,6 +82,7 @@ class MemoryOperations:
                 return Extents(done, asked, reason)
         return Extents(done, asked, Reason.NONE)
 
+    @journaled
     def decrease_reservation(self, gfns: Sequence[int] | Array, order: int, caller: str = "toolstack") -> Extents:
         """Give back the 2**order frames that are mapped at each gfn; whole large leaves are removed whole.
 
@@ -94,6 +97,7 @@ class MemoryOperations:
         done, reason = remove_extents(self._holding, gfns, order)
         return Extents(done, asked, reason)
 
+    @journaled
     def increase_reservation(
         self,
         count: int,
@@ -119,11 +123,13 @@ class MemoryOperations:
 
     # -- memory that changes its place ------------------------------------------------------------------------------
 
+    @journaled
     def remove_from_physmap(self, gfn: int) -> Extents:
         """Unmap one gfn; a frame of the domain's own stays its own, as an orphan."""
         self.counters.calls["remove_from_physmap"] += 1
         return Extents.of_one(physmap.remove(self._holding, gfn))
 
+    @journaled
     def add_to_physmap(self, space: str, index: int, gfn: int) -> Extents:
         """Move the frame that gfn `index` maps to `gfn`; memory that was there goes back to the heap.
 
@@ -136,12 +142,14 @@ class MemoryOperations:
         self.counters.calls["add_to_physmap"] += 1
         return Extents.of_one(physmap.add(self._holding, space, index, gfn))
 
+    @journaled
     def add_to_physmap_batch(self, space: str, indexes: Sequence[int], gfns: Sequence[int]) -> tuple[Reason, ...]:
         """Do `add_to_physmap` for each pair, whatever becomes of the others; return the reason of each."""
         if len(indexes) != len(gfns):
             raise SizeError(str(len(gfns)), f"is not as many gfns as there are indexes: {len(indexes)}")
         return tuple(self.add_to_physmap(space, index, gfn).reason for index, gfn in zip(indexes, gfns, strict=True))
 
+    @journaled
     def add_to_physmap_range(self, index: int, gfn: int, frames: int) -> Extents:
         """Move a range of gfns to another, frame by frame; it may overlap the old one. Stops at what cannot be moved.
 
@@ -154,6 +162,7 @@ class MemoryOperations:
                 return Extents(done, frames, reason)
         return Extents(frames, frames, Reason.NONE)
 
+    @journaled
     def exchange(
         self,
         in_gfns: Sequence[int],
@@ -186,6 +195,7 @@ class MemoryOperations:
                 return Extents(done, asked, reason)
         return Extents(asked, asked, Reason.NONE)
 
+    @journaled
     def claim(self, frames: int) -> Extents:
         """Reserve free memory, wherever it is, so that the domain can come to own `frames` in all; 0 gives it up.
 
@@ -205,6 +215,7 @@ class MemoryOperations:
         holding.hardware.claims[holding.domid] = wanted
         return Extents(frames, frames, Reason.NONE)
 
+    @journaled
     def release_all(self) -> None:
         """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps."""
         self._holding.release_all()

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import AddressError
+from twofold.machine.journal import journaled
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
 MAP_NORESERVE: Final = 0x4000  # Linux, x86; Python names it only from 3.13 on
@@ -54,6 +55,7 @@ class Arena:
         self._check(maddr, bytes_)
         return self._map[maddr : maddr + bytes_]
 
+    @journaled
     def write(self, maddr: int, data: bytes) -> None:
         """Store bytes at a machine address."""
         self._check(maddr, len(data))

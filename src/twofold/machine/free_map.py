@@ -242,17 +242,36 @@ class FreeMap:
         """
         path = Path(path)
         try:
-            packed = map_file.pack(self._scalars(), self.starts, self.frames)
+            packed = self.to_bytes()
         except FreeMapError as error:
             raise FormatError(path, f"cannot be saved: {error}") from error
         write_whole(path, lambda draft: draft.write_bytes(packed))
+
+    def to_bytes(self) -> bytes:
+        """Return the bytes of the file that the map is saved in; equal maps give equal bytes.
+
+        Raises
+        ------
+        FreeMapError : the map has more runs than a file may hold
+        """
+        return map_file.pack(self._scalars(), self.starts, self.frames)
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> Self:
+        """Return the map that `to_bytes` has packed.
+
+        Raises
+        ------
+        FreeMapError : they are no saved map
+        """
+        fields, starts, frames = map_file.unpack(packed)
+        return cls(starts, frames, **fields)
 
     @classmethod
     def _decode(cls, packed: bytes, path: str | Path | Traversable) -> Self:
         """Return the map of the bytes of a file; `path` is for messages."""
         try:
-            fields, starts, frames = map_file.unpack(packed)
-            return cls(starts, frames, **fields)
+            return cls.from_bytes(packed)
         except FreeMapError as error:
             raise FormatError(path, f"is no saved free map: {error}") from error
 

@@ -8,9 +8,11 @@ from types import ModuleType
 from twofold import kernels
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
+from twofold.machine.digest import machine_digest
 from twofold.machine.frames import M2P, Array, FrameTable, Use
 from twofold.machine.free_map import FreeMap
 from twofold.machine.heap import Heap
+from twofold.machine.journal import Journal, journaled
 
 
 class Hardware:
@@ -36,6 +38,21 @@ class Hardware:
         self.frame_table = FrameTable(self.frames, engine)
         self.m2p = M2P(self.frames, engine)
         self.claims: dict[int, int] = {}  # frames that a domain may still take and no other can
+        self.journal: Journal | None = None  # where every operation is written down
+
+    def watch(self, domid: int, *objects: object) -> None:
+        """Let a journal, if there is one, record what is done to objects; a domid of 0: they are the machine's own."""
+        if self.journal is not None:
+            self.journal.watch(domid, *objects)
+
+    @journaled
+    def digest(self) -> str:
+        """Return the SHA-256 of all memory, frame table, M2P and heap lists, in hex; `machine.digest` defines it.
+
+        Two machines with the same digest hold the same bytes, and go on alike. In a journal it is a checkpoint: a
+        replay that gets another one stops there.
+        """
+        return machine_digest(self.arena, self.frame_table, self.m2p, self.heap)
 
     def free_for(self, domid: int) -> int:
         """Return the free frames that a domain can have: all but those that others have claimed."""

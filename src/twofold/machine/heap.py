@@ -16,6 +16,7 @@ from twofold.machine import fragmenter
 from twofold.machine.arena import sparse_array
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.free_map import FreeMap
+from twofold.machine.journal import journaled
 from twofold.machine.zones import ANYWHERE, Origin, ZoneMap
 from twofold.units import MAX_HEAP_ORDER, Mfn
 
@@ -64,10 +65,15 @@ class Heap:
 
     def blocks(self) -> list[tuple[Mfn, int]]:
         """Return (first mfn, order) of every free block, ascending."""
+        mfns, orders = self.lists()
+        return sorted(zip((Mfn(mfn) for mfn in mfns.tolist()), orders.tolist(), strict=True))
+
+    def lists(self) -> tuple[Array, npt.NDArray[np.uint8]]:
+        """Return (first mfns, orders) of every free block, list by list, head first: as they will be allocated."""
         total = int(self._counts.sum())
         mfns, orders = np.empty(total, np.uint64), np.empty(total, np.uint8)
         self._heap.collect_blocks(self._orders, self._heads, self._links, mfns, orders)
-        return sorted(zip((Mfn(mfn) for mfn in mfns.tolist()), orders.tolist(), strict=True))
+        return mfns, orders
 
     def is_free(self, mfn: int) -> bool:
         """Return whether a frame lies in a free block."""
@@ -78,6 +84,7 @@ class Heap:
         """Order + 1 at the head of each free block, 0 elsewhere; for who has to know what is free, never to write."""
         return self._orders
 
+    @journaled
     def alloc(self, order: int, origin: Origin = ANYWHERE) -> Mfn:
         """Return the first frame of a block of 2**order frames, aligned to its size.
 
@@ -96,6 +103,7 @@ class Heap:
             raise HeapExhaustedError(order, 1 << order, self.free_frames)
         return Mfn(int(mfn))
 
+    @journaled
     def alloc_runs(self, order: int, extents: int, origin: Origin = ANYWHERE) -> tuple[Array, Array]:
         """Allocate up to `extents` extents of 2**order frames, exactly as one by one; never raises.
 
@@ -118,6 +126,7 @@ class Heap:
             blocks = blocks << np.arange(len(blocks))
         return int(blocks.sum())
 
+    @journaled
     def free(self, mfn: int, order: int) -> None:
         """Give a block back; it merges with its free buddies.
 
@@ -137,6 +146,7 @@ class Heap:
             raise OwnershipError(mfn + int(free_inside[0]), "is free already")
         self.free_runs(np.array([mfn], np.uint64), np.array([frames], np.uint64))
 
+    @journaled
     def free_runs(self, mfns: Array, frames: Array) -> None:
         """Give back runs of frames of any length and alignment; the caller knows that they are in use.
 
@@ -144,9 +154,9 @@ class Heap:
         ------
         AddressError : a run reaches beyond the machine
         """
-        ends = mfns + frames
-        if len(ends) and int(ends.max()) > len(self):
-            raise AddressError("mfn", int(ends.max()) - 1, "is beyond the machine")
+        last = mfns + np.minimum(frames, np.uint64(len(self)))  # no sum wraps round
+        if len(last) and max(int(mfns.max()), int(frames.max()), int(last.max())) > len(self):
+            raise AddressError("mfn", int(last.max()) - 1, "is beyond the machine")
         self._heap.free_runs(*self._lists, mfns, frames)
 
     def _check_order(self, order: int) -> None:

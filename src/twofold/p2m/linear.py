@@ -26,6 +26,7 @@ from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
 from twofold.machine import Hardware, Origin, Zones
+from twofold.machine.journal import journaled
 from twofold.p2m.view import P2MView
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, Mfn
 
@@ -101,6 +102,7 @@ class LinearMapping:
             raise AddressError("gfn", gfn, f"is beyond a {self._geometry.name} table")
         return self.windows[level].base + (gfn >> self._geometry.index_bits * level << self._entry_shift)
 
+    @journaled
     def read(self, level: int, gfn: int) -> int | None:
         """Return what a load from the window of a level gives for a gfn; None when it faults.
 

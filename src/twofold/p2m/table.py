@@ -4,7 +4,7 @@ Each change is planned first (how many tables does it need?), so it happens whol
 the entry, note the flush, flush, and only then let the replaced tables be used again. The steps are in `spec.p2m`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,13 @@ from twofold.formats.p2m_types import (
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Hardware, Origin, Use, Zones
+from twofold.machine.journal import journaled
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.exact import ExactRanges
 from twofold.p2m.linear import LinearMapping
 from twofold.p2m.pool import TablePool
 from twofold.p2m.results import AuditReport, Counters
+from twofold.p2m.steps import steps_of
 from twofold.p2m.view import P2MView
 from twofold.units import INVALID_MFN, Mfn, Order, order_name
 
@@ -35,7 +37,6 @@ Array = npt.NDArray[np.uint64]
 Masks = npt.NDArray[np.int64]
 _UNMERGEABLE = sum(1 << int(type_) for type_ in SMALL_TYPES)
 _REGIONS_BY_MARKS = 1 << 22  # 8 TiB of gfns; beyond, sorting takes less than marking
-_STEP_ORDER = 18  # merging and splitting all goes on in steps of 1 GiB
 
 
 class P2M(P2MView):
@@ -88,6 +89,11 @@ class P2M(P2MView):
     @page_sizes.setter
     def page_sizes(self, orders: Iterable[Order]) -> None:
         """Let new leaves have these orders."""
+        self._set_page_sizes(tuple(orders))
+
+    @journaled
+    def _set_page_sizes(self, orders: tuple[Order, ...]) -> None:
+        """Let new leaves have these orders."""
         mask = sum(1 << self.geometry.level_of(order) for order in set(orders))
         if not mask & 1:
             raise SizeError(",".join(map(order_name, orders)), "lacks 4K, which every table needs")
@@ -115,6 +121,7 @@ class P2M(P2MView):
 
     # -- setting ------------------------------------------------------------------------------------------------
 
+    @journaled
     def set_entry(
         self,
         gfn: int,
@@ -190,6 +197,7 @@ class P2M(P2MView):
         if not 0 <= mfn <= limit - frames:
             raise AddressError("mfn", mfn, f"+ {frames} frames has no address of 52 bits")
 
+    @journaled
     def set_entries(
         self,
         gfns: npt.ArrayLike,
@@ -234,6 +242,7 @@ class P2M(P2MView):
         marks[regions.astype(np.int64)] = True
         return np.flatnonzero(marks).astype(np.uint64) << shift
 
+    @journaled
     def remove_entries(self, gfns: npt.ArrayLike) -> None:
         """Make each gfn a hole, one after the other; each is removed whole or not at all.
 
@@ -247,6 +256,7 @@ class P2M(P2MView):
         if done < len(where):
             raise self._refusal_of_need(self.unmap_need(int(where[done]), 1), int(where[done]))
 
+    @journaled
     def remove_first_entries(self, gfns: Array) -> int:
         """Make each gfn a hole, one after the other; return how many: fewer when one cannot be."""
         if not len(gfns):
@@ -325,6 +335,7 @@ class P2M(P2MView):
         memory, words, root, _, state = self._tables
         return int(self._p2m.plan_unmap(memory, words, root, state, gfn, frames))
 
+    @journaled
     def unmap(self, gfn: int, frames: int) -> None:
         """Make a range of gfns a hole: whole leaves go whole, a leaf that an end cuts is split first.
 
@@ -341,6 +352,7 @@ class P2M(P2MView):
 
     # -- splitting and merging ----------------------------------------------------------------------------------
 
+    @journaled
     def split(self, gfn: int, order: int, *, move_below: bool = False) -> None:
         """Split along the path of `gfn` until its leaf has this order or less; every translation stays.
 
@@ -374,6 +386,7 @@ class P2M(P2MView):
         self._p2m.split(*self._tables, gfn, level)
         self._settle()
 
+    @journaled
     def split_all(self, gfns: range | None = None, order: int | None = None, progress: Progress | None = None) -> None:
         """Split every leaf of a range that is larger than allowed; every translation stays.
 
@@ -395,10 +408,11 @@ class P2M(P2MView):
             allowed &= (2 << self.geometry.level_of(order)) - 1
         need = int(self._resize.plan_split_range(*self.tables_for_walk, where.start, len(where), allowed))
         self._require_tables(need, where.start)
-        for step in _steps(where, progress):
+        for step in steps_of(where, progress):
             self._resize.split_range(*self._tables, step.start, len(step), allowed)
             self._settle()
 
+    @journaled
     def merge(self, gfn: int, order: int) -> bool:
         """Make one leaf of this order out of those that map its range; return whether that could be done.
 
@@ -415,6 +429,7 @@ class P2M(P2MView):
         self._settle()
         return merged
 
+    @journaled
     def merge_all(self, gfns: range | None = None, progress: Progress | None = None) -> int:
         """Merge whatever can be merged to leaves of the sizes that are on; return how many large leaves were made.
 
@@ -426,7 +441,7 @@ class P2M(P2MView):
         where = range(self._limit) if gfns is None else gfns
         self._check_range(where)
         merged = 0
-        for step in _steps(where, progress):
+        for step in steps_of(where, progress):
             for level in range(1, len(self.geometry.leaf_orders)):
                 merged += self._merge_step(step, level)
             self._settle()
@@ -449,6 +464,7 @@ class P2M(P2MView):
 
     # -- the same translation otherwise -------------------------------------------------------------------------
 
+    @journaled
     def move(self, gfn: int, mfn: int, order: int = 0) -> None:
         """Give 2**order gfns other machine frames with the same contents; the old ones go back to the heap.
 
@@ -499,6 +515,7 @@ class P2M(P2MView):
         self._hardware.m2p.clear_runs(old, lengths)
         self._hardware.give_back(old, lengths)
 
+    @journaled
     def change_type(self, gfn: int, frames: int, type: P2MType, access: str | None = None) -> int:  # noqa: A002
         """Give all leaves of a range another type, frames and page sizes kept; return the frames changed.
 
@@ -569,10 +586,16 @@ class P2M(P2MView):
         ------
         HeapExhaustedError : no frames for the monitor's tables
         """
-        if self._linear is None:
-            self._linear = LinearMapping(self._hardware, self)
+        return self._make_linear() if self._linear is None else self._linear
+
+    @journaled
+    def _make_linear(self) -> LinearMapping:
+        """Make the linear mapping: it takes frames of the heap."""
+        self._linear = LinearMapping(self._hardware, self)
+        self._hardware.watch(self._domid, self._linear)
         return self._linear
 
+    @journaled
     def gfn_to_mfn_current(self, gfn: int) -> Mfn:
         """Return what a gfn of the running domain maps to, through the linear mapping; `INVALID_MFN` for a hole.
 
@@ -595,6 +618,7 @@ class P2M(P2MView):
         """Return what a gfn of any domain maps to, by walking its tables; `INVALID_MFN` for a hole."""
         return self.get_entry(gfn).mfn
 
+    @journaled
     def release_linear(self) -> None:
         """Give the monitor's tables back, if there are any; `linear` makes them anew."""
         if self._linear is not None:
@@ -673,14 +697,3 @@ class P2M(P2MView):
         audit = Audit(self._engine, self.format, self._memory, self.root, progress)
         machine = self._hardware
         return audit.of_machine(machine.frame_table, machine.m2p.complement, machine.heap.orders, self._domid)
-
-
-def _steps(gfns: range, progress: Progress | None) -> Iterator[range]:
-    """Yield a range in steps that end at multiples of 1 GiB, and tell how far it is after each."""
-    here = gfns.start
-    while here < gfns.stop:
-        end = min(gfns.stop, ((here >> _STEP_ORDER) + 1) << _STEP_ORDER)
-        yield range(here, end)
-        here = end
-        if progress:
-            progress(here - gfns.start, len(gfns))

@@ -14,6 +14,7 @@ from twofold.formats.p2m_types import CHANGEABLE_TYPES, RAM_TYPES, P2MType
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE, RESERVED
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Arena
+from twofold.machine.journal import journaled
 from twofold.p2m.results import Entry, Fault, WalkStep
 from twofold.units import FRAME_SHIFT, INVALID_MFN, Mfn, Order
 
@@ -138,6 +139,7 @@ class P2MView:
             table = shape.frame_of(self._shape, entry)
         return tuple(steps)
 
+    @journaled
     def fault(self, gpa: int, access: str = "read") -> Fault | None:
         """Return how hardware reports an access that it refuses, None for one that it lets through.
 

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from twofold.domain import Built
+from twofold.domain import Built, Replayed
 from twofold.guest import NestedStep
 from twofold.p2m import Audited
 from twofold.study import HostSummary, Outcome
@@ -173,6 +173,25 @@ def audit_view(audited: Iterable[Audited]) -> list[RenderableType]:
         if report.found > len(report.findings):
             lines[f"{each.name or each.table_format}: and {report.found - len(report.findings)} more"] = None
     return [table, *map(Text, lines)]
+
+
+def replay_view(replayed: Replayed) -> list[RenderableType]:
+    """Return what a replay came to: how much was done, what is there now, and its digest."""
+    document = replayed.as_dict()
+    leaves = ", ".join(f"{order_name(order)}: {count}" for order, count in replayed.leaves.items())
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("domain")
+    table.add_column("name")
+    table.add_column("frames", justify="right")
+    for each in document["domains"]:
+        table.add_row(str(each["domid"]), Text(each["name"]), str(each["owned_frames"]))
+    return [
+        Text(f"machine: {format_bytes(document['machine_bytes'])}, {document['free_frames']} frames free"),
+        Text(f"operations: {replayed.operations}{'' if replayed.is_closed else '; the journal has no end'}"),
+        *([table] if document["domains"] else [Text("no domains")]),
+        Text(f"leaves: {leaves or 'none'}"),
+        Text(f"digest: {replayed.digest}"),
+    ]
 
 
 def plain_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

@@ -1,0 +1,52 @@
+"""`twofold replay`: the operations of a journal, done again."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twofold.cli import options
+
+EXIT_DIVERGED = 1
+
+
+def replay(
+    path: Annotated[Path, typer.Argument(help="A journal: what Machine(..., journal=PATH) in Python has written.")],
+    max_machine: Annotated[
+        str | None, typer.Option(help="Refuse a journal of a larger machine, like 4TiB.", show_default="1TiB")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Do the operations of a journal again, hold each answer against it, and show the machine that they lead to.
+
+    Exit code 1 when an operation comes to something else than when it was recorded. A journal that is damaged, or that
+    a killed process left, is replayed as far as it is whole; then the exit code is 3, and the offset is told.
+
+    Example:
+
+        twofold replay machine.journal
+    """
+    from twofold.cli.foreground import Bar, interruptible
+    from twofold.domain import replay as replay_journal
+    from twofold.errors import DivergenceError
+    from twofold.report.terminal import replay_view, show
+
+    try:
+        with Bar(quiet=quiet) as bar:
+            replayed = interruptible(
+                lambda: replay_journal(path, partial=True, max_machine=max_machine, progress=bar.update)
+            )
+    except DivergenceError as error:
+        sys.stderr.write(f"twofold: {error}\n")
+        raise typer.Exit(EXIT_DIVERGED) from None
+    if json:
+        import json as encoder
+
+        sys.stdout.write(encoder.dumps({"version": 1, "path": str(path), **replayed.as_dict()}, indent=1) + "\n")
+    else:
+        show(replay_view(replayed))
+    replayed.machine.close()
+    if replayed.damage is not None:
+        raise replayed.damage
