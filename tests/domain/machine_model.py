@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from journals import JournaledMachine
 from snapshots import assert_heap_is_canonical
 from twofold.domain import Domain, DomainOptions, Machine, Mem, Reason
 from twofold.errors import BuildError, EncodingError, HeapExhaustedError, PoolExhaustedError
@@ -59,7 +60,7 @@ class Life:
         return [*self.mfns[self.mfns != INVALID_MFN].tolist(), *self.orphans]
 
 
-class MachineModel(RuleBasedStateMachine):
+class MachineModel(JournaledMachine):
     """Up to four domains on one small machine."""
 
     @initialize(
@@ -68,7 +69,7 @@ class MachineModel(RuleBasedStateMachine):
         nodes=st.sampled_from([1, 1, 2]),
     )
     def start(self, paging, behaviour, nodes):
-        self.machine = Machine(FRAMES << 12, paging=paging, behaviour=behaviour, nodes=nodes)
+        self.machine = Machine(FRAMES << 12, paging=paging, behaviour=behaviour, nodes=nodes, journal=self.journal)
         self.is_xen = behaviour != "twofold"
         self.lives: list[Life] = []
         self.kept: list[tuple[int, int]] = []  # blocks that somebody else took
@@ -77,6 +78,7 @@ class MachineModel(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "machine"):
+            self.end_journal()
             for life in self.lives:
                 life.domain.destroy()
             for mfn, order in self.kept:
@@ -110,6 +112,8 @@ class MachineModel(RuleBasedStateMachine):
         answer = life.domain.memory.populate_physmap(gfns, 9, Mem.FALLBACK)
         if answer.done:
             self.gain(life, frames_of(gfns[: answer.done], 9), was_free=False)
+        if answer.reason in {Reason.NO_TABLES, Reason.UNENCODABLE} and self.is_xen:
+            self.gain_in_part(life, frames_of(gfns[answer.done : answer.done + 1], 9))
 
     @precondition(lambda self: self.lives)
     @rule(data=st.data())

@@ -7,15 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from journals import JournaledMachine, run_with_journal
 from snapshots import assert_heap_is_canonical
 from twofold.domain import DomainOptions, Machine, Mem, Reason
 from twofold.errors import PoolExhaustedError
@@ -28,7 +22,7 @@ GFNS = st.builds(lambda base, offset: base + offset, BASES, st.sampled_from([0, 
 EXTENTS = {0: st.integers(1, 1500), 9: st.integers(1, 6), 18: st.integers(1, 3)}
 
 
-class DomainModel(RuleBasedStateMachine):
+class DomainModel(JournaledMachine):
     """One domain on a machine of 3 GiB that is short of memory, tables or quota."""
 
     @initialize(
@@ -37,7 +31,7 @@ class DomainModel(RuleBasedStateMachine):
         max_pages=st.one_of(st.none(), st.integers(0, 1 << 19)),
     )
     def create(self, page_sizes, table_pool, max_pages):
-        self.machine = Machine(FRAMES << 12)
+        self.machine = Machine(FRAMES << 12, journal=self.journal)
         options = DomainOptions(page_sizes=page_sizes, table_pool=table_pool, max_pages=max_pages)
         self.domain = self.machine.create_domain("1GiB", options=options)
         self.p2m, self.max_pages = self.domain.p2m, max_pages
@@ -58,6 +52,7 @@ class DomainModel(RuleBasedStateMachine):
 
     def teardown(self):
         if hasattr(self, "machine"):
+            self.end_journal()
             for mfn, order in self.held:
                 self.machine.heap.free(mfn, order)
             self.domain.destroy()
@@ -344,9 +339,9 @@ class DomainModel(RuleBasedStateMachine):
 
 
 def test_a_domain_keeps_to_its_model():
-    run_state_machine_as_test(DomainModel, settings=settings(max_examples=15))
+    run_with_journal(DomainModel, settings(max_examples=15))
 
 
 @pytest.mark.slow
 def test_a_domain_keeps_to_its_model_for_long():
-    run_state_machine_as_test(DomainModel, settings=settings.get_profile("long"))
+    run_with_journal(DomainModel, settings.get_profile("long"))
