@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from twofold.domain import Domain
+import numpy as np
+
+from twofold.domain import Domain, Machine
 from twofold.formats.heap_state import TOP
-from twofold.machine import Heap
+from twofold.machine import Heap, Use
 
 
 def snapshot(domain: Domain) -> dict[str, Any]:
@@ -37,6 +39,20 @@ def leave_free(heap: Heap, extents: int, order: int) -> None:
     assert len(even) >= extents, "the machine is large enough for the test"
     for mfn in even[:extents]:
         heap.free(mfn, order)
+
+
+def assert_every_frame_is_accounted_for(machine: Machine) -> None:
+    """Check that each frame is free or held for one use, and that domains and pools know of the same frames."""
+    table, held = machine.frame_table, machine.frames_by_use()
+    free = np.zeros(machine.frames, np.bool_)
+    for mfn, order in machine.heap.blocks():
+        free[mfn : mfn + (1 << order)] = True
+    assert not (free & (table.use != Use.NONE)).any()
+    assert np.array_equal(table.use == Use.NONE, table.owner == 0)
+    assert machine.heap.free_frames + sum(held.values()) == machine.frames, "no frame is lost"
+    assert held[Use.RAM] == sum(domain.memory.owned_frames for domain in machine.domains.values())
+    referenced = np.flatnonzero(table.use == Use.REFERENCED)
+    assert all(machine.references[mfn] > 0 for mfn in referenced.tolist())
 
 
 def assert_heap_is_canonical(heap: Heap) -> None:

@@ -134,6 +134,24 @@ class BuildError(TwofoldError):
         super().__init__(f"cannot build the domain: {problem}")
 
 
+class DomainError(TwofoldError):
+    """A domain that is in no state for what is asked of it."""
+
+    def __init__(self, domid: int, problem: str) -> None:
+        self.domid = domid
+        self.problem = problem
+        super().__init__(f"domain {domid} {problem}")
+
+
+class HypercallError(TwofoldError):
+    """A hypercall that fails, with the ABI's negative errno."""
+
+    def __init__(self, errno: int, problem: str) -> None:
+        self.errno = errno
+        self.problem = problem
+        super().__init__(f"hypercall fails with errno {-errno}: {problem}")
+
+
 class ProfileError(TwofoldError):
     """A CPU profile that is unknown or wrong."""
 

@@ -81,7 +81,13 @@ class RandomRun:
 
     def do_destroy(self):
         if self.number(20) == 0:
-            self.domain().destroy()
+            self.domain().destroy(self.pick((None, lambda: self.number(50) == 0)))
+
+    def do_pause(self):
+        self.domain().pause()
+
+    def do_unpause(self):
+        self.domain().unpause()
 
     def do_machine_page_sizes(self):
         self.machine.set_page_sizes(self.pick(PAGE_SIZES))
@@ -139,6 +145,20 @@ class RandomRun:
 
     def do_add(self):
         self.domain().memory.add_to_physmap("gmfn", self.gfn(), self.gfn())
+
+    def do_add_special(self):
+        space, index = self.pick((("shared_info", 0), ("grant_table", self.number(70)), ("nothing", 0)))
+        self.domain().memory.add_to_physmap(space, index, self.gfn())
+
+    def do_add_foreign(self):
+        self.domain().memory.add_to_physmap("gmfn_foreign", self.gfn(), self.gfn(), foreign=self.domain().domid)
+
+    def do_preempted(self):
+        gfns, memory = self.gfns(0), self.domain().memory
+        preempt = lambda: self.number(4) == 0  # noqa: E731
+        first = memory.populate_physmap(gfns, 0, Mem.COALESCE, preempt=preempt)
+        memory.populate_physmap(gfns, 0, Mem.COALESCE, start=first.done)
+        memory.decrease_reservation(gfns, 0, preempt=preempt)
 
     def do_add_batch(self):
         count = 1 + self.number(5)

@@ -54,6 +54,16 @@ EXAMPLES = [
         "gpa 0x1000 has a malformed entry (level 3, entry 0xe7)",
     ),
     (errors.BuildError("no memory"), {"problem": "no memory"}, "cannot build the domain: no memory"),
+    (
+        errors.DomainError(3, "is not paused"),
+        {"domid": 3, "problem": "is not paused"},
+        "domain 3 is not paused",
+    ),
+    (
+        errors.HypercallError(-22, "gpfn is invalid"),
+        {"errno": -22, "problem": "gpfn is invalid"},
+        "hypercall fails with errno 22: gpfn is invalid",
+    ),
     (errors.ProfileError("zen9", "is unknown"), {"name": "zen9"}, "CPU profile 'zen9' is unknown"),
     (errors.FormatError("a.json", "is empty"), {"path": "a.json"}, "a.json: is empty"),
     (

@@ -7,7 +7,7 @@ import pytest
 from tiny_elf import ENTRY, HALT, LOAD_RDI, SPIN, code, elf, finish_with_rax, jump_to, load_from
 
 from twofold.domain import DomainOptions, Machine, build
-from twofold.errors import FormatError, GuestError, SizeError, UnknownNameError
+from twofold.errors import DomainError, FormatError, GuestError, SizeError, UnknownNameError
 from twofold.guest import Guest, Program, check_answer, run
 from twofold.machine import FreeMap
 from twofold.trace import AREA_BASE, WORKLOADS
@@ -242,6 +242,20 @@ def test_a_wrong_answer_or_a_fault_is_an_error_where_an_answer_is_needed(guest):
 def test_a_time_that_cannot_be_kept_is_refused(guest, seconds):
     with pytest.raises(GuestError, match="seconds"):
         run(guest, Program.workload("gups"), seconds=seconds)
+
+
+def test_a_guest_does_not_run_while_its_domain_is_paused_or_dying(make_machine):
+    domain = make_machine("64MiB").create_domain("16MiB")
+    build(domain)
+    guest, program = Guest(domain, footprint="4MiB"), Program.workload("gups", steps=10)
+    domain.pause()
+    with pytest.raises(DomainError, match="paused"):
+        run(guest, program)
+    domain.unpause()
+    assert not run(guest, program).faults
+    domain.destroy(lambda: True)
+    with pytest.raises(DomainError, match="being destroyed"):
+        run(guest, program)
 
 
 @pytest.mark.parametrize("steps", [-1, 1 << 64])

@@ -13,7 +13,7 @@ from twofold.formats.table_formats import P2M_FORMATS
 from twofold.units import SHARED_M2P
 
 FRAMES = 4096
-DOMID, RAM, TABLES = 3, 1, 2
+DOMID, RAM, TABLES, XEN = 3, 1, 2, 3
 FORMATS = [pytest.param(each, id=name) for name, each in P2M_FORMATS.items()]
 
 
@@ -52,7 +52,7 @@ class Wrong:
         marks, cursor = np.zeros(FRAMES, np.uint8), np.zeros(at.CURSOR, np.int64)
         audit = engine.audit
         for first in range(0, FRAMES, 1024):
-            audit.mark_owners(self.owner, self.use, DOMID, RAM, TABLES, marks, first, 1024)
+            audit.mark_owners(self.owner, self.use, DOMID, (RAM, TABLES, XEN), marks, first, 1024)
         audit.start(cursor, self.shape, marks, 0, rows, counts)
         cursor[at.HAS_OWNERS] = has_owners
         tables = np.flatnonzero(self.use == TABLES).astype(np.uint64)
@@ -90,7 +90,7 @@ def machines(draw):
         if kind == "owner":
             wrong.owner[where] = draw(st.sampled_from([0, DOMID, 9]))
         elif kind == "use":
-            wrong.use[where] = draw(st.sampled_from([0, RAM, TABLES]))
+            wrong.use[where] = draw(st.sampled_from([0, RAM, TABLES, XEN]))
         elif kind == "m2p":
             wrong.m2p[where] = draw(st.sampled_from([0, 1, int(~np.uint64(number))]))
         elif kind == "leaf":
@@ -136,6 +136,8 @@ def test_each_kind_of_wrong_leaf_is_named(table_format):
         change(wrong)
         return wrong.found()
 
+    assert damaged(lambda w: w.own(100, 1, XEN)) == [], "a special page of the domain"
+    assert damaged(lambda w: w.own(100, 1, XEN, 9)) == [at.LEAF_OF_OTHER]
     assert damaged(lambda w: w.own(100, 1, RAM, 9)) == [at.LEAF_OF_OTHER]
     assert damaged(lambda w: w.own(100, 1, 0, 0)) == [at.LEAF_FREE]
     assert damaged(lambda w: w.own(100, 1, TABLES)) == [at.LEAF_ONTO_TABLE]

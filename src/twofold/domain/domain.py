@@ -1,5 +1,6 @@
 """A domain: a guest's memory, its P2M and the operations on it."""
 
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -8,7 +9,8 @@ from twofold.domain.holding import Holding
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
-from twofold.errors import BuildError, NotPresentError
+from twofold.domain.teardown import STEP_FRAMES, teardown
+from twofold.errors import BuildError, DomainError, NotPresentError
 from twofold.formats.table_formats import get_format
 from twofold.machine import Origin, Zones
 from twofold.machine.journal import journaled
@@ -44,7 +46,10 @@ class Domain:
         zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
         self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node))
         self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
-        self.memory = MemoryOperations(Holding(machine, domid, self.p2m, options))
+        self._holding = Holding(machine, domid, self.p2m, options)
+        self.memory = MemoryOperations(self._holding, machine.domains)
+        self._pauses = 0
+        self._teardown: Iterator[None] | None = None
         machine.watch(domid, self, self.p2m, self.memory)
 
     def _check_reach(self, limit: int) -> None:
@@ -112,14 +117,65 @@ class Domain:
     @journaled
     def wipe(self) -> None:
         """Make all of the domain's memory read as zero; costs what was touched."""
-        _, mfns, frames = self.p2m.runs(0, self.p2m.max_gfn)
-        self.machine.arena.discard(mfns, frames)
+        self.machine.arena.discard(*self._holding.own_runs())
+
+    # -- its life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its guest does not run: somebody has paused it, or it is being destroyed."""
+        return self._pauses > 0 or self.is_dying
+
+    @property
+    def is_dying(self) -> bool:
+        """Whether it is being destroyed, or has been."""
+        return self._holding.dying
 
     @journaled
-    def destroy(self) -> None:
-        """Give back everything: memory, then the tables; nothing of it may be used afterwards."""
-        self.memory.release_all()
-        self.p2m.release_linear()
-        self.pool.destroy()
-        self.machine.claims.pop(self.domid, None)
+    def pause(self) -> None:
+        """Let the guest not run before everybody who has paused it has called `unpause`."""
+        self._pauses += 1
+
+    @journaled
+    def unpause(self) -> None:
+        """Take one `pause` back.
+
+        Raises
+        ------
+        DomainError : nobody has paused it
+        """
+        if not self._pauses:
+            raise DomainError(self.domid, "is not paused")
+        self._pauses -= 1
+
+    def check_runnable(self) -> None:
+        """Raise DomainError unless its guest may run."""
+        if self.is_dying:
+            raise DomainError(self.domid, "is being destroyed: its guest does not run")
+        if self._pauses:
+            raise DomainError(self.domid, f"is paused {self._pauses} times: its guest does not run")
+
+    @journaled
+    def destroy(self, preempt: Callable[[], bool] | None = None) -> bool:
+        """Give back everything: memory, then the tables; nothing of it may be used afterwards.
+
+        From the first call on the domain is dying: it gets no memory and no tables, and its guest does not run.
+
+        Parameters
+        ----------
+        preempt : asked after each 1024 frames, or larger leaf, whether something more urgent is to be done
+
+        Returns
+        -------
+        done : False when it was preempted; the next call goes on
+        """
+        if self._teardown is None:
+            self._holding.dying = True
+            self.machine.claims.pop(self.domid, None)
+            self._teardown = teardown(self._holding, self.pool, STEP_FRAMES if preempt else None)
+        for _ in self._teardown:
+            if preempt and preempt():
+                self.pool.seal()
+                return False
         self.machine.forget(self)
+        return True

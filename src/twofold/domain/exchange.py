@@ -6,21 +6,19 @@ from operator import or_
 
 import numpy as np
 
-from twofold.domain.extents import Pieces, Reason, all_extents, all_frames
+from twofold.domain.extents import Pieces, Reason, all_extents, all_frames, runs_of
 from twofold.domain.holding import Holding
 from twofold.machine import Origin
-from twofold.units import INVALID_MFN
+from twofold.units import INVALID_MFN, ORDER_4K
 
 
 def exchange_chunk(
     holding: Holding, in_gfns: Sequence[int], in_order: int, out_gfns: Sequence[int], out_order: int, origin: Origin
 ) -> Reason:
     """Exchange one chunk; return what prevents it."""
-    if min(*in_gfns, *out_gfns) < 0:
+    if not all(_within(holding, *extents) for extents in ((in_gfns, in_order), (out_gfns, out_order))):
         return Reason.BEYOND
     given, taken = all_frames(in_gfns, in_order), all_frames(out_gfns, out_order)
-    if max(given[-1], taken[-1]) >= holding.p2m.geometry.frame_limit:
-        return Reason.BEYOND
     if len(np.unique(taken)) < len(taken):
         return Reason.OCCUPIED
     old = holding.p2m.translate(given)
@@ -39,18 +37,23 @@ def exchange_chunk(
         holding.hardware.heap.free_runs(extents, sizes)
         return Reason.NO_MEMORY
     pieces = Pieces(starts, extents, sizes, np.full(len(extents), out_order, np.int64))
-    reason = holding.room_for(pieces, [] if in_place else [(int(gfn), 1 << in_order) for gfn in in_gfns])
+    runs = [] if in_place else runs_of(given, ORDER_4K)
+    reason = holding.room_for(pieces, runs)
     if reason:
         holding.hardware.heap.free_runs(extents, sizes)
         return reason
     holding.commit(pieces)
-    if not in_place:
-        for gfn in in_gfns:
-            holding.p2m.unmap(int(gfn), 1 << in_order)
+    for gfn, frames in runs:
+        holding.p2m.unmap(gfn, frames)
     holding.hardware.m2p.clear_runs(old, ones)
     holding.hardware.give_back(old, ones)
     holding.owned_frames -= len(old)
     return Reason.NONE
+
+
+def _within(holding: Holding, gfns: Sequence[int], order: int) -> bool:
+    """Return whether all frames of extents lie within the P2M."""
+    return min(gfns) >= 0 and int(max(gfns)) <= holding.p2m.geometry.frame_limit - (1 << order)
 
 
 def _is_clear(holding: Holding, gfn: int, frames: int) -> bool:

@@ -44,8 +44,15 @@ class Reason(StrEnum):
     UNENCODABLE = "a frame lies beyond what an entry of the table format can hold"
     NOT_OWN = "a gfn maps what is not the domain's own plain memory"
     BAD_SPACE = "nothing of that space can be added to a guest's memory"
+    BAD_INDEX = "the space has no page of that index"
+    NO_TYPE = "the table format has no entry of that type"
     UNEQUAL = "what is given and what is taken differ in size"
     BAD_CLAIM = "a claim is made once, for more than the domain owns and no more than max_pages"
+    ALIASED = "a frame backs another gfn than the one that names it"
+    NOT_FOREIGN = "what is to be mapped is no plain memory of another domain"
+    NO_POD = "memory that is populated on demand is not built"
+    PREEMPTED = "something more urgent is to be done; go on where it stopped"
+    DYING = "the domain is being destroyed"
     NOT_EXACT = "no leaf can have the exact order: misaligned, switched off, or no order of the format"
 
 
@@ -86,6 +93,12 @@ def check_order(order: int) -> None:
     """Raise AddressError for an order that no extent can have."""
     if order < 0:
         raise AddressError("order", order, "is negative")
+
+
+def check_start(start: int, asked: int) -> None:
+    """Raise AddressError for a place to go on at that no operation can have stopped at."""
+    if not 0 <= start <= asked:
+        raise AddressError("start", start, f"is not one of 0 to {asked}")
 
 
 def runs_of(gfns: Sequence[int] | Array, order: int) -> list[Run]:

@@ -5,6 +5,7 @@ when memory is taken away, and freed only after the flush.
 """
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy.typing as npt
 
 from twofold.domain.extents import Pieces, Reason
 from twofold.domain.options import DomainOptions
+from twofold.domain.special import SpecialPages
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.status import NO_TABLES, OK
-from twofold.machine import Hardware, Origin, Use, Zones
+from twofold.machine import ANYWHERE, Hardware, Origin, Use, Zones, without_frames
 from twofold.p2m import P2M, Entry, P2MType
-from twofold.units import ORDER_4K
+from twofold.units import INVALID_GFN, ORDER_4K, Mfn
 
 Array = npt.NDArray[np.uint64]
 
@@ -52,6 +54,9 @@ class Holding:
         self.max_pages = options.max_pages
         self.node = options.node
         self.owned_frames = 0
+        self.dying = False  # nothing is given to it any more
+        self.special = SpecialPages(hardware, domid)
+        self._foreign: dict[int, int] = {}  # gfn: the frame of another domain that it maps, and holds a reference on
         self._last_node = -1  # where the last extent came from
         self.counters = MemoryCounters()
 
@@ -177,17 +182,58 @@ class Holding:
         is_own: npt.NDArray[np.bool_] = (table.owner[frames] == self.domid) & (table.use[frames] == Use.RAM)
         return first & inside & is_own
 
+    def belongs(self, mfn: int, domid: int, use: Use = Use.RAM) -> bool:
+        """Return whether a frame is held by a domain for a use."""
+        table = self.hardware.frame_table
+        return mfn < self.hardware.frames and bool(table.owner[mfn] == domid and table.use[mfn] == use)
+
     def is_plain(self, gfn: int, entry: Entry) -> bool:
         """Return whether an entry maps a frame of the domain's own that backs this gfn and no other."""
+        return self._backs(gfn, entry, Use.RAM)
+
+    def is_special(self, gfn: int, entry: Entry) -> bool:
+        """Return whether an entry maps a page of the hypervisor's own that backs this gfn."""
+        return self._backs(gfn, entry, Use.XEN)
+
+    def _backs(self, gfn: int, entry: Entry, use: Use) -> bool:
         return (
             entry.type in {P2MType.RAM_RW, P2MType.RAM_LOGDIRTY, P2MType.RAM_RO}
-            and self.hardware.frame_table.holds(
-                np.array([entry.mfn], np.uint64), np.ones(1, np.uint64), self.domid, Use.RAM
-            )
+            and self.belongs(entry.mfn, self.domid, use)
             and self.hardware.m2p[entry.mfn] == gfn
         )
 
-    def room_for(self, pieces: Pieces, unmapped: list[tuple[int, int]]) -> Reason:
+    # -- pages that are not the domain's own ----------------------------------------------------------------------
+
+    def make_special(self, space: str, index: int) -> Mfn | None:
+        """Return a new special page, None when there is no memory for it."""
+        if not self.unclaimed(1, ORDER_4K):
+            return None
+        return self.special.make(space, index, self.origin_of(0, ORDER_4K, self.at_home(ANYWHERE)))
+
+    def gfn_of(self, mfn: int) -> int | None:
+        """Return the gfn that maps a frame of the domain's, None for an orphan."""
+        gfn = self.hardware.m2p[mfn]
+        return gfn if gfn != INVALID_GFN and self.p2m.get_entry(gfn).mfn == mfn else None
+
+    def hold(self, gfn: int, mfn: int) -> None:
+        """Take a reference on a frame of another domain that a gfn maps from now on."""
+        self.hardware.reference(mfn)
+        self._foreign[gfn] = mfn
+
+    def let_go(self, gfn: int) -> None:
+        """Drop the reference on the frame of another domain that a gfn mapped, if it did."""
+        if gfn in self._foreign:
+            self.hardware.unreference(self._foreign.pop(gfn))
+
+    def let_go_each(self) -> Iterator[None]:
+        """Drop every reference, one a step; no gfn maps any frame of another domain any more."""
+        while self._foreign:
+            self.let_go(next(iter(self._foreign)))
+            yield
+
+    # -- both -------------------------------------------------------------------------------------------------------
+
+    def room_for(self, pieces: Pieces, unmapped: Sequence[tuple[int, int]]) -> Reason:
         """Return what prevents mapping pieces and unmapping ranges; the tables of both are counted together."""
         need = sum(self.p2m.unmap_need(gfn, frames) for gfn, frames in unmapped)
         if need >= CANNOT_ENCODE:
@@ -199,10 +245,18 @@ class Holding:
             return Reason.UNENCODABLE
         return Reason.NONE if fitting and need <= self.p2m.free_tables else Reason.NO_TABLES
 
-    def release_all(self) -> None:
-        """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps."""
-        end = self.p2m.max_gfn
-        _, mfns, lengths = self.p2m.runs(0, end)
-        if int(lengths.sum()) != self.owned_frames or not self.are_own(mfns, lengths):
-            mfns, lengths = self.hardware.frame_table.runs_of(self.domid, Use.RAM)
-        self.release(0, end, mfns, lengths)
+    def own_runs(self) -> tuple[Array, Array]:
+        """Return all memory of the domain as runs: what the P2M maps, or else what the frame table says."""
+        _, mfns, lengths = self.p2m.runs(0, self.p2m.max_gfn)
+        mfns, lengths = self.without_others(mfns, lengths)
+        if int(lengths.sum()) == self.owned_frames and self.are_own(mfns, lengths):
+            return mfns, lengths
+        return self.hardware.frame_table.runs_of(self.domid, Use.RAM)
+
+    def without_others(self, mfns: Array, lengths: Array) -> tuple[Array, Array]:
+        """Return runs without the hypervisor's own pages and other domains' frames."""
+        if not self._foreign and not len(self.special):
+            return mfns, lengths
+        named = [*self._foreign.values(), *self.special.mfns]
+        mfns, lengths, _ = without_frames(mfns, lengths, np.array(named, np.uint64))
+        return mfns, lengths

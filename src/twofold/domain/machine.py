@@ -133,7 +133,7 @@ class Machine(Hardware):
 
     def forget(self, domain: Domain) -> None:
         """Take a destroyed domain off the list; `Domain.destroy` calls this."""
-        del self.domains[domain.domid]
+        self.domains.pop(domain.domid, None)
 
     def close(self) -> None:
         """Give all memory back to the host; nothing of the machine may be used afterwards."""

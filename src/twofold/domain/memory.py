@@ -3,24 +3,35 @@
 An extent is all or nothing: memory is allocated and the tables are counted before anything is mapped, and what cannot
 be mapped goes back to the heap. An operation answers with the extents that are complete, and why it stopped. The steps
 are in `populate`, `decrease`, `physmap` and `exchange`, over what the domain holds (`holding`).
+
+A long operation can be preempted and goes on later: `preempt` is asked before every extent but the first of a call,
+so each call does at least one. `start` is where to go on: the `done` of the answer before, which counts the extents of
+all calls.
 Source: Xen 4.17 xen/common/memory.c; COALESCE is John Byrne's proposal, FALLBACK Wei Huang's (xen-devel, 2007).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.domain import exchange, physmap
 from twofold.domain.decrease import remove_extents
-from twofold.domain.extents import Extents, Mem, Reason, check_order, order_limit, runs_of
+from twofold.domain.extents import Extents, Mem, Reason, check_order, check_start, order_limit, runs_of
 from twofold.domain.holding import Holding, MemoryCounters
-from twofold.domain.populate import populate_run
+from twofold.domain.populate import populate_run, unbroken_runs
+from twofold.domain.special import SPACES
+from twofold.domain.teardown import release_memory
 from twofold.errors import SizeError
 from twofold.machine import ANYWHERE, Origin, Use
 from twofold.machine.journal import journaled
 
+if TYPE_CHECKING:
+    from twofold.domain.domain import Domain
+
 Array = npt.NDArray[np.uint64]
+Preempt = Callable[[], bool] | None
 
 
 class MemoryOperations:
@@ -29,10 +40,12 @@ class MemoryOperations:
     Parameters
     ----------
     holding : whose memory it is, on which machine
+    domains : all domains of the machine, by domid
     """
 
-    def __init__(self, holding: Holding) -> None:
+    def __init__(self, holding: Holding, domains: Mapping[int, "Domain"]) -> None:
         self._holding = holding
+        self._domains = domains
         self.last_reason = Reason.NONE  # why populate_physmap last stopped short
 
     @property
@@ -41,9 +54,21 @@ class MemoryOperations:
         return self._holding.owned_frames
 
     @property
+    def max_pages(self) -> int | None:
+        """Frames of memory that the domain may own, None for no limit."""
+        return self._holding.max_pages
+
+    @property
     def counters(self) -> MemoryCounters:
         """What was asked so far."""
         return self._holding.counters
+
+    def _refusal(self, call: str, order: int = 0, caller: str = "toolstack") -> Reason:
+        """Count a call and return what forbids it, whatever its extents."""
+        self.counters.calls[call] += 1
+        if self._holding.dying:
+            return Reason.DYING
+        return Reason.ORDER_LIMIT if order > order_limit(caller) else Reason.NONE
 
     @journaled
     def populate_physmap(
@@ -54,6 +79,8 @@ class MemoryOperations:
         caller: str = "toolstack",
         *,
         origin: Origin = ANYWHERE,
+        start: int = 0,
+        preempt: Preempt = None,
     ) -> Extents:
         """Allocate an extent of 2**order frames for each gfn and map it there.
 
@@ -63,38 +90,59 @@ class MemoryOperations:
         flags : `Mem`; EXACT wins over the others
         caller : "toolstack", "hardware", "passthrough" or "guest", which bounds the order
         origin : where the memory comes from; on the domain's own node unless it names one
+        start, preempt : see the module; a run that COALESCE makes large is never cut
 
         Returns
         -------
         extents : done counts from the first; none of the others left a trace
         """
         check_order(order)
-        self.counters.calls["populate_physmap"] += 1
-        limit, asked, done = order_limit(caller), len(gfns), 0
+        asked, done, limit = len(gfns), start, order_limit(caller)
+        check_start(start, asked)
+        refusal = self._refusal("populate_physmap", order, caller)
+        if refusal:
+            return Extents(done, asked, refusal)
         origin = self._holding.at_home(origin)
-        if order > limit:
-            return Extents(0, asked, Reason.ORDER_LIMIT)
-        for run in runs_of(gfns, order):
-            populated, reason = populate_run(self._holding, run, order, flags, limit, origin)
-            done += populated
-            if populated < run.extents:
-                self.last_reason = reason
-                return Extents(done, asked, reason)
+        for run in runs_of(gfns[start:], order):
+            parts = [run] if preempt is None else unbroken_runs(self._holding, run, order, flags, limit)
+            for part in parts:
+                if preempt and done > start and preempt():
+                    return Extents(done, asked, Reason.PREEMPTED)
+                populated, reason = populate_run(self._holding, part, order, flags, limit, origin)
+                done += populated
+                if populated < part.extents:
+                    self.last_reason = reason
+                    return Extents(done, asked, reason)
         return Extents(done, asked, Reason.NONE)
 
     @journaled
-    def decrease_reservation(self, gfns: Sequence[int] | Array, order: int, caller: str = "toolstack") -> Extents:
+    def decrease_reservation(
+        self,
+        gfns: Sequence[int] | Array,
+        order: int,
+        caller: str = "toolstack",
+        *,
+        start: int = 0,
+        preempt: Preempt = None,
+    ) -> Extents:
         """Give back the 2**order frames that are mapped at each gfn; whole large leaves are removed whole.
 
         An extent with a hole in it, or with a frame that is not the domain's own memory, is not removed at all.
-        Frames are freed after the flush.
+        Frames are freed after the flush, and when no other domain maps them any more.
         """
         check_order(order)
-        self.counters.calls["decrease_reservation"] += 1
         asked = len(gfns)
-        if order > order_limit(caller):
-            return Extents(0, asked, Reason.ORDER_LIMIT)
-        done, reason = remove_extents(self._holding, gfns, order)
+        check_start(start, asked)
+        refusal = self._refusal("decrease_reservation", order, caller)
+        if refusal:
+            return Extents(start, asked, refusal)
+        done, reason = start, Reason.NONE
+        while done < asked and not reason:
+            if preempt and done > start and preempt():
+                return Extents(done, asked, Reason.PREEMPTED)
+            part = gfns[done : done + 1] if preempt else gfns[done:]
+            removed, reason = remove_extents(self._holding, part, order)
+            done += removed
         return Extents(done, asked, reason)
 
     @journaled
@@ -105,58 +153,117 @@ class MemoryOperations:
         caller: str = "toolstack",
         *,
         origin: Origin = ANYWHERE,
+        start: int = 0,
+        preempt: Preempt = None,
     ) -> Extents:
         """Give the domain `count` extents of 2**order frames that no gfn maps: orphans, until it maps them or dies."""
         check_order(order)
+        check_start(start, count)
+        refusal = self._refusal("increase_reservation", order, caller)
+        if refusal:
+            return Extents(start, count, refusal)
+        origin, done = self._holding.at_home(origin), start
+        while done < count:
+            if preempt and done > start and preempt():
+                return Extents(done, count, Reason.PREEMPTED)
+            wanted = 1 if preempt else count - done
+            given, reason = self._increase(wanted, order, origin)
+            done += given
+            if given < wanted:
+                return Extents(done, count, reason)
+        return Extents(done, count, Reason.NONE)
+
+    def _increase(self, count: int, order: int, origin: Origin) -> tuple[int, Reason]:
+        """Give the domain as many extents as it can have; return how many, and what stopped the next one."""
         holding = self._holding
-        holding.counters.calls["increase_reservation"] += 1
-        if order > order_limit(caller):
-            return Extents(0, count, Reason.ORDER_LIMIT)
         extents = holding.quota(count, order)
         reason = Reason.NONE if extents == count else Reason.QUOTA
-        origin = holding.at_home(origin)
-        pieces = holding.allocate_extents(0, extents, order, origin, fallback=False)
+        most = holding.hardware.frames + 1  # more than there can be, whatever number was asked for
+        pieces = holding.allocate_extents(0, min(extents, most), order, origin, fallback=False)
         done = pieces.total_frames >> order
         holding.hardware.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
         holding.own(pieces.total_frames)
-        return Extents(done, count, reason if done == extents else Reason.NO_MEMORY)
+        return done, reason if done == extents else Reason.NO_MEMORY
 
     # -- memory that changes its place ------------------------------------------------------------------------------
 
     @journaled
     def remove_from_physmap(self, gfn: int) -> Extents:
-        """Unmap one gfn; a frame of the domain's own stays its own, as an orphan."""
-        self.counters.calls["remove_from_physmap"] += 1
-        return Extents.of_one(physmap.remove(self._holding, gfn))
+        """Unmap one gfn. A frame of the domain's own stays its own, as an orphan; one of another is let go."""
+        return Extents.of_one(self._refusal("remove_from_physmap") or physmap.remove(self._holding, gfn))
 
     @journaled
-    def add_to_physmap(self, space: str, index: int, gfn: int) -> Extents:
-        """Move the frame that gfn `index` maps to `gfn`; memory that was there goes back to the heap.
+    def add_to_physmap(self, space: str, index: int, gfn: int, *, foreign: int | None = None) -> Extents:
+        """Map one frame at `gfn`; RAM that was there goes back to the heap.
 
         Parameters
         ----------
-        space : "gmfn", a frame of the domain's own memory
+        space : what is mapped there
+            "gmfn", the frame of the domain's own memory that gfn `index` maps: it moves. It has to be plain memory and
+            to back no other gfn.
+            "shared_info" (index 0) and "grant_table" (index: the grant frame), pages of the hypervisor's own, made on
+            first use: mapped at one gfn at a time, the old one becomes a hole.
+            "gmfn_foreign", the frame that gfn `index` of another domain maps, plain memory of that domain: it is not
+            freed before `remove_from_physmap` lets it go.
+        foreign : the domid of that other domain
 
-        The frame has to be plain memory and to back no other gfn. Both ends are 4K, whatever leaves they lie in.
+        All are mapped 4K, whatever leaves they lie in.
         """
-        self.counters.calls["add_to_physmap"] += 1
-        return Extents.of_one(physmap.add(self._holding, space, index, gfn))
+        reason = self._refusal("add_to_physmap")
+        return Extents.of_one(reason or self._add(space, index, gfn, foreign))
+
+    def _add(self, space: str, index: int, gfn: int, foreign: int | None) -> Reason:
+        if space == "gmfn":
+            return physmap.add_own(self._holding, index, gfn)
+        if space in SPACES:
+            return physmap.add_special(self._holding, space, index, gfn)
+        if space != "gmfn_foreign":
+            return Reason.BAD_SPACE
+        other = self._domains.get(foreign or 0)
+        if other is None or other.domid == self._holding.domid or other.is_dying:
+            return Reason.NOT_FOREIGN
+        return physmap.add_foreign(self._holding, other.p2m, index, gfn)
 
     @journaled
-    def add_to_physmap_batch(self, space: str, indexes: Sequence[int], gfns: Sequence[int]) -> tuple[Reason, ...]:
-        """Do `add_to_physmap` for each pair, whatever becomes of the others; return the reason of each."""
+    def add_to_physmap_batch(
+        self,
+        space: str,
+        indexes: Sequence[int],
+        gfns: Sequence[int],
+        *,
+        foreign: int | None = None,
+        start: int = 0,
+        preempt: Preempt = None,
+    ) -> tuple[Reason, ...]:
+        """Do `add_to_physmap` for each pair from `start` on, whatever becomes of the others.
+
+        Returns
+        -------
+        reasons : one for each pair that was tried; fewer than asked for when the call was preempted
+        """
         if len(indexes) != len(gfns):
             raise SizeError(str(len(gfns)), f"is not as many gfns as there are indexes: {len(indexes)}")
-        return tuple(self.add_to_physmap(space, index, gfn).reason for index, gfn in zip(indexes, gfns, strict=True))
+        check_start(start, len(gfns))
+        reasons: list[Reason] = []
+        for index, gfn in zip(indexes[start:], gfns[start:], strict=True):
+            if preempt and reasons and preempt():
+                break
+            reasons.append(self.add_to_physmap(space, index, gfn, foreign=foreign).reason)
+        return tuple(reasons)
 
     @journaled
-    def add_to_physmap_range(self, index: int, gfn: int, frames: int) -> Extents:
+    def add_to_physmap_range(
+        self, index: int, gfn: int, frames: int, *, start: int = 0, preempt: Preempt = None
+    ) -> Extents:
         """Move a range of gfns to another, frame by frame; it may overlap the old one. Stops at what cannot be moved.
 
         Upwards it goes from the last frame to the first, so that no frame is overwritten that is still to be moved.
         """
+        check_start(start, frames)
         order = range(frames - 1, -1, -1) if gfn > index else range(frames)
-        for done, offset in enumerate(order):
+        for done, offset in enumerate(order[start:], start):
+            if preempt and done > start and preempt():
+                return Extents(done, frames, Reason.PREEMPTED)
             reason = self.add_to_physmap("gmfn", index + offset, gfn + offset).reason
             if reason:
                 return Extents(done, frames, reason)
@@ -172,6 +279,8 @@ class MemoryOperations:
         caller: str = "toolstack",
         *,
         origin: Origin = ANYWHERE,
+        start: int = 0,
+        preempt: Preempt = None,
     ) -> Extents:
         """Give back extents of one order and get as many frames in extents of another, fresh and empty.
 
@@ -179,15 +288,18 @@ class MemoryOperations:
         at just the gfns of the chunk's old ones, or at free gfns. What is counted are new extents.
         """
         check_order(min(in_order, out_order))
-        self.counters.calls["exchange"] += 1
         asked, chunk = len(out_gfns), max(in_order, out_order)
-        if chunk > order_limit(caller):
-            return Extents(0, asked, Reason.ORDER_LIMIT)
-        if len(in_gfns) << in_order != asked << out_order or (asked << out_order) & ((1 << chunk) - 1):
-            return Extents(0, asked, Reason.UNEQUAL)
-        origin = self._holding.at_home(origin)
+        check_start(start, asked)
+        refusal = self._refusal("exchange", chunk, caller)
+        if refusal:
+            return Extents(start, asked, refusal)
         ins, outs = 1 << chunk - in_order, 1 << chunk - out_order
-        for done in range(0, asked, outs):
+        if len(in_gfns) << in_order != asked << out_order or (asked | start) % outs:
+            return Extents(start, asked, Reason.UNEQUAL)
+        origin = self._holding.at_home(origin)
+        for done in range(start, asked, outs):
+            if preempt and done > start and preempt():
+                return Extents(done, asked, Reason.PREEMPTED)
             first = done // outs * ins
             given, taken = in_gfns[first : first + ins], out_gfns[done : done + outs]
             reason = exchange.exchange_chunk(self._holding, given, in_order, taken, out_order, origin)
@@ -201,8 +313,9 @@ class MemoryOperations:
 
         Nobody else can take it; what the domain takes counts against it.
         """
-        holding = self._holding
-        holding.counters.calls["claim"] += 1
+        holding, refusal = self._holding, self._refusal("claim")
+        if refusal:
+            return Extents(0, frames, refusal)
         if not frames:
             holding.hardware.claims.pop(holding.domid, None)
             return Extents(0, 0, Reason.NONE)
@@ -218,4 +331,5 @@ class MemoryOperations:
     @journaled
     def release_all(self) -> None:
         """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps."""
-        self._holding.release_all()
+        for _ in release_memory(self._holding):
+            pass

@@ -1,11 +1,22 @@
-"""add_to_physmap and remove_from_physmap: frames that change their place, or lose it."""
+"""add_to_physmap and remove_from_physmap: frames that get a gfn, change it, or lose it.
+
+What is added is one frame: memory of the domain's own that stands at another gfn, a special page of the hypervisor's,
+or another domain's memory, which is referenced as long as it is mapped. RAM that stood at the gfn goes back to the
+heap; a special page there is only unhooked; anything else there is in the way.
+"""
 
 import numpy as np
 
 from twofold.domain.extents import Pieces, Reason
 from twofold.domain.holding import Holding
-from twofold.p2m import P2MType
+from twofold.domain.special import SPACES
+from twofold.errors import FormatError
+from twofold.p2m import P2M, P2MType
 from twofold.units import INVALID_MFN, ORDER_4K
+
+_MOVABLE = {P2MType.RAM_RW, P2MType.RAM_LOGDIRTY}
+_KEPT = {P2MType.MMIO_DIRECT, P2MType.GRANT_MAP_RW, P2MType.GRANT_MAP_RO}  # removed by interfaces of their own
+_ONE = np.ones(1, np.uint64)
 
 
 def remove(holding: Holding, gfn: int) -> Reason:
@@ -15,42 +26,91 @@ def remove(holding: Holding, gfn: int) -> Reason:
     entry = holding.p2m.get_entry(gfn)
     if entry.mfn == INVALID_MFN:
         return Reason.UNPOPULATED
+    if entry.type in _KEPT:
+        return Reason.NOT_OWN
     reason = holding.unmap_reason(gfn, 1)
     if reason:
         return reason
-    mfn, one = np.array([entry.mfn], np.uint64), np.ones(1, np.uint64)
     holding.p2m.unmap(gfn, 1)
-    if holding.is_plain(gfn, entry):
-        holding.hardware.m2p.clear_runs(mfn, one)
+    if entry.type == P2MType.MAP_FOREIGN:
+        holding.let_go(gfn)
+    elif holding.is_plain(gfn, entry) or holding.is_special(gfn, entry):
+        holding.hardware.m2p.clear_runs(np.array([entry.mfn], np.uint64), _ONE)
     return Reason.NONE
 
 
-def add(holding: Holding, space: str, index: int, gfn: int) -> Reason:
-    """Move the frame that gfn `index` maps to `gfn`; return what prevents it."""
-    if space != "gmfn":
-        return Reason.BAD_SPACE
-    limit = holding.p2m.geometry.frame_limit
-    if not 0 <= index < limit or not 0 <= gfn < limit:
+def add_own(holding: Holding, index: int, gfn: int) -> Reason:
+    """Move the domain's own frame that gfn `index` maps to `gfn`; return what prevents it."""
+    if not _within(holding.p2m, index, gfn):
         return Reason.BEYOND
-    source, target = holding.p2m.get_entry(index), holding.p2m.get_entry(gfn)
+    source = holding.p2m.get_entry(index)
     if source.mfn == INVALID_MFN:
         return Reason.UNPOPULATED
-    if not holding.is_plain(index, source) or source.type == P2MType.RAM_RO:
+    if source.type not in _MOVABLE or not holding.belongs(source.mfn, holding.domid):
         return Reason.NOT_OWN
-    if gfn == index:
+    if not holding.is_plain(index, source):
+        return Reason.ALIASED
+    return _map(holding, source.mfn, index, gfn)
+
+
+def add_special(holding: Holding, space: str, index: int, gfn: int) -> Reason:
+    """Map a special page, which is made on first use, at one gfn and no other; return what prevents it."""
+    if not _within(holding.p2m, gfn):
+        return Reason.BEYOND
+    if not 0 <= index < SPACES[space]:
+        return Reason.BAD_INDEX
+    known = holding.special.find(space, index)
+    mfn = holding.make_special(space, index) if known is None else known
+    if mfn is None:
+        return Reason.NO_MEMORY
+    reason = _map(holding, mfn, holding.gfn_of(mfn), gfn)
+    if reason and known is None:
+        holding.special.drop(space, index)
+    return reason
+
+
+def add_foreign(holding: Holding, other: P2M, index: int, gfn: int) -> Reason:
+    """Map the memory that gfn `index` of another domain maps at `gfn`; return what prevents it."""
+    if not _within(holding.p2m, gfn) or not _within(other, index):
+        return Reason.BEYOND
+    try:
+        holding.p2m.format.flags(P2MType.MAP_FOREIGN, "rwx")
+    except FormatError:
+        return Reason.NO_TYPE
+    source = other.get_entry(index)
+    if source.mfn == INVALID_MFN or source.type not in _MOVABLE or not holding.belongs(source.mfn, other.domid):
+        return Reason.NOT_FOREIGN
+    reason = _map(holding, source.mfn, None, gfn, P2MType.MAP_FOREIGN)
+    if not reason:
+        holding.let_go(gfn)  # what stood there before, if somebody has unmapped it by hand
+        holding.hold(gfn, source.mfn)
+    return reason
+
+
+def _within(p2m: P2M, *gfns: int) -> bool:
+    return all(0 <= gfn < p2m.geometry.frame_limit for gfn in gfns)
+
+
+def _map(holding: Holding, mfn: int, old: int | None, gfn: int, type_: P2MType = P2MType.RAM_RW) -> Reason:
+    """Map one frame at a gfn, and at its old one no more; return what prevents it."""
+    target = holding.p2m.get_entry(gfn)
+    if old == gfn:
         return Reason.NONE
-    if target.mfn != INVALID_MFN and not holding.is_plain(gfn, target):
+    is_special = holding.is_special(gfn, target)
+    if target.mfn != INVALID_MFN and not is_special and not holding.is_plain(gfn, target):
         return Reason.NOT_OWN
-    mfns, gfns, one = (np.array([number], np.uint64) for number in (source.mfn, gfn, 1))
-    reason = holding.room_for(Pieces(gfns, mfns, one, np.zeros(1, np.int64)), [(index, 1)])
+    reason = holding.room_for(Pieces.of_one(gfn, mfn, 1, ORDER_4K), [] if old is None else [(old, 1)])
     if reason:
         return reason
-    holding.p2m.set_entry(gfn, source.mfn, ORDER_4K)
-    holding.p2m.unmap(index, 1)
-    holding.hardware.m2p.set_runs(mfns, gfns, one)
+    holding.p2m.set_entry(gfn, mfn, ORDER_4K, type_)
+    if old is not None:
+        holding.p2m.unmap(old, 1)
+    if type_ != P2MType.MAP_FOREIGN:
+        holding.hardware.m2p.set_runs(np.array([mfn], np.uint64), np.array([gfn], np.uint64), _ONE)
     if target.mfn != INVALID_MFN:
-        old = np.array([target.mfn], np.uint64)
-        holding.hardware.m2p.clear_runs(old, one)
-        holding.hardware.give_back(old, one)
-        holding.owned_frames -= 1
+        replaced = np.array([target.mfn], np.uint64)
+        holding.hardware.m2p.clear_runs(replaced, _ONE)
+        if not is_special:
+            holding.hardware.give_back(replaced, _ONE)
+            holding.owned_frames -= 1
     return Reason.NONE

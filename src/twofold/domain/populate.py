@@ -4,6 +4,7 @@ As Xen behaves, new memory may go over old, and what could not be mapped stays w
 machine's `behaviour` is asked for in a function of its own here.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -40,6 +41,26 @@ def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int,
     if flags & Mem.EXACT and extents:
         p2m.exact.add(run.gfn, extents << order, order)
     return extents, reason
+
+
+def unbroken_runs(holding: Holding, run: Run, order: int, flags: Mem, limit: int) -> Iterator[Run]:
+    """Yield the parts of a run between which populating it may be interrupted and comes to the same.
+
+    Single extents, but for those that COALESCE joins to a large one.
+    """
+    if not flags & Mem.COALESCE or flags & Mem.EXACT:
+        yield from (Run(run.gfn + (index << order), 1) for index in range(run.extents))
+        return
+    if run.gfn & ((1 << order) - 1):  # extents and large leaves overlap each other
+        yield run
+        return
+    orders = [leaf for leaf in holding.p2m.geometry.leaf_orders if leaf <= limit]
+    gfn, left = run.gfn, run.extents << order
+    while left:
+        large, _ = aligned_run(gfn, left, orders)
+        frames = 1 << max(large, order)
+        yield Run(gfn, frames >> order)
+        gfn, left = gfn + frames, left - frames
 
 
 def _admit(holding: Holding, run: Run, order: int) -> tuple[int, Reason]:

@@ -91,7 +91,7 @@ class ReplayGuard:
         return ""
 
     def _move_refusal(self, _: Call, arguments: Mapping[str, Any]) -> str:
-        """Refuse frames that are in use although nobody owns them: a monitor's tables."""
+        """Refuse frames that are in use although nobody owns them."""
         block = self._block(arguments)
         if block is None:
             return ""

@@ -57,6 +57,7 @@ OTHERS: Final = 3
 WHO: Final = 3  # mask of the four above
 VISITED: Final = 4  # a table that was reached
 GOOD: Final = 8  # a leaf and the M2P agree on this frame
+SPECIAL: Final = 16  # beside OWN_RAM: a page of the hypervisor's own, shown to the domain; unmapped it is no orphan
 
 # The cursor of an audit's walk over the tables, int64[CURSOR]: where it goes on at its next step.
 DEPTH: Final = 0  # tables on the stack; 0: done

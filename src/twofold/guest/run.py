@@ -76,7 +76,9 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
     UnknownNameError : no such engine
     FormatError : the program cannot be loaded
     GuestError : it does not fit the guest
+    DomainError : the domain is paused, or being destroyed
     """
+    guest.domain.check_runnable()
     known = engines()
     if engine not in known:
         raise UnknownNameError("engine", engine, tuple(known))

@@ -33,7 +33,7 @@ from twofold.units import SHARED_M2P as SHARED
 FINDINGS, ORPHANS, P2M_BAD_FRAMES, M2P_BAD_FRAMES = at.FINDINGS, at.ORPHANS, at.P2M_BAD_FRAMES, at.M2P_BAD_FRAMES
 EMPTY_TABLES, RECALC, TABLES, PRESENT, PLACES = at.EMPTY_TABLES, at.RECALC, at.TABLES, at.PRESENT, at.PLACES
 NO_RAM, OWN_RAM, OWN_TABLE, OTHERS = at.NO_RAM, at.OWN_RAM, at.OWN_TABLE, at.OTHERS
-WHO, VISITED, GOOD = at.WHO, at.VISITED, at.GOOD
+WHO, VISITED, GOOD, SPECIAL = at.WHO, at.VISITED, at.GOOD, at.SPECIAL
 DEPTH, HAS_OWNERS, IS_EMPTY = at.DEPTH, at.HAS_OWNERS, at.IS_EMPTY
 STACK, STACK_COLUMNS = at.STACK, at.STACK_COLUMNS
 SHARED_M2P = np.uint64(SHARED)
@@ -64,9 +64,10 @@ def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: 
 
 @kernel
 def mark_owners(
-    owner: Owners, use: Marks, domid: int, ram: int, tables: int, marks: Marks, first: int, frames: int
+    owner: Owners, use: Marks, domid: int, uses: tuple[int, int, int], marks: Marks, first: int, frames: int
 ) -> None:
     """Mark who holds each frame of a range. Twin: spec.audit.mark_owners."""
+    ram, tables, special = uses
     for mfn in range(first, first + frames):
         if owner[mfn] == 0:
             continue
@@ -75,6 +76,8 @@ def mark_owners(
             who = OWN_TABLE
         elif owner[mfn] == domid and use[mfn] == ram:
             who = OWN_RAM
+        elif owner[mfn] == domid and use[mfn] == special:
+            who = OWN_RAM | SPECIAL
         marks[mfn] = who
 
 
@@ -334,7 +337,7 @@ def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings
         if marks[mfn] & WHO != OWN_RAM:
             continue
         if m2p[mfn] == ZERO:
-            counts[ORPHANS] += 1
+            counts[ORPHANS] += 0 if marks[mfn] & SPECIAL else 1
         elif not marks[mfn] & GOOD and ~m2p[mfn] != SHARED_M2P:
             counts[M2P_BAD_FRAMES] += 1
             note(out_findings, counts, M2P_BAD, ~m2p[mfn], mfn, 0, ZERO)

@@ -2,7 +2,7 @@
 
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import BEHAVIOURS, TWOFOLD, Behaviour, get_behaviour
-from twofold.machine.frames import M2P, NOBODY, FrameTable, Use
+from twofold.machine.frames import M2P, NOBODY, FrameTable, Use, without_frames
 from twofold.machine.free_map import FreeMap, shipped_names
 from twofold.machine.hardware import Hardware
 from twofold.machine.heap import Heap
@@ -25,4 +25,5 @@ __all__ = [
     "Zones",
     "get_behaviour",
     "shipped_names",
+    "without_frames",
 ]

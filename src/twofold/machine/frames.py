@@ -24,6 +24,8 @@ class Use(IntEnum):
     NONE = 0  # free, or not part of the machine's free memory at all
     RAM = 1  # guest memory
     TABLES = 2  # the domain's table pool
+    XEN = 3  # the hypervisor's own pages that the domain is shown: shared_info, grant frames
+    REFERENCED = 4  # the domain has given it back, and another still maps it
 
 
 class FrameTable:
@@ -48,11 +50,26 @@ class FrameTable:
             return False
         return bool(self._engine.frames.owned_by(self.owner, self.use, mfns, frames, domid, int(use)))
 
-    def runs_of(self, domid: int, use: Use) -> tuple[Array, Array]:
-        """Return what a domain holds for a use as (mfns, frames) of runs; reads the whole frame table."""
-        mfns = np.flatnonzero((self.owner == domid) & (self.use == use))
+    def runs_of(self, domid: int, use: Use, within: range | None = None) -> tuple[Array, Array]:
+        """Return what a domain holds for a use as (mfns, frames) of runs; reads the frame table, or a range of it."""
+        first, end = (0, len(self.owner)) if within is None else (within.start, within.stop)
+        mfns = first + np.flatnonzero((self.owner[first:end] == domid) & (self.use[first:end] == use))
         starts = np.flatnonzero(np.diff(mfns, prepend=-2) != 1)
         return mfns[starts].astype(np.uint64), np.diff(starts, append=mfns.size).astype(np.uint64)
+
+
+def without_frames(mfns: Array, frames: Array, named: Array) -> tuple[Array, Array, Array]:
+    """Return runs of frames without those that are named, and which of these lay in them.
+
+    mfns, frames : uint64[runs], apart from each other;  named : uint64[n]
+    """
+    order = np.argsort(mfns)
+    starts, ends = mfns[order], mfns[order] + frames[order]
+    runs = np.searchsorted(starts, named, "right") - 1
+    inside = np.unique(named[(runs >= 0) & (named < ends[runs])]) if len(starts) else named[:0]
+    firsts, lasts = np.sort(np.concatenate((starts, inside + np.uint64(1)))), np.sort(np.concatenate((ends, inside)))
+    is_left = firsts < lasts
+    return firsts[is_left], (lasts - firsts)[is_left], inside
 
 
 class M2P:

@@ -3,13 +3,16 @@
 `domain.Machine` is this plus the domains that live on it.
 """
 
+from collections import Counter
 from types import ModuleType
+
+import numpy as np
 
 from twofold import kernels
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.digest import machine_digest
-from twofold.machine.frames import M2P, Array, FrameTable, Use
+from twofold.machine.frames import M2P, Array, FrameTable, Use, without_frames
 from twofold.machine.free_map import FreeMap
 from twofold.machine.heap import Heap
 from twofold.machine.journal import Journal, journaled
@@ -38,6 +41,7 @@ class Hardware:
         self.frame_table = FrameTable(self.frames, engine)
         self.m2p = M2P(self.frames, engine)
         self.claims: dict[int, int] = {}  # frames that a domain may still take and no other can
+        self.references: Counter[int] = Counter()  # mappings of a frame by domains that do not own it
         self.journal: Journal | None = None  # where every operation is written down
 
     def watch(self, domid: int, *objects: object) -> None:
@@ -72,11 +76,38 @@ class Hardware:
     def give_back(self, mfns: Array, frames: Array) -> None:
         """Free runs of frames that a domain held: contents discarded, then back to the heap.
 
-        The caller has taken them out of every table and flushed.
+        The caller has taken them out of every table and flushed. Frames that other domains still map are not freed
+        before the last of them lets go.
         """
+        if self.references:
+            mfns, frames = self._keep_referenced(mfns, frames)
         self.arena.discard(mfns, frames)
         self.frame_table.release(mfns, frames)
         self.heap.free_runs(mfns, frames)
+
+    def reference(self, mfn: int) -> None:
+        """Note that a domain maps a frame of another: it will not be freed under it."""
+        self.references[mfn] += 1
+
+    def unreference(self, mfn: int) -> None:
+        """Let go of a frame of another domain; if its owner has given it back, the last who does so frees it."""
+        self.references[mfn] -= 1
+        if self.references[mfn]:
+            return
+        del self.references[mfn]
+        if self.frame_table.use[mfn] == Use.REFERENCED:
+            self.give_back(np.array([mfn], np.uint64), np.ones(1, np.uint64))
+
+    def _keep_referenced(self, mfns: Array, frames: Array) -> tuple[Array, Array]:
+        """Mark the frames of runs that other domains map, and return the rest."""
+        named: Array = np.fromiter(self.references, np.uint64, len(self.references))
+        mfns, frames, kept = without_frames(mfns, frames, named)
+        self.frame_table.use[kept.astype(np.int64)] = Use.REFERENCED
+        return mfns, frames
+
+    def frames_by_use(self) -> dict[Use, int]:
+        """Return how many frames are held for each use; reads the whole frame table."""
+        return {use: int(np.count_nonzero(self.frame_table.use == use)) for use in Use if use is not Use.NONE}
 
     def close(self) -> None:
         """Give all memory back to the host; nothing of the machine may be used afterwards."""

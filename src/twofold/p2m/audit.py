@@ -18,6 +18,7 @@ Array = npt.NDArray[np.uint64]
 Marks = npt.NDArray[np.uint8]
 MAX_FINDINGS: Final = 1000
 _STEP: Final = 1 << 22  # entries and frames a step: some 50 ms
+_USES: Final = int(Use.RAM), int(Use.TABLES), int(Use.XEN)
 _NO_WORDS: Final = np.zeros(0, np.uint64)
 
 Progress = Callable[[int, int], None]
@@ -61,7 +62,7 @@ class Audit:
         frames = len(m2p)
         marks: Marks = sparse_array(frames, np.uint8)  # type: ignore[assignment]
         for first, count in _steps(frames):
-            self._engine.mark_owners(table.owner, table.use, domid, int(Use.RAM), int(Use.TABLES), marks, first, count)
+            self._engine.mark_owners(table.owner, table.use, domid, _USES, marks, first, count)
         self._walk(marks, m2p, _NO_WORDS, orders)
         for first, count in _steps(frames):
             self._engine.audit_frames(m2p, marks, first, count, self._rows, self._counts)

@@ -25,13 +25,14 @@ from twofold.errors import AddressError, FormatError
 from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
-from twofold.machine import Hardware, Origin, Zones
+from twofold.machine import Hardware, Origin, Use, Zones
 from twofold.machine.journal import journaled
 from twofold.p2m.view import P2MView
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, Mfn
 
 Array = npt.NDArray[np.uint64]
 _READ: Final = 0
+_ONE: Final = np.ones(1, np.uint64)
 WHY_NOT: Final = (
     "EPT entries are no page-table entries to the CPU, so no monitor table can hold them: current walks too"
 )
@@ -56,14 +57,15 @@ class LinearMapping:
     ----------
     hardware : where the monitor's tables come from
     view : the P2M
+    domid : whose it is, and whose the monitor's tables are
 
     Raises
     ------
     HeapExhaustedError : no frames for the monitor's tables
     """
 
-    def __init__(self, hardware: Hardware, view: P2MView) -> None:
-        self._hardware, self._view = hardware, view
+    def __init__(self, hardware: Hardware, view: P2MView, domid: int) -> None:
+        self._hardware, self._view, self._domid = hardware, view, domid
         self._frames: list[Mfn] = []
         self.windows: dict[int, Window] = {}
         self.monitor: Mfn | None = None  # the root that an engine loads
@@ -139,7 +141,7 @@ class LinearMapping:
         """Give the monitor's tables back; the windows are gone."""
         for mfn in self._frames:
             self._memory[mfn] = 0
-            self._hardware.heap.free(mfn, 0)
+            self._hardware.give_back(np.array([mfn], np.uint64), _ONE)
         self._frames.clear()
         self.windows.clear()
 
@@ -149,6 +151,7 @@ class LinearMapping:
         for _ in range(3 if self._geometry is PAE else len(self._geometry.leaf_orders)):
             mfn = self._hardware.heap.alloc(0, origin)
             self._frames.append(mfn)
+            self._hardware.take(np.array([mfn], np.uint64), _ONE, self._domid, Use.TABLES)
             self._memory[mfn] = 0
         if self._geometry is PAE:
             self._build_pae()

@@ -91,6 +91,7 @@ class TablePool:
         """Tables that the P2M consists of, its root included."""
         return self.capacity - self.free - int(self.state[at.RETIRED])
 
-    def destroy(self) -> None:
-        """Give all frames back to the heap; the P2M must not be used afterwards."""
-        self._hardware.give_back(*self.runs)
+    def seal(self) -> None:
+        """Give out no table any more, those that come free from now on included at the next call."""
+        self.capacity -= self.free
+        self.state[at.FREE] = 0

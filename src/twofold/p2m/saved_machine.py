@@ -105,6 +105,7 @@ def save_machine(path: Path, hardware: Hardware, paging: str, domains: Sequence[
 
 
 _NONE: Final = np.zeros(0, np.uint64)
+_USES: Final = [int(use) for use in Use if use is not Use.NONE]
 
 
 def _owned_runs(table: FrameTable, frames: int) -> Array:
@@ -148,7 +149,7 @@ def read_machine(path: Path) -> SavedMachine:
     _check_runs(path, "m2p_runs", m2p_runs[:, 0], m2p_runs[:, 1], frames)
     if int(m2p_runs[:, 1].sum()) != len(columns["m2p"]):
         raise FormatError(path, "has m2p and m2p_runs of different lengths")
-    if len(owned) and (int(owned[:, 2].max()) >> 16 or not np.isin(owned[:, 3], [Use.RAM, Use.TABLES]).all()):
+    if len(owned) and (int(owned[:, 2].max()) >> 16 or not np.isin(owned[:, 3], _USES).all()):
         raise FormatError(path, "has owners or uses that no frame table holds")
     if len(blocks) and int(blocks[:, 1].max()) > MAX_HEAP_ORDER:
         raise FormatError(path, f"has free blocks of an order above {MAX_HEAP_ORDER}")

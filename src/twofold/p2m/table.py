@@ -65,7 +65,7 @@ class P2M(P2MView):
         self._pool = pool
         self._p2m, self._resize = hardware.engine.p2m, hardware.engine.resize
         self._p2m.clear(self._memory, self._shape, int(root))
-        self._domid = domid
+        self.domid = domid
         self._listeners: list[Callable[[], None]] = []
         self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
         self._changing = self._memory, self._shape, int(root), pool.stock, pool.state
@@ -492,7 +492,7 @@ class P2M(P2MView):
             int(lengths.sum()) != frames
             or entry.type not in RAM_TYPES - {P2MType.RAM_SHARED}
             or len(np.unique(rows[["type", "access"]])) != 1
-            or not self._hardware.frame_table.holds(old, lengths, self._domid, Use.RAM)
+            or not self._hardware.frame_table.holds(old, lengths, self.domid, Use.RAM)
         ):
             raise P2MTypeError(
                 entry.type.name, f"at gfn {gfn:#x} + {frames} frames is not own RAM of one kind: not moved"
@@ -509,7 +509,7 @@ class P2M(P2MView):
         gfns = np.array([gfn], np.uint64)
         self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
         self._hardware.arena.copy(old, lengths, mfn)
-        self._hardware.take(*new, self._domid, Use.RAM)
+        self._hardware.take(*new, self.domid, Use.RAM)
         self.map(gfns, new[0], new[1], mask, entry.type, entry.access)
         self._hardware.m2p.set_runs(new[0], gfns, new[1])
         self._hardware.m2p.clear_runs(old, lengths)
@@ -591,8 +591,8 @@ class P2M(P2MView):
     @journaled
     def _make_linear(self) -> LinearMapping:
         """Make the linear mapping: it takes frames of the heap."""
-        self._linear = LinearMapping(self._hardware, self)
-        self._hardware.watch(self._domid, self._linear)
+        self._linear = LinearMapping(self._hardware, self, self.domid)
+        self._hardware.watch(self.domid, self._linear)
         return self._linear
 
     @journaled
@@ -696,4 +696,4 @@ class P2M(P2MView):
         """
         audit = Audit(self._engine, self.format, self._memory, self.root, progress)
         machine = self._hardware
-        return audit.of_machine(machine.frame_table, machine.m2p.complement, machine.heap.orders, self._domid)
+        return audit.of_machine(machine.frame_table, machine.m2p.complement, machine.heap.orders, self.domid)

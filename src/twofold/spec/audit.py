@@ -41,9 +41,10 @@ def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: 
 
 
 def mark_owners(
-    owner: Owners, use: Marks, domid: int, ram: int, tables: int, marks: Marks, first: int, frames: int
+    owner: Owners, use: Marks, domid: int, uses: tuple[int, int, int], marks: Marks, first: int, frames: int
 ) -> None:
-    """Mark who holds each frame of a range. `ram`, `tables` : the uses of guest memory and of the table pool."""
+    """Mark who holds each frame of a range. `uses` : those of guest memory, the table pool and special pages."""
+    ram, tables, special = uses
     for mfn in (first + np.flatnonzero(owner[first : first + frames])).tolist():
         if owner[mfn] != domid:
             marks[mfn] = at.OTHERS
@@ -51,6 +52,8 @@ def mark_owners(
             marks[mfn] = at.OWN_TABLE
         elif use[mfn] == ram:
             marks[mfn] = at.OWN_RAM
+        elif use[mfn] == special:
+            marks[mfn] = at.OWN_RAM | at.SPECIAL
         else:
             marks[mfn] = at.OTHERS
 
@@ -235,12 +238,12 @@ def holds_any(tables: Words, mfn: int, frames: int) -> bool:
 def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings: Words, counts: Counts) -> None:
     """Check for every RAM frame of the domain in a range that the gfn in its M2P entry maps it.
 
-    No gfn makes it an orphan, unless it is shared: the M2P of a shared frame names nobody.
+    No gfn makes it an orphan, unless it is shared, so that its M2P names nobody, or a special page of the hypervisor.
     """
     owned = (marks[first : first + frames] & at.WHO) == at.OWN_RAM
     for mfn in (first + np.flatnonzero(owned)).tolist():
         if not m2p[mfn]:
-            counts[at.ORPHANS] += 1
+            counts[at.ORPHANS] += 0 if marks[mfn] & at.SPECIAL else 1
         elif not marks[mfn] & at.GOOD and int(~m2p[mfn]) != SHARED_M2P:
             counts[at.M2P_BAD_FRAMES] += 1
             note(out_findings, counts, at.M2P_BAD, int(~m2p[mfn]), mfn, 0, 0)
