@@ -2,10 +2,12 @@
 
 Every operation of every domain, in every table format and both behaviours, on a machine that is short of memory, tables
 or quota. After each step every frame of the machine is accounted for, every domain maps what the model says and nobody
-else's, audits find nothing, and the bytes that a guest wrote are where it wrote them.
+else's but what it was shown on purpose, audits find nothing, and the bytes that a guest wrote are where it wrote them.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
@@ -29,6 +31,9 @@ FLAGS = st.sampled_from(
 BASES = st.sampled_from([0, 512, 1024, 1536, 2048, 3072, FAR, FAR + 512])
 STARTS = st.builds(lambda base, offset: base + offset, BASES, st.sampled_from([0, 0, 0, 1, 255, 511]))
 ORDERS = st.sampled_from([0, 0, 3, 9, 9, 10])
+SPACES = st.sampled_from([("shared_info", 0), ("grant_table", 0), ("grant_table", 7)])
+PATTERNS = st.sampled_from([None, None, None, [True], [False, True], [True, False, False]])
+OWN, SPECIAL, FOREIGN = range(3)  # whose frame a gfn has
 SHORT = (PoolExhaustedError, EncodingError, HeapExhaustedError)
 
 
@@ -46,18 +51,41 @@ def frames_of(gfns, order: int) -> np.ndarray:
     return (np.asarray(gfns, np.uint64)[:, None] + np.arange(1 << order, dtype=np.uint64)).reshape(-1)
 
 
+def in_parts(operation, pattern):
+    """Do an operation that is preempted by a pattern, until it ends by itself; None for one that runs through."""
+    if pattern is None:
+        return operation()
+    asked = iter(pattern * 2000)
+    answer = operation(preempt=lambda: next(asked))
+    while answer.reason is Reason.PREEMPTED:
+        answer = operation(start=answer.done, preempt=lambda: next(asked))
+    return answer
+
+
 @dataclass
 class Life:
     """What the model knows of one domain."""
 
     domain: Domain
     mfns: np.ndarray = field(default_factory=lambda: np.full(len(GFNS), INVALID_MFN, np.uint64))
+    kinds: np.ndarray = field(default_factory=lambda: np.full(len(GFNS), OWN, np.uint8))
     orphans: set[int] = field(default_factory=set)
+    special: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    @property
+    def is_own(self) -> np.ndarray:
+        """Where gfns have memory of the domain's own."""
+        return (self.mfns != INVALID_MFN) & (self.kinds == OWN)
 
     @property
     def held(self) -> list[int]:
         """Every frame of memory that the domain owns."""
-        return [*self.mfns[self.mfns != INVALID_MFN].tolist(), *self.orphans]
+        return [*self.mfns[self.is_own].tolist(), *self.orphans]
+
+    @property
+    def foreign(self) -> list[int]:
+        """Every frame of another domain that a gfn has."""
+        return self.mfns[(self.mfns != INVALID_MFN) & (self.kinds == FOREIGN)].tolist()
 
 
 class MachineModel(JournaledMachine):
@@ -74,6 +102,7 @@ class MachineModel(JournaledMachine):
         self.lives: list[Life] = []
         self.kept: list[tuple[int, int]] = []  # blocks that somebody else took
         self.stamps: dict[int, int] = {}  # what a guest wrote at the start of a frame
+        self.referenced: dict[int, int] = {}  # given back while another domain had them: whose
         self.serial = 0
 
     def teardown(self):
@@ -119,9 +148,13 @@ class MachineModel(JournaledMachine):
     @rule(data=st.data())
     def destroy(self, data):
         life = data.draw(st.sampled_from(self.lives))
-        life.domain.destroy()
+        preempt = (lambda: True) if data.draw(st.booleans()) else None
+        while not life.domain.destroy(preempt):
+            assert life.domain.memory.populate_physmap([5], 0).reason is Reason.DYING
         self.lives.remove(life)
-        self.forget(life.held)
+        self.forget(life, life.held)
+        for mfn in life.foreign:
+            self.let_go(mfn)
 
     def pick(self, data) -> Life:
         return data.draw(st.sampled_from(self.lives))
@@ -136,10 +169,24 @@ class MachineModel(JournaledMachine):
 
     # -- what the model keeps -------------------------------------------------------------------------------------
 
-    def forget(self, mfns) -> None:
-        """Frames went back to the machine: what was in them is gone."""
-        for mfn in mfns:
-            self.stamps.pop(int(mfn), None)
+    @property
+    def references(self) -> Counter[int]:
+        """How many gfns have each frame of another domain."""
+        return Counter(mfn for life in self.lives for mfn in life.foreign)
+
+    def forget(self, life: Life, mfns) -> None:
+        """Frames went back to the machine: what was in them is gone, unless another domain still has them."""
+        references = self.references
+        for mfn in map(int, mfns):
+            if references[mfn]:
+                self.referenced[mfn] = life.domain.domid
+            else:
+                self.stamps.pop(mfn, None)
+
+    def let_go(self, mfn: int) -> None:
+        """A gfn has a frame of another domain no more."""
+        if not self.references[mfn] and self.referenced.pop(mfn, None):
+            self.stamps.pop(mfn, None)
 
     def gain(self, life: Life, gfns: np.ndarray, *, was_free: bool = True) -> None:
         """Enter gfns that were populated: with frames that were free, and that read as zero."""
@@ -148,11 +195,11 @@ class MachineModel(JournaledMachine):
         assert len(np.unique(mfns)) == len(mfns)
         for mfn in (mfns[:1].tolist() + mfns[-1:].tolist())[:2]:
             assert not any(self.machine.arena.read(mfn << 12, 4096)), "a domain sees nobody else's bytes"
-        old = life.mfns[place_of(gfns)]
-        replaced = old[old != INVALID_MFN]
-        assert self.is_xen or not len(replaced)
-        life.orphans |= set(replaced.tolist())
-        life.mfns[place_of(gfns)] = mfns
+        here = place_of(gfns)
+        assert (life.kinds[here] != FOREIGN).all()
+        assert self.is_xen or (life.mfns[here] == INVALID_MFN).all()
+        life.orphans |= set(life.mfns[here][life.is_own[here]].tolist())
+        life.mfns[here], life.kinds[here] = mfns, OWN
         self.stamp(mfns[:1].tolist() + mfns[-1:].tolist())
 
     def stamp(self, mfns) -> None:
@@ -165,9 +212,22 @@ class MachineModel(JournaledMachine):
     def lose(self, life: Life, gfns: np.ndarray) -> None:
         """Enter gfns whose memory went back to the machine."""
         here = place_of(gfns)
-        assert (life.mfns[here] != INVALID_MFN).all()
-        self.forget(life.mfns[here])
+        assert life.is_own[here].all()
+        mfns = life.mfns[here].copy()
         life.mfns[here] = INVALID_MFN
+        self.forget(life, mfns)
+
+    def put(self, life: Life, gfn: int, mfn: int, kind: int) -> None:
+        """Enter a frame that was added at a gfn: memory there went back, a special page was unhooked."""
+        here = place_of(gfn)
+        assert life.mfns[here] == INVALID_MFN or life.kinds[here] != FOREIGN
+        if life.is_own[here]:
+            self.lose(life, np.array([gfn]))
+        life.mfns[here], life.kinds[here] = mfn, kind
+
+    def clear(self, life: Life, gfn: int) -> None:
+        """Enter that a gfn has nothing any more."""
+        life.mfns[place_of(gfn)], life.kinds[place_of(gfn)] = INVALID_MFN, OWN
 
     def check_stop(self, answer) -> None:
         assert answer.complete is (answer.reason is Reason.NONE)
@@ -181,7 +241,9 @@ class MachineModel(JournaledMachine):
         life, extents = self.pick(data), data.draw(st.integers(1, 600 if order == 0 else 3))
         gfns = [start for start in range(gfn, gfn + (extents << order), 1 << order) if tracked(start, 1 << order)]
         origin = Origin(node=node, exact_node=exact and node is not None)
-        answer = life.domain.memory.populate_physmap(gfns, order, flags, origin=origin)
+        answer = in_parts(
+            partial(life.domain.memory.populate_physmap, gfns, order, flags, origin=origin), data.draw(PATTERNS)
+        )
         self.check_stop(answer)
         if answer.done:
             self.gain(life, frames_of(gfns[: answer.done], order))
@@ -206,7 +268,7 @@ class MachineModel(JournaledMachine):
         life = self.pick(data)
         gfn = self.somewhere(data, life, order)
         gfns = [start for start in range(gfn, gfn + (extents << order), 1 << order) if tracked(start, 1 << order)]
-        answer = life.domain.memory.decrease_reservation(gfns, order)
+        answer = in_parts(partial(life.domain.memory.decrease_reservation, gfns, order), data.draw(PATTERNS))
         self.check_stop(answer)
         self.lose(life, frames_of(gfns[: answer.done], order))
         if not answer.complete and self.is_xen:
@@ -221,7 +283,7 @@ class MachineModel(JournaledMachine):
     @rule(data=st.data(), order=st.sampled_from([0, 3, 9]), count=st.integers(1, 3))
     def increase(self, data, order, count):
         life = self.pick(data)
-        answer = life.domain.memory.increase_reservation(count, order)
+        answer = in_parts(partial(life.domain.memory.increase_reservation, count, order), data.draw(PATTERNS))
         self.check_stop(answer)
         table = self.machine.frame_table
         new = np.flatnonzero((table.owner == life.domain.domid) & (table.use == Use.RAM) & self.free)
@@ -236,8 +298,46 @@ class MachineModel(JournaledMachine):
         answer = life.domain.memory.remove_from_physmap(gfn)
         self.check_stop(answer)
         if answer.complete:
-            life.orphans.add(int(life.mfns[place_of(gfn)]))
-            life.mfns[place_of(gfn)] = INVALID_MFN
+            mfn, kind = int(life.mfns[place_of(gfn)]), life.kinds[place_of(gfn)]
+            self.clear(life, gfn)
+            if kind == OWN:
+                life.orphans.add(mfn)
+            elif kind == FOREIGN:
+                self.let_go(mfn)
+
+    @precondition(lambda self: self.lives)
+    @rule(data=st.data(), space=SPACES)
+    def add_special(self, data, space):
+        life = self.pick(data)
+        gfn = self.somewhere(data, life)
+        answer = life.domain.memory.add_to_physmap(*space, gfn)
+        self.check_stop(answer)
+        if not answer.complete:
+            return
+        mfn = life.domain.p2m.get_entry(gfn).mfn
+        if space in life.special:
+            assert life.special[space] == mfn
+            for old in GFNS[(life.mfns == mfn) & (life.kinds == SPECIAL)].tolist():
+                self.clear(life, old)
+        else:
+            assert self.free[mfn] or life.mfns[place_of(gfn)] == mfn
+            assert not any(self.machine.arena.read(mfn << 12, 4096))
+            life.special[space] = mfn
+        self.put(life, gfn, mfn, SPECIAL)
+        self.stamps.pop(mfn, None)
+
+    @precondition(lambda self: len(self.lives) > 1)
+    @rule(data=st.data())
+    def add_foreign(self, data):
+        life, other = self.pick(data), self.pick(data)
+        index, gfn = self.somewhere(data, other), self.somewhere(data, life)
+        domid = other.domain.domid
+        answer = life.domain.memory.add_to_physmap("gmfn_foreign", index, gfn, foreign=domid)
+        self.check_stop(answer)
+        if answer.complete:
+            assert life is not other
+            assert other.is_own[place_of(index)]
+            self.put(life, gfn, int(other.mfns[place_of(index)]), FOREIGN)
 
     @precondition(lambda self: self.lives)
     @rule(data=st.data())
@@ -257,7 +357,7 @@ class MachineModel(JournaledMachine):
         gfn = index + distance
         if gfn < 0 or not tracked(index, frames) or not tracked(gfn, frames):
             return
-        answer = life.domain.memory.add_to_physmap_range(index, gfn, frames)
+        answer = in_parts(partial(life.domain.memory.add_to_physmap_range, index, gfn, frames), data.draw(PATTERNS))
         self.check_stop(answer)
         steps = range(frames - 1, -1, -1) if gfn > index else range(frames)
         for step in steps[: answer.done]:
@@ -267,10 +367,9 @@ class MachineModel(JournaledMachine):
         """Enter a frame that changed its gfn; what stood there went back to the machine."""
         if index == gfn:
             return
-        source, target = place_of(index), place_of(gfn)
-        if life.mfns[target] != INVALID_MFN:
-            self.lose(life, np.array([gfn]))
-        life.mfns[target], life.mfns[source] = life.mfns[source], INVALID_MFN
+        assert life.is_own[place_of(index)]
+        self.put(life, gfn, int(life.mfns[place_of(index)]), OWN)
+        self.clear(life, index)
 
     @precondition(lambda self: self.lives)
     @rule(data=st.data(), orders=st.sampled_from([(0, 9), (9, 9), (9, 0), (3, 3)]), elsewhere=st.booleans())
@@ -330,7 +429,7 @@ class MachineModel(JournaledMachine):
         except HeapExhaustedError:
             return
         old = int(life.mfns[place_of(gfn)])
-        if old == INVALID_MFN:
+        if not life.is_own[place_of(gfn)]:
             self.machine.heap.free(mfn, 0)
             return
         try:
@@ -340,7 +439,8 @@ class MachineModel(JournaledMachine):
             return
         life.mfns[place_of(gfn)] = mfn
         if old in self.stamps:
-            self.stamps[mfn] = self.stamps.pop(old)
+            self.stamps[mfn] = self.stamps[old]
+        self.forget(life, [old])
 
     # -- shortage -------------------------------------------------------------------------------------------------
 
@@ -380,9 +480,16 @@ class MachineModel(JournaledMachine):
             held = np.array(life.held, np.int64)
             use[held], owner[held] = Use.RAM, domain.domid
             np.add.at(taken, held, 1)
-            mapped = life.mfns != INVALID_MFN
+            special = np.array(list(life.special.values()), np.int64)
+            use[special], owner[special] = Use.XEN, domain.domid
+            np.add.at(taken, special, 1)
+            mapped = (life.mfns != INVALID_MFN) & (life.kinds != FOREIGN)
             m2p[life.mfns[mapped]] = ~GFNS[mapped]
             assert domain.memory.owned_frames == len(held)
+        for mfn, domid in self.referenced.items():
+            use[mfn], owner[mfn] = Use.REFERENCED, domid
+            taken[mfn] += 1
+        assert self.machine.references == self.references
         assert np.array_equal(taken, (~free).astype(np.int64)), "each frame has one holder, or is free"
         assert np.array_equal(self.machine.frame_table.use, use)
         assert np.array_equal(self.machine.frame_table.owner, owner)

@@ -6,10 +6,12 @@ Nothing is patched. The heap is used up but for k blocks, or the table pool has 
 import numpy as np
 import pytest
 
-from snapshots import assert_heap_is_canonical, leave_free, snapshot
+from snapshots import assert_every_frame_is_accounted_for, assert_heap_is_canonical, leave_free, snapshot
 from twofold import kernels, spec
 from twofold.domain import DomainOptions, Machine, Mem, Reason
 from twofold.errors import PoolExhaustedError
+from twofold.formats import p2m_state as at
+from twofold.p2m import P2MType
 from twofold.units import INVALID_MFN
 
 SIZE = "64MiB"
@@ -157,3 +159,97 @@ def test_a_change_of_large_leaves_with_every_size_of_table_pool(change, page_siz
             if pool < need:
                 assert snapshot(domain) == before
                 assert domain.p2m.counters == counters
+
+
+# Each operation of one extent: what it takes, on a domain with leaves of 2M at 0x200 and 0x400, a grant frame at 0x9000
+# and a foreign one at 0x9001: [tables, frames of the heap, frames of quota].
+SINGLE = {
+    "shared_info over memory": (lambda d, _: d.memory.add_to_physmap("shared_info", 0, 0x234), 1, 1, 0),
+    "shared_info far away": (lambda d, _: d.memory.add_to_physmap("shared_info", 0, 1 << 30), 3, 1, 0),
+    "a new grant frame": (lambda d, _: d.memory.add_to_physmap("grant_table", 1, 0x9010), 0, 1, 0),
+    "a grant frame that moves": (lambda d, _: d.memory.add_to_physmap("grant_table", 0, 0x234), 1, 0, 0),
+    "a grant frame that goes": (lambda d, _: d.memory.remove_from_physmap(0x9000), 0, 0, 0),
+    "foreign over memory": (lambda d, o: d.memory.add_to_physmap("gmfn_foreign", 7, 0x234, foreign=o.domid), 1, 0, 0),
+    "foreign far away": (lambda d, o: d.memory.add_to_physmap("gmfn_foreign", 7, 1 << 30, foreign=o.domid), 3, 0, 0),
+    "a foreign frame that goes": (lambda d, _: d.memory.remove_from_physmap(0x9001), 0, 0, 0),
+    "memory over a grant frame": (lambda d, _: d.memory.add_to_physmap("gmfn", 0x234, 0x9000), 1, 0, 0),
+    "memory that is removed": (lambda d, _: d.memory.remove_from_physmap(0x234), 1, 0, 0),
+    "memory that is given back": (lambda d, _: d.memory.decrease_reservation([0x234], 0), 1, 0, 0),
+    "orphans": (lambda d, _: d.memory.increase_reservation(1, 0), 0, 1, 1),
+    "an exchange in place": (lambda d, _: d.memory.exchange([0x234], 0, [0x234], 0), 1, 1, 0),
+    "an exchange to far away": (lambda d, _: d.memory.exchange([0x234], 0, [1 << 30], 0), 4, 1, 0),
+    "one frame": (lambda d, _: d.memory.populate_physmap([1 << 30], 0), 3, 1, 1),
+}
+
+
+def crowded(make_machine, max_pages: int | None = None):
+    """Return a domain as the single operations need it, and the other."""
+    machine = make_machine(SIZE)
+    options = DomainOptions(layout="flat", table_pool=30, max_pages=max_pages)
+    domain = machine.create_domain("8MiB", options=options)
+    other = machine.create_domain("8MiB", options=DomainOptions(layout="flat", table_pool=30))
+    assert domain.memory.populate_physmap([0x200, 0x400], 9).complete
+    assert other.memory.populate_physmap([0], 9).complete
+    assert domain.memory.add_to_physmap("grant_table", 0, 0x9000).complete
+    assert domain.memory.add_to_physmap("gmfn_foreign", 5, 0x9001, foreign=other.domid).complete
+    return domain, other
+
+
+def check_single(name: str, domain, other, *, works: bool, reason: Reason) -> None:
+    """Do an operation that works, or leaves no trace and says why it does not."""
+    before, references = snapshot(domain), domain.machine.references.copy()
+    answer = SINGLE[name][0](domain, other)
+    assert answer.complete is works, name
+    assert answer.reason is (Reason.NONE if works else reason)
+    if not works:
+        assert snapshot(domain) == before
+        assert domain.machine.references == references
+    for each in (domain, other):
+        assert each.p2m.audit().clean
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_operation_with_every_number_of_free_tables(make_machine, name):
+    for free in range(6):
+        domain, other = crowded(make_machine)
+        domain.pool.state[at.FREE] = free
+        check_single(name, domain, other, works=free >= SINGLE[name][1], reason=Reason.NO_TABLES)
+        assert_every_frame_is_accounted_for(domain.machine)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_operation_with_every_number_of_free_frames(make_machine, name):
+    for free in range(3):
+        domain, other = crowded(make_machine)
+        leave_free(domain.machine.heap, free, 0)
+        check_single(name, domain, other, works=free >= SINGLE[name][2], reason=Reason.NO_MEMORY)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_a_single_operation_with_every_rest_of_a_quota_and_of_what_others_have_not_claimed(make_machine, name):
+    for rest in range(3):
+        domain, other = crowded(make_machine, max_pages=1024 + rest)
+        check_single(name, domain, other, works=rest >= SINGLE[name][3], reason=Reason.QUOTA)
+        domain, other = crowded(make_machine)
+        claimed = domain.machine.heap.free_frames - rest
+        assert other.memory.claim(other.memory.owned_frames + claimed).complete
+        check_single(name, domain, other, works=rest >= SINGLE[name][2], reason=Reason.NO_MEMORY)
+        assert_every_frame_is_accounted_for(domain.machine)
+
+
+@pytest.mark.parametrize("tables", range(7))
+def test_a_batch_and_a_range_fail_at_single_pages(make_machine, tables):
+    domain, other = crowded(make_machine)
+    domain.pool.state[at.FREE] = tables
+    gfns = [0x234, 1 << 30, 0x9010, 0x434]
+    reasons = domain.memory.add_to_physmap_batch("gmfn_foreign", range(4), gfns, foreign=other.domid)
+    for gfn, reason in zip(gfns, reasons, strict=True):
+        assert reason in {Reason.NONE, Reason.NO_TABLES}
+        assert (domain.p2m.get_entry(gfn).type is P2MType.MAP_FOREIGN) is (not reason)
+    assert domain.machine.references.total() == 1 + reasons.count(Reason.NONE)
+    assert reasons.count(Reason.NONE) == (1, 2, 3, 3, 3, 4, 4)[tables]
+    answer = domain.memory.add_to_physmap_range(0x300, 0x500, 4)
+    assert answer.reason in {Reason.NONE, Reason.NO_TABLES}
+    for each in (domain, other):
+        assert each.p2m.audit().clean
+    assert_every_frame_is_accounted_for(domain.machine)
