@@ -82,6 +82,28 @@ def test_a_domain_never_sees_what_another_had_in_its_memory():
             domain.destroy()
 
 
+@pytest.mark.parametrize("preempt", [None, lambda: True], ids=["at once", "in steps"])
+def test_nothing_of_a_dead_domain_is_left_in_memory(preempt):
+    with Machine("64MiB") as machine:
+        owner = machine.create_domain("4MiB", options=DomainOptions(layout="flat"))
+        build(owner, "small")
+        domain = machine.create_domain("16MiB", options=DomainOptions(layout="flat"))
+        build(domain, "small")
+        assert domain.memory.add_to_physmap("shared_info", 0, 0x10).complete
+        assert domain.memory.add_to_physmap("gmfn_foreign", 5, 0x20, foreign=owner.domid).complete
+        assert domain.memory.exchange([0x200], 0, [0x200], 0).complete
+        assert owner.memory.decrease_reservation([5], 0).complete
+        for gfn in (0, 0x10, 0x20, 0x200, 0xFFF):
+            domain.write(gfn << 12, b"secret")
+        assert domain.p2m.linear.exists
+        kept = set(owner.p2m.leaf_array()["mfn"].tolist())
+        kept |= {step.table for gfn in (7, 700) for step in owner.p2m.walk(gfn)}
+        while not domain.destroy(preempt):
+            pass
+        touched = [mfn for first, frames in machine.arena.data_runs() for mfn in range(first, first + frames)]
+        assert set(touched) <= kept, "bytes, tables, special pages and monitor are gone from the memory file itself"
+
+
 @pytest.mark.slow
 def test_ten_thousand_lives_leave_the_heap_as_it_was():
     free = FreeMap.synthetic("64MiB", free_share=0.8, fragmentation=0.5, seed=4)
