@@ -1,0 +1,306 @@
+"""The tables of a P2M as they change: plan, map, unmap, and the flush between a change and what it sets free.
+
+Each change is planned first (how many tables does it need?), so it happens whole or not at all. Order of work: store
+the entry, note the flush, flush, and only then let the replaced tables be used again. The steps are in `spec.p2m`. What
+the P2M is asked to do is in `table`.
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import EncodingError, PoolExhaustedError, SizeError
+from twofold.formats import p2m_state as at
+from twofold.formats.p2m_types import (
+    RAM_TYPES,
+    P2MType,
+)
+from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
+from twofold.formats.table_formats import TableFormat
+from twofold.machine import Hardware
+from twofold.machine.journal import journaled
+from twofold.p2m.exact import ExactRanges
+from twofold.p2m.linear import LinearMapping
+from twofold.p2m.pool import TablePool
+from twofold.p2m.results import Counters
+from twofold.p2m.view import P2MView
+from twofold.units import Mfn, Order, order_name
+
+Array = npt.NDArray[np.uint64]
+Masks = npt.NDArray[np.int64]
+
+
+class P2MTables(P2MView):
+    """One domain's tables, and the pool that they come from.
+
+    Parameters
+    ----------
+    hardware : the machine that the tables stand in
+    domid : who owns the frames that it maps
+    pool : where its tables come from
+    page_sizes : orders that a leaf may have; 4K always among them
+    table_format : how its entries are made
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        domid: int,
+        pool: TablePool,
+        page_sizes: Iterable[Order],
+        table_format: TableFormat,
+    ) -> None:
+        root = Mfn(int(hardware.engine.p2m.take(pool.stock, pool.state)))
+        super().__init__(hardware.arena, hardware.engine, table_format, root)
+        self._hardware = hardware
+        self._pool = pool
+        self._p2m, self._resize = hardware.engine.p2m, hardware.engine.resize
+        self._p2m.clear(self._memory, self._shape, int(root))
+        self.domid = domid
+        self._listeners: list[Callable[[], None]] = []
+        self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
+        self._changing = self._memory, self._shape, int(root), pool.stock, pool.state
+        self._owed = 0
+        self._done = 0
+        self._flags: dict[tuple[P2MType, str], np.uint64] = {}
+        self._linear: LinearMapping | None = None
+        self.exact = ExactRanges()
+        pool.state[at.KEEPS_EMPTY] = hardware.behaviour.keeps_empty_tables
+        pool.state[at.ALIGNS_WHOLE] = hardware.behaviour.aligns_whole_requests
+        self.page_sizes = tuple(page_sizes)
+
+    # -- page sizes ---------------------------------------------------------------------------------------------
+
+    @property
+    def page_sizes(self) -> tuple[Order, ...]:
+        """Orders that a new leaf may have, ascending; a change leaves the leaves that are there as they are."""
+        sizes = int(self._pool.state[at.SIZES])
+        return tuple(order for level, order in enumerate(self.geometry.leaf_orders) if sizes >> level & 1)
+
+    @page_sizes.setter
+    def page_sizes(self, orders: Iterable[Order]) -> None:
+        """Let new leaves have these orders."""
+        self._set_page_sizes(tuple(orders))
+
+    @journaled
+    def _set_page_sizes(self, orders: tuple[Order, ...]) -> None:
+        """Let new leaves have these orders."""
+        mask = sum(1 << self.geometry.level_of(order) for order in set(orders))
+        if not mask & 1:
+            raise SizeError(",".join(map(order_name, orders)), "lacks 4K, which every table needs")
+        self._pool.state[at.SIZES] = mask
+        self._pool.state[at.STOPS] = self._stops(mask)
+
+    def _stops(self, sizes: int) -> int:
+        """Return the levels at which a split may leave leaves (`p2m_state.STOPS`)."""
+        rules = self._hardware.behaviour
+        if rules.splits_whole_ept_leaves and self.format.name.startswith("ept"):
+            return 0
+        return (1 << self.geometry.levels) - 1 if rules.splits_through_sizes_off else sizes
+
+    def level_masks(self, orders: Iterable[int]) -> Masks:
+        """Return for each extent order the mask of levels whose leaves it may use: page sizes on, none larger."""
+        sizes = int(self._pool.state[at.SIZES])
+        bits = self.geometry.index_bits
+        return np.array([sizes & ((2 << order // bits) - 1) for order in orders], np.int64)
+
+    def can_map_exactly(self, gfn: int, order: int) -> bool:
+        """Return whether a leaf of just this order may start at `gfn`, given the page sizes that are on."""
+        if order not in self.geometry.leaf_orders or gfn & ((1 << order) - 1):
+            return False
+        return bool(int(self._pool.state[at.SIZES]) >> self.geometry.level_of(order) & 1)
+
+    # -- mapping ------------------------------------------------------------------------------------------------
+
+    def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks, extent_frames: int, spared: int = 0) -> int:
+        """Return how many whole extents, from the first on, can be mapped. Changes nothing.
+
+        The complement of that number, ~extents, when what stops the next one is a frame that no entry can hold.
+
+        gfns, mfns, frames : uint64[pieces];  sizes : mask of leaf levels for each piece (`level_masks`)
+        spared : free tables that something else is to have
+        """
+        memory, words, root, _, state = self._tables
+        if spared:
+            state = state.copy()
+            state[at.FREE] = max(0, int(state[at.FREE]) - spared)
+        return int(self._p2m.plan_map(memory, words, root, state, gfns, mfns, frames, sizes, extent_frames))
+
+    def map(
+        self,
+        gfns: Array,
+        mfns: Array,
+        frames: Array,
+        sizes: Masks,
+        type_: P2MType = P2MType.RAM_RW,
+        access: str = "rwx",
+    ) -> None:
+        """Map pieces that `plan` has shown to fit; flushes when a present entry was replaced."""
+        if not len(gfns):
+            return
+        self._p2m.map_pieces(*self._tables, gfns, mfns, frames, sizes, self._flags_of(type_, access))
+        self._note(type_, int((gfns + frames).max()))
+
+    def _note(self, type_: P2MType, end: int) -> None:
+        """Remember what was mapped, then settle."""
+        self._limit = max(self._limit, end)
+        self._only_ram &= type_ in RAM_TYPES
+        self._settle()
+
+    def _flags_of(self, type_: P2MType, access: str) -> np.uint64:
+        """Return all bits of a 4K entry but its frame number."""
+        flags = self._flags.get((type_, access))
+        if flags is None:
+            flags = self._flags[type_, access] = np.uint64(self.format.flags(type_, access))
+        return flags
+
+    @property
+    def _tables(self) -> tuple[Array, Array, int, Array, Masks]:
+        """Return what every change takes first: memory, shape, root, stock, state."""
+        return self._changing
+
+    def detach(self) -> None:
+        """Let go of the machine's memory, so that it can be given back to the host; nothing works afterwards."""
+        self._changing = self._changing[0][:0], *self._changing[1:]
+        self._linear = None
+
+    # -- removing -----------------------------------------------------------------------------------------------
+
+    def unmap_refusal(self, gfn: int, frames: int) -> int:
+        """Return OK when a range can be removed, otherwise NO_TABLES or UNENCODABLE (`formats.status`)."""
+        need = self.unmap_need(gfn, frames)
+        if need >= at.CANNOT_ENCODE:
+            return UNENCODABLE
+        return OK if need <= self._pool.free else NO_TABLES
+
+    def unmap_need(self, gfn: int, frames: int) -> int:
+        """Return the tables that removing a range takes; `p2m_state.CANNOT_ENCODE` or more when it cannot be."""
+        memory, words, root, _, state = self._tables
+        return int(self._p2m.plan_unmap(memory, words, root, state, gfn, frames))
+
+    @journaled
+    def unmap(self, gfn: int, frames: int) -> None:
+        """Make a range of gfns a hole: whole leaves go whole, a leaf that an end cuts is split first.
+
+        Raises
+        ------
+        PoolExhaustedError : splitting needs more tables than are free; nothing was changed
+        EncodingError : smaller leaves could not hold the frames of the one that is cut; nothing was changed
+        """
+        self._check_gfn(gfn, frames)
+        self._require_tables(self.unmap_need(gfn, frames), gfn)
+        self._p2m.unmap(*self._tables, gfn, frames)
+        self.exact.drop(gfn, frames)
+        self._settle()
+
+    @journaled
+    def remove_entries(self, gfns: npt.ArrayLike) -> None:
+        """Make each gfn a hole, one after the other; each is removed whole or not at all.
+
+        Raises
+        ------
+        PoolExhaustedError : a large leaf is in the way and splitting it needs more tables than are free; the gfns
+            before it are holes already
+        """
+        where = np.ascontiguousarray(gfns, np.uint64)
+        done = self.remove_first_entries(where)
+        if done < len(where):
+            raise self._refusal_of_need(self.unmap_need(int(where[done]), 1), int(where[done]))
+
+    @journaled
+    def remove_first_entries(self, gfns: Array) -> int:
+        """Make each gfn a hole, one after the other; return how many: fewer when one cannot be."""
+        if not len(gfns):
+            return 0
+        self._check_gfn(int(gfns.max()), 1)
+        done = int(self._p2m.unmap_pieces(*self._tables, gfns, np.ones(len(gfns), np.uint64)))
+        if len(self.exact):
+            for gfn in gfns[:done].tolist():
+                self.exact.drop(gfn, 1)
+        self._settle()
+        return done
+
+    # -- refusing -----------------------------------------------------------------------------------------------
+
+    def _require(self, planned: int, wanted: int, gfn: int) -> None:
+        """Raise unless a plan covers all that is wanted."""
+        if planned < 0:
+            raise self._refusal(UNENCODABLE, gfn)
+        if planned < wanted:
+            raise self._refusal(NO_TABLES, gfn)
+
+    def _require_tables(self, need: int, gfn: int) -> None:
+        """Raise unless the pool has as many tables."""
+        if need > self._pool.free:
+            raise self._refusal_of_need(need, gfn)
+
+    def _refusal_of_need(self, need: int, gfn: int) -> PoolExhaustedError | EncodingError:
+        return self._refusal(UNENCODABLE if need >= at.CANNOT_ENCODE else NO_TABLES, gfn)
+
+    def _refusal(self, status: int, gfn: int) -> PoolExhaustedError | EncodingError:
+        if status == NO_TABLES:
+            return PoolExhaustedError(self._pool.free, self._pool.capacity)
+        return EncodingError(gfn, self.format.name, self.format.small_limit)
+
+    # -- flushing -----------------------------------------------------------------------------------------------
+
+    def on_flush(self, listener: Callable[[], None]) -> None:
+        """Call `listener` at each flush: whoever caches translations drops them there."""
+        self._listeners.append(listener)
+
+    def off_flush(self, listener: Callable[[], None]) -> None:
+        """Stop calling `listener`."""
+        self._listeners.remove(listener)
+
+    def _settle(self) -> None:
+        """Flush if a present entry was replaced, and only then let retired tables be used again."""
+        if self._linear is not None:
+            self._linear.sync()
+        counts = self._counts
+        if not counts[at.REPLACED]:
+            return
+        counts[at.REPLACED] = 0
+        self._owed += 1
+        for listener in self._listeners:
+            listener()
+        self._done += 1
+        if counts[at.RETIRED]:
+            self._p2m.release(self._pool.stock, self._pool.state)
+
+    # -- accounting ---------------------------------------------------------------------------------------------
+
+    @property
+    def free_tables(self) -> int:
+        """Tables that the pool can still give."""
+        return self._pool.free
+
+    @property
+    def tables(self) -> int:
+        """Table frames that the P2M consists of, its root included."""
+        return self._pool.in_use
+
+    @property
+    def counters(self) -> Counters:
+        """What happened since the P2M was created."""
+        state = self._pool.state
+        return Counters(
+            splits=int(state[at.SPLITS]),
+            merges=int(state[at.MERGES]),
+            tables_allocated=int(state[at.ALLOCATED]),
+            tables_freed=int(state[at.FREED]),
+            flushes_owed=self._owed,
+            flushes_done=self._done,
+        )
+
+    def leaves(self) -> dict[int, int]:
+        """Return {order: present RAM leaves} for each order that the format has."""
+        if not self._only_ram:
+            return super().leaves()
+        orders = self.geometry.leaf_orders
+        counts = self._pool.state[at.LEAVES : at.LEAVES + len(orders)].tolist()
+        return {int(order): count for order, count in zip(orders, counts, strict=True)}
+
+    def _rows(self) -> int:
+        state = self._pool.state
+        return int(state[at.LEAVES : at.LEAVES + at.MAX_LEAF_LEVELS].sum() + state[at.PLACES])
