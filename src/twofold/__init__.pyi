@@ -40,7 +40,7 @@ from .machine import FreeMap
 from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_report
-from .study import Outcome, Row, Scenario, compare, load_scenario, make_scenario, simulate
+from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
 from .trace import AREA_BASE, WORKLOADS, Workload, get_workload
 from .units import INVALID_GFN, INVALID_MFN
 
@@ -56,6 +56,7 @@ __all__ = [
     "Built",
     "Counters",
     "CpuProfile",
+    "Curve",
     "Design",
     "Domain",
     "DomainOptions",
@@ -101,6 +102,8 @@ __all__ = [
     "Workload",
     "build",
     "compare",
+    "curve",
+    "curves",
     "design_names",
     "get_design",
     "get_workload",
