@@ -21,7 +21,8 @@ from twofold.formats.p2m_types import P2MType
 from twofold.guest import Guest
 from twofold.machine import FreeMap
 from twofold.mmu import Mmu, load_profile
-from twofold.trace import AREA_BASE, WORKLOADS
+from twofold.study import curve
+from twofold.trace import AREA_BASE, GENERATORS
 
 ENTRIES = {"entry", "word", "leaf", "flags"}  # what kernels call a 64-bit entry, or bits that go into one
 MAY_BE_FLOAT = ("_ratio", "_share", "_seconds")  # ends of the names of variables that are meant to be floats
@@ -76,8 +77,11 @@ def work():
         guest = Guest(domain, footprint="64KiB")
         guest.walk(guest.area_base)
         exercise(p2m)
-        for workload in WORKLOADS.values():
-            workload.addresses(0, AREA_BASE, 1 << 16, 1, 0)
+        for generator in GENERATORS.values():
+            generator.addresses(0, AREA_BASE, 1 << 16, 1, 0)
+        curve([0])
+        curve([0], sets=64)
+        curve([0], sets=2, ways=20)
         domain.destroy()
     with Machine("64MiB", paging="2-level") as machine:  # entries of 32 bits
         domain = machine.create_domain("16MiB")

@@ -8,7 +8,13 @@ import pytest
 import twofold
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tour.md", ROOT / "docs" / "linear.md", ROOT / "docs" / "curves.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "docs" / "tour.md",
+    ROOT / "docs" / "linear.md",
+    ROOT / "docs" / "curves.md",
+    ROOT / "docs" / "workloads.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

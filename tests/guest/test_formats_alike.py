@@ -58,7 +58,7 @@ def made(table_format: str, sizes: str, design: str):
 
 
 @pytest.mark.parametrize(("table_format", "sizes", "design"), CASES)
-def test_the_four_workloads_answer_alike(table_format, sizes, design):
+def test_every_workload_answers_alike(table_format, sizes, design):
     machine, domain = made(table_format, sizes, design)
     with machine:
         for mode, pages in guests_of(table_format):

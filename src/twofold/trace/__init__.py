@@ -3,6 +3,8 @@
 from twofold.trace.workloads import (
     AREA_BASE,
     AREA_BASE_32,
+    DEFAULT_WORKLOADS,
+    GENERATORS,
     MIN_FOOTPRINT,
     PARAMETERS_BYTES,
     PHASE_DONE,
@@ -12,13 +14,18 @@ from twofold.trace.workloads import (
     RESULT_OFFSET,
     STACK_BYTES,
     WORKLOADS,
+    Generator,
+    Skew,
     Workload,
+    get_generator,
     get_workload,
 )
 
 __all__ = [
     "AREA_BASE",
     "AREA_BASE_32",
+    "DEFAULT_WORKLOADS",
+    "GENERATORS",
     "MIN_FOOTPRINT",
     "PARAMETERS_BYTES",
     "PHASE_DONE",
@@ -28,6 +35,9 @@ __all__ = [
     "RESULT_OFFSET",
     "STACK_BYTES",
     "WORKLOADS",
+    "Generator",
+    "Skew",
     "Workload",
+    "get_generator",
     "get_workload",
 ]

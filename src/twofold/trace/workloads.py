@@ -1,8 +1,9 @@
-"""The built-in workloads: four programs, and the same sequences of addresses from a generator.
+"""The built-in workloads: programs, the same sequences of addresses from a generator, and generators alone.
 
-A workload exists twice. Its *program* is machine code that an engine executes in a guest: the truth, short.
-Its *addresses* come from a kernel: the same measured accesses in the same order, as long as one likes. A test
-holds the two equal. Its *answer* is what the program must return, computed here without running it.
+A *generator* makes the addresses that some work touches, by a seed, from any step on, as many as one likes. A
+*workload* is a generator that has a *program* beside it: machine code that an engine executes in a guest, the truth,
+short. Both make the same measured accesses in the same order; a test holds them equal. Its *answer* is what the
+program must return, computed without running it (`answers`).
 
 A program is a static x86-64 ELF, linked at 4 MiB, entered with the gva of its parameter block in `rdi`. It
 uses no stack and ends with `hlt`. Its area must read as zero at entry. Built for i386 it takes the gva in `eax`, and
@@ -18,7 +19,7 @@ Read first: `data/programs/*.c`. Left out: the cost of translation, which is wha
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
@@ -28,12 +29,14 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import SizeError, UnknownNameError
-from twofold.kernels import workloads as kernels
-from twofold.spec.workloads import GOLDEN, MULTIPLIER, log2_of, lookup_rank, random64
+from twofold.kernels import requests, workloads
+from twofold.spec.workloads import EDGES, log2_of
+from twofold.trace import answers
+from twofold.trace.zipf import zipf_table
 from twofold.units import format_bytes
 
 Gvas = npt.NDArray[np.uint64]
-Generator = Callable[[np.uint64, np.uint64, np.uint64, np.uint64, Gvas], None]
+Fill = Callable[..., None]  # a kernel: (seed, base, footprint, start step, table of ranks if skewed, out_gvas)
 Answer = Callable[[int, int, int, int], int]
 
 AREA_BASE: Final = 1 << 42  # gva [bytes]: far from code and tables, in the lower half of every 4-level guest
@@ -45,13 +48,32 @@ PHASE_SETUP, PHASE_MEASURED, PHASE_DONE = range(3)
 PHASE_OFFSET: Final = 32  # in the parameter block [bytes]
 RESULT_OFFSET: Final = 40
 PARAMETERS_BYTES: Final = 48
+BLOCK_ACCESSES: Final = 1 << 20  # of a long trace that are in memory at a time
 _MASK64: Final = 2**64 - 1
 _SUFFIXES: Final = {64: ".elf", 32: ".i386.elf"}
 
 
-@dataclass(frozen=True)
-class Workload:
-    """One workload: its program, its addresses, its answer, and what an access is assumed to cost."""
+@dataclass(frozen=True, kw_only=True)
+class Skew:
+    """How skewed the choice of keys is, and of how many.
+
+    Parameters
+    ----------
+    default : P(rank) ~ 1 / rank**skew
+    bytes_a_key : of the area: so many keys there are
+    """
+
+    default: float
+    bytes_a_key: int
+
+    def table(self, footprint: int, skew: float | None) -> Gvas:
+        """Return what ranks are drawn by in an area of this length."""
+        return zipf_table(log2_of(footprint // self.bytes_a_key), self.default if skew is None else skew)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """A sequence of addresses, and what an access is assumed to cost."""
 
     name: str
     title: str
@@ -59,15 +81,17 @@ class Workload:
     node_bytes: int  # alignment of what one step touches
     cycles_per_access: float  # apart from translation [cycles]
     assumption: str  # where that cost comes from
-    generate: Generator
-    compute_answer: Answer
+    fill: Fill
+    skew: Skew | None = None  # None: it has no choice of skew
 
     @property
     def accesses_per_step(self) -> int:
         """Loads and stores of one step in the measured part."""
         return len(self.kinds)
 
-    def addresses(self, seed: int, base: int, footprint: int, steps: int, start: int = 0) -> Gvas:
+    def addresses(
+        self, seed: int, base: int, footprint: int, steps: int, start: int = 0, *, skew: float | None = None
+    ) -> Gvas:
         """Return the gvas of the measured accesses of steps `start` to `start + steps - 1`.
 
         Parameters
@@ -76,6 +100,7 @@ class Workload:
         base : gva of the area [bytes]
         footprint : length of the area, a power of two of at least 64 KiB [bytes]
         steps, start : how many, and the first [steps]
+        skew : of the keys, P(rank) ~ 1 / rank**skew; None: the generator's own
 
         Returns
         -------
@@ -83,15 +108,39 @@ class Workload:
 
         Raises
         ------
-        SizeError : no such footprint
+        SizeError : no such footprint, or no such skew
         """
         _check_footprint(footprint)
+        tables = self._tables(footprint, skew)
         gvas = np.empty(steps * self.accesses_per_step, np.uint64)
-        self.generate(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), gvas)
+        self.fill(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), *tables, gvas)
         return gvas
 
+    def _tables(self, footprint: int, skew: float | None) -> tuple[Gvas, ...]:
+        """Return the table of ranks, for a generator that takes one."""
+        if self.skew is None and skew is not None:
+            raise SizeError(str(skew), f"is no skew of {self.name}, which has no choice of it")
+        return () if self.skew is None else (self.skew.table(footprint, skew),)
+
+    def blocks(
+        self, seed: int, base: int, footprint: int, accesses: int, *, skew: float | None = None
+    ) -> Iterator[Gvas]:
+        """Yield so many addresses from step 0 on, in blocks; the last step may be cut short. As `addresses`."""
+        steps = max(1, BLOCK_ACCESSES // self.accesses_per_step)
+        for start in range(0, -(-accesses // self.accesses_per_step), steps):
+            left = accesses - start * self.accesses_per_step
+            block_steps = min(steps, -(-left // self.accesses_per_step))
+            yield self.addresses(seed, base, footprint, block_steps, start, skew=skew)[:left]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload(Generator):
+    """A generator with a program that touches the same addresses, and its answer."""
+
+    compute_answer: Answer
+
     def answer(self, seed: int, base: int, footprint: int, steps: int) -> int:
-        """Return what the program must return; plain Python, O(steps) for gups and lookup."""
+        """Return what the program must return; plain Python, O(steps) for most."""
         _check_footprint(footprint)
         return self.compute_answer(seed & _MASK64, base, footprint, steps)
 
@@ -114,61 +163,18 @@ def get_workload(name: str) -> Workload:
     return WORKLOADS[name]
 
 
+def get_generator(name: str) -> Generator:
+    """Return the generator of this name, a workload's or one without a program; UnknownNameError lists all."""
+    if name not in GENERATORS:
+        raise UnknownNameError("generator", name, tuple(GENERATORS))
+    return GENERATORS[name]
+
+
 def _check_footprint(footprint: int) -> None:
     """Refuse what the programs cannot mask an index with."""
     if footprint < MIN_FOOTPRINT or footprint & (footprint - 1):
         least = format_bytes(MIN_FOOTPRINT)
         raise SizeError(f"{footprint:#x}", f"is no footprint: a power of two of at least {least}")
-
-
-def _answer_gups(seed: int, _base: int, footprint: int, steps: int) -> int:
-    """Return the rotated sum of all words stored, with a dict as the table."""
-    shift = 64 - log2_of(footprint // 8)
-    table: dict[int, int] = {}
-    total = 0
-    for step in range(steps):
-        x = random64(seed, step)
-        updated = table.get(x >> shift, 0) ^ x
-        table[x >> shift] = updated
-        total = ((total << 1 | total >> 63) + updated) & _MASK64
-    return total
-
-
-def _answer_chase(seed: int, base: int, footprint: int, steps: int) -> int:
-    """Return the gva where the chain ends: a**n * x + c * (a**n - 1) / (a - 1), modulo the nodes.
-
-    The power is taken modulo (a - 1) times the nodes, so that the division is exact.
-    """
-    nodes = footprint // NODE_BYTES
-    first, increment = random64(seed, 0), random64(seed, 1) | 1
-    power = pow(MULTIPLIER, steps, (MULTIPLIER - 1) * nodes)
-    last = (power * first + (power - 1) // (MULTIPLIER - 1) * increment) % nodes
-    return base + last * NODE_BYTES
-
-
-def _answer_lookup(seed: int, _base: int, footprint: int, steps: int) -> int:
-    """Return the sum of the values of all ranks asked for; where they are stored does not matter."""
-    octaves = log2_of(footprint // NODE_BYTES)
-    ranks = (lookup_rank(random64(seed, step), octaves) for step in range(steps))
-    return sum(rank * GOLDEN & _MASK64 ^ seed for rank in ranks) & _MASK64
-
-
-def _answer_stream(seed: int, _base: int, footprint: int, steps: int) -> int:
-    """Return the sum of all words stored, in closed form.
-
-    Line k of n holds (lap + 1) * (k + seed) + n * lap * (lap + 1) / 2 after lap `lap`: each lap adds its step
-    number, k + n * lap, and the seed. Summed over all lines of whole laps, then over those of the last lap.
-    """
-    lines = footprint // NODE_BYTES
-    laps, rest = divmod(steps, lines)
-    whole = laps * (laps + 1) // 2 * _sum_of_lines(lines, seed) + lines**2 * ((laps - 1) * laps * (laps + 1) // 6)
-    last = (laps + 1) * _sum_of_lines(rest, seed) + rest * lines * (laps * (laps + 1) // 2)
-    return (whole + last) & _MASK64
-
-
-def _sum_of_lines(lines: int, seed: int) -> int:
-    """Return the sum of k + seed over the first lines."""
-    return lines * (lines - 1) // 2 + lines * seed
 
 
 _GUPS: Final = Workload(
@@ -178,8 +184,8 @@ _GUPS: Final = Workload(
     node_bytes=8,
     cycles_per_access=30.0,
     assumption="updates are independent: 4 misses of some 250 cycles overlap, and the store hits its line",
-    generate=kernels.generate_gups,
-    compute_answer=_answer_gups,
+    fill=workloads.generate_gups,
+    compute_answer=answers.gups,
 )
 _CHASE: Final = Workload(
     name="chase",
@@ -188,8 +194,8 @@ _CHASE: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=200.0,
     assumption="loads are dependent: each pays the whole latency of memory, some 60 ns at 3.5 GHz",
-    generate=kernels.generate_chase,
-    compute_answer=_answer_chase,
+    fill=workloads.generate_chase,
+    compute_answer=answers.chase,
 )
 _LOOKUP: Final = Workload(
     name="lookup",
@@ -198,8 +204,8 @@ _LOOKUP: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=40.0,
     assumption="key and value share a line; hot slots hit the caches, cold misses overlap by two or three",
-    generate=kernels.generate_lookup,
-    compute_answer=_answer_lookup,
+    fill=workloads.generate_lookup,
+    compute_answer=answers.lookup,
 )
 _STREAM: Final = Workload(
     name="stream",
@@ -208,10 +214,63 @@ _STREAM: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=8.0,
     assumption="prefetchers hide the latency: 64 bytes in and 64 out a line, at 8 bytes a cycle for one core",
-    generate=kernels.generate_stream,
-    compute_answer=_answer_stream,
+    fill=workloads.generate_stream,
+    compute_answer=answers.stream,
+)
+
+_SORT: Final = Workload(
+    name="sort",
+    title="a merge sort, run by run from memory to memory: two streams of loads, one of stores",
+    kinds=(False, False, True),
+    node_bytes=8,
+    cycles_per_access=3.0,
+    assumption="prefetchers follow the three streams; every other comparison is guessed wrong, some 18 cycles",
+    fill=workloads.generate_sort,
+    compute_answer=answers.sort,
+)
+_BFS: Final = Workload(
+    name="bfs",
+    title="breadth-first search of a graph with few vertices of many edges: a row, then distances all over",
+    kinds=(False, False, True, *((False, False, True, True) * EDGES)),
+    node_bytes=8,
+    cycles_per_access=15.0,
+    assumption="of four accesses an edge one is scattered; hot vertices hit the caches, the others overlap by eight",
+    fill=workloads.generate_bfs,
+    compute_answer=answers.bfs,
+)
+_MATMUL: Final = Workload(
+    name="matmul",
+    title="a product of two matrices in tiles of 32 x 32 words: rows far apart, all in the caches",
+    kinds=(False, False, False, True),
+    node_bytes=8,
+    cycles_per_access=1.5,
+    assumption="three tiles of 8 KiB stay in the L1 cache; two loads and a store a cycle at best, without vectors",
+    fill=workloads.generate_matmul,
+    compute_answer=answers.matmul,
+)
+_KV: Final = Generator(
+    name="kv",
+    title="a key-value store with Zipf keys: index, record, three lines of value, a line of log",
+    kinds=(False, False, False, True, False, False, False, True),
+    node_bytes=NODE_BYTES,
+    cycles_per_access=40.0,
+    assumption="as lookup: hot records hit the caches, cold misses overlap by two or three",
+    fill=requests.generate_kv,
+    skew=Skew(default=0.99, bytes_a_key=512),
+)
+_WEB: Final = Generator(
+    name="web",
+    title="a web server: a connection, a session, eight lines of a file by Zipf, a line of log",
+    kinds=(False, False, False, True, *(False,) * 8, True, True, True),
+    node_bytes=NODE_BYTES,
+    cycles_per_access=25.0,
+    assumption="the lines of a file are prefetched after the first; connection and session miss and overlap",
+    fill=requests.generate_web,
+    skew=Skew(default=0.8, bytes_a_key=8192),
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
-    {workload.name: workload for workload in (_GUPS, _CHASE, _LOOKUP, _STREAM)}
+    {workload.name: workload for workload in (_GUPS, _CHASE, _LOOKUP, _STREAM, _SORT, _BFS, _MATMUL)}
 )
+GENERATORS: Final[Mapping[str, Generator]] = MappingProxyType({**WORKLOADS, "kv": _KV, "web": _WEB})
+DEFAULT_WORKLOADS: Final = ("gups", "chase", "lookup", "stream")  # of a comparison

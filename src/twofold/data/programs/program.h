@@ -28,6 +28,12 @@ static inline uint64_t random64(uint64_t seed, uint64_t step)
     return z ^ (z >> 31);
 }
 
+/* Return a parameter, read from the block each time: what is kept in a register for long leaves too few for the rest. */
+static inline uint64_t reread(const uint64_t *parameter)
+{
+    return *(const volatile uint64_t *)parameter;
+}
+
 /* Return the word at a gva; volatile: each access in the source is one access of the machine, in this order. */
 static inline volatile uint64_t *word_at(uint64_t gva)
 {
