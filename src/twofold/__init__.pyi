@@ -35,7 +35,7 @@ from .errors import (
     TwofoldError,
     UnknownNameError,
 )
-from .guest import Guest, NestedStep, Program, RunResult, run
+from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGuest, TracePolicy, canonical, run
 from .machine import FreeMap
 from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
@@ -52,6 +52,7 @@ __all__ = [
     "LAYOUTS",
     "WORKLOADS",
     "AddressError",
+    "AddressSpace",
     "AuditReport",
     "BuildError",
     "Built",
@@ -97,12 +98,15 @@ __all__ = [
     "RunResult",
     "Scenario",
     "SizeError",
+    "TraceGuest",
+    "TracePolicy",
     "TranslationError",
     "TwofoldError",
     "UnknownNameError",
     "WalkStep",
     "Workload",
     "build",
+    "canonical",
     "compare",
     "curve",
     "curves",

@@ -51,7 +51,7 @@ class GuestTables:
         self._store(level, gva >> FRAME_SHIFT >> order, self._leaves(gfns, level))
 
     def map_pages(self, numbers: Array, gfns: Array, order: Order) -> None:
-        """Map pages of one size anywhere: page numbers[i], counted in this size, to the guest frames from gfns[i] on."""
+        """Map pages of one size anywhere: page numbers[i] of that size, to the guest frames from gfns[i] on."""
         level, bits = self.geometry.level_of(order), np.uint64(self.geometry.index_bits)
         leaves = self._leaves(gfns, level)
         tables, place = np.unique(numbers >> bits, return_inverse=True)
