@@ -39,7 +39,7 @@ from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGue
 from .machine import FreeMap
 from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
-from .report import write_report
+from .report import write_curves, write_report
 from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
 from .trace import AREA_BASE, GENERATORS, WORKLOADS, Generator, Workload, get_generator, get_workload
 from .units import INVALID_GFN, INVALID_MFN
@@ -121,5 +121,6 @@ __all__ = [
     "profile_names",
     "run",
     "simulate",
+    "write_curves",
     "write_report",
 ]

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, host, run, walk, workloads
+from twofold.cli import audit, build, compare, cpus, curve, host, run, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -26,6 +26,7 @@ app.command()(build.build)
 app.command()(run.run)
 app.command()(audit.audit)
 app.command()(walk.walk)
+app.command()(curve.curve)
 app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")
