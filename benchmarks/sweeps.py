@@ -1,23 +1,19 @@
 """Print what one pass over all sizes of a TLB costs, against one configuration of it, both exact LRU.
 
-The one configuration is a TLB of 12 ways with the same vector operations: the same touch of a set, limited to its ways
-and without counts by way. So the ratio is not flattered by a slow peer; a scalar loop for one stands beside it. Run it
-on a quiet machine. Usage: python benchmarks/sweeps.py [ACCESSES]
+The one configuration is a TLB of 12 ways with the same vector operations: the same touch of a set, without counts by
+way. So the ratio is not flattered by a slow peer; a scalar loop for one stands beside it. Run it on a quiet machine.
+Usage: python benchmarks/sweeps.py [ACCESSES]
 """
 
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from twofold.kernels._jit import kernel
-from twofold.kernels._touch import touch
+from twofold.kernels._touch import touch_sixteen
 from twofold.study import curve
 from twofold.trace import AREA_BASE, WORKLOADS
 
@@ -26,19 +22,6 @@ SETS, WAYS, LANES = 128, 12, 16
 GIB = 1 << 30
 ONE, SHIFT, MASK, BITS, LINE = (np.uint64(number) for number in (1, 12, SETS - 1, 7, 6))
 ROUNDS = 5
-
-
-@intrinsic
-def touch_one(_typing: Any, _place: Any, _tag: Any) -> Any:
-    """Use a tag in a set of 12 ways at a host address; return 1 on a hit, else 0."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        hits, _ = touch(builder, *arguments, WAYS - 1)
-        inside = builder.and_(hits, ir.IntType(LANES)((1 << WAYS) - 1))
-        hit = builder.icmp_unsigned("!=", inside, ir.IntType(LANES)(0))
-        return builder.zext(hit, ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint32), generate
 
 
 @kernel
@@ -51,7 +34,8 @@ def one_configuration(gvas: Words, stacks: npt.NDArray[np.uint32]) -> np.uint64:
             repeats += ONE
             continue
         last = page
-        hits += touch_one(base + ((page & MASK) << LINE), np.uint32((page >> BITS) + ONE))
+        position = touch_sixteen(base + ((page & MASK) << LINE), np.uint32((page >> BITS) + ONE))
+        hits += np.uint64(position < np.uint64(WAYS))  # what 12 ways hold are the first 12 of 16
     return np.uint64(len(gvas)) - hits - repeats
 
 

@@ -19,61 +19,51 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 16
-_BIT, _MASK, _NUMBER = ir.IntType(1), ir.IntType(LANES), ir.IntType(32)
+_BIT, _MASK, _NUMBER, _RESULT = (ir.IntType(bits) for bits in (1, LANES, 32, 64))
 _TAGS = ir.VectorType(_NUMBER, LANES)
 _ANY = ir.Constant(_TAGS, ir.Undefined)
 _FIRST_LANE = ir.Constant(_TAGS, [_NUMBER(0)] * LANES)
 # Lane 16 is the first one of the second operand.
 _ONE_BACK = ir.Constant(_TAGS, [_NUMBER(LANES), *map(_NUMBER, range(LANES - 1))])
-# Read from LANES - 1 - p on: lanes 0 to p set, all others zero.
-_UP_TO = ir.Constant(ir.ArrayType(_NUMBER, 2 * LANES), [_NUMBER(-1)] * LANES + [_NUMBER(0)] * LANES)
+# Read from 16 - p on: lanes 0 to p set and all others zero; all of them set for 15, and for 16, which is a miss.
+_UP_TO = ir.Constant(ir.ArrayType(_NUMBER, 2 * LANES), [_NUMBER(-1)] * (LANES + 1) + [_NUMBER(0)] * (LANES - 1))
 
 
-def touch(builder: Any, place: Any, tag: Any, last_lane: int) -> tuple[Any, Any]:
-    """Build the use of a tag in the set at a host address, of `last_lane` + 1 ways.
+@intrinsic
+def touch_sixteen(_typing: Any, _place: Any, _tag: Any) -> Any:
+    """Use a tag in the set at a host address; return its position before, 16 when it was not there."""
 
-    Returns
-    -------
-    hits : the lanes that held the tag, a mask
-    moved : vector, all bits set in the lanes that moved: up to the hit, or to the last one
-    """
-    pointer = builder.inttoptr(place, _TAGS.as_pointer())
-    tags = _load(builder, pointer)
-    wanted = builder.shuffle_vector(builder.insert_element(_ANY, tag, _NUMBER(0)), _ANY, _FIRST_LANE)
-    hits = builder.bitcast(builder.icmp_unsigned("==", tags, wanted), _MASK)
-    ends = builder.or_(builder.zext(hits, _NUMBER), _NUMBER(1 << last_lane))
-    trailing = builder.module.declare_intrinsic("llvm.cttz", [_NUMBER], ir.FunctionType(_NUMBER, [_NUMBER, _BIT]))
-    row = builder.sub(_NUMBER(LANES - 1), builder.call(trailing, [ends, _BIT(1)]))
-    masks: Any = cgutils.global_constant(builder.module, "lanes_up_to", _UP_TO)  # type: ignore[no-untyped-call]
-    moved = _load(builder, builder.bitcast(builder.gep(masks, [_NUMBER(0), row]), _TAGS.as_pointer()))
-    shifted = builder.shuffle_vector(tags, wanted, _ONE_BACK)
-    changed = builder.and_(builder.xor(tags, shifted), moved)
-    _store(builder, builder.xor(tags, changed), pointer)
-    return hits, moved
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        place, tag = arguments
+        pointer = builder.inttoptr(place, _TAGS.as_pointer())
+        tags = _load(builder, pointer)
+        wanted = builder.shuffle_vector(builder.insert_element(_ANY, tag, _NUMBER(0)), _ANY, _FIRST_LANE)
+        hits = builder.bitcast(builder.icmp_unsigned("==", tags, wanted), _MASK)
+        position = _trailing_zeros(builder, builder.or_(builder.zext(hits, _NUMBER), _NUMBER(1 << LANES)))
+        moved = _lanes_up_to(builder, position)
+        shifted = builder.shuffle_vector(tags, wanted, _ONE_BACK)
+        changed = builder.and_(builder.xor(tags, shifted), moved)
+        builder.store(builder.xor(tags, changed), pointer).align = 4
+        return builder.zext(position, _RESULT)
+
+    return types.uint64(types.uint64, types.uint32), generate
 
 
 def _load(builder: Any, pointer: Any) -> Any:
+    """Load a vector from an address that is aligned to a lane."""
     value = builder.load(pointer)
     value.align = 4
     return value
 
 
-def _store(builder: Any, value: Any, pointer: Any) -> None:
-    builder.store(value, pointer).align = 4
+def _trailing_zeros(builder: Any, number: Any) -> Any:
+    """Count the zeros below the lowest bit of a number that is not zero."""
+    function = builder.module.declare_intrinsic("llvm.cttz", [_NUMBER], ir.FunctionType(_NUMBER, [_NUMBER, _BIT]))
+    return builder.call(function, [number, _BIT(1)])
 
 
-@intrinsic
-def touch_sixteen(_typing: Any, _place: Any, _tag: Any, _tally: Any) -> Any:
-    """Use a tag in the set at a host address, and count the lanes that moved in 16 counters at another.
-
-    A lane w > 0 moves exactly when w ways would have missed. Returns 1 when all 16 did, else 0.
-    """
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        place, tag, tally = arguments
-        hits, moved = touch(builder, place, tag, LANES - 1)
-        counters = builder.inttoptr(tally, _TAGS.as_pointer())
-        _store(builder, builder.sub(_load(builder, counters), moved), counters)
-        return builder.zext(builder.icmp_unsigned("==", hits, _MASK(0)), ir.IntType(64))
-
-    return types.uint64(types.uint64, types.uint32, types.uint64), generate
+def _lanes_up_to(builder: Any, position: Any) -> Any:
+    """Return a vector with all bits set in the lanes up to a position."""
+    masks: Any = cgutils.global_constant(builder.module, "lanes_up_to", _UP_TO)  # type: ignore[no-untyped-call]
+    row = builder.gep(masks, [_NUMBER(0), builder.sub(_NUMBER(LANES), position)])
+    return _load(builder, builder.bitcast(row, _TAGS.as_pointer()))

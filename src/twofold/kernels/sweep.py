@@ -58,14 +58,13 @@ def count_ways(gvas: Words, page_shift: np.uint64, out_stacks: Words, out_misses
 
 @kernel
 def count_sixteen_ways(
-    gvas: Words, page_shift: np.uint64, out_stacks: Halves, out_misses: Words, out_tallies: Halves
+    gvas: Words, page_shift: np.uint64, out_stacks: Halves, out_misses: Words, out_tallies: Words
 ) -> int:
     """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways."""
     sets = np.uint64(len(out_stacks))
     bits, mask, is_power = log2_of(sets), sets - ONE, (sets & (sets - ONE)) == ZERO
-    stacks, tallies = np.uint64(out_stacks.ctypes.data), np.uint64(out_tallies.ctypes.data)
-    others = np.uint64(len(out_tallies)) - ONE  # a power of two: no count waits for the one before
-    last, misses, counted = NO_PAGE, ZERO, len(gvas)
+    stacks, others = np.uint64(out_stacks.ctypes.data), len(out_tallies) - 1
+    last, counted = NO_PAGE, len(gvas)
     for i in range(len(gvas)):
         page = gvas[i] >> page_shift
         if page == last:
@@ -79,14 +78,15 @@ def count_sixteen_ways(
             counted = i
             break
         last = page
-        tally = tallies + ((np.uint64(i) & others) << SET_BYTES_SHIFT)
         place = stacks + (row << SET_BYTES_SHIFT)
-        misses += touch_sixteen(place, np.uint32(tag), tally)  # type: ignore[call-arg]  # as `prefetch`
-    for way in range(1, LANES):
-        for i in range(len(out_tallies)):
-            out_misses[way] += np.uint64(out_tallies[i, way])
-    out_tallies[:] = 0
-    out_misses[LANES] += misses
+        position: np.uint64 = touch_sixteen(place, np.uint32(tag))  # type: ignore[call-arg]  # as `prefetch`
+        out_tallies[i & others, position] += ONE  # a row each in turn: no count waits for the one before
+    for turn in range(len(out_tallies)):
+        deeper = ZERO
+        for way in range(LANES, 0, -1):
+            deeper += out_tallies[turn, way]
+            out_misses[way] += deeper
+    out_tallies[:] = ZERO
     out_misses[0] += np.uint64(counted)
     return counted
 

@@ -60,15 +60,15 @@ def count_sixteen_ways(
     page_shift: int,
     out_stacks: Halves,
     out_misses: Words,
-    out_tallies: Halves,  # noqa: ARG001 the kernel needs them
+    out_tallies: Words,  # noqa: ARG001 the kernel needs them
 ) -> int:
     """Do as `count_ways` for 16 ways with 32-bit tags; return how many addresses were counted.
 
     Parameters
     ----------
-    gvas, page_shift, out_misses : as there; at most 2**32 addresses
+    gvas, page_shift, out_misses : as there
     out_stacks : uint32[sets, 16]
-    out_tallies : uint32[, 16], where the kernel keeps its counts; zero before and after
+    out_tallies : uint64[, 17], a power of two of rows where the kernel counts positions; zero before and after
 
     Returns
     -------

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 FULL_ENTRIES: Final = 1 << 16  # counted of a fully associative structure unless asked otherwise
 MAX_ENTRIES: Final = 1 << 22  # sets * ways: some 320 MiB for one set of them
-_TALLIES: Final = 8  # sets of counters, so that no count waits for the one before
+_TALLIES: Final = 8  # rows of counters, so that no count waits for the one before
 _LINE_BYTES: Final = 64
 
 
@@ -173,7 +173,7 @@ class _Sets:
         self._order, self._sets, self._ways = order, sets, ways
         self._engine = engine.sweep
         self._shift = np.uint64(FRAME_SHIFT + order)
-        self._tallies = _aligned_rows(_TALLIES)
+        self._tallies = np.zeros((_TALLIES, LANES + 1), np.uint64)
         self._narrow: npt.NDArray[np.uint32] | None = _aligned_rows(sets) if ways <= LANES else None
         self._wide = np.zeros((0 if ways <= LANES else sets, ways), np.uint64)
         self._misses = np.zeros(max(ways, LANES) + 1, np.uint64)
