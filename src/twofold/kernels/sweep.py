@@ -106,6 +106,7 @@ def count_distances(
     entries = np.uint64(len(out_histogram) - 1)
     times = np.uint64(len(out_page_at))
     now, dead = out_state[NOW], out_state[DEAD]
+    hash_shift = WORD_BITS - log2_of(np.uint64(len(out_keys)))
     for i in range(len(gvas)):
         key = (gvas[i] >> page_shift) + ONE
         if now > ZERO and out_page_at[now - ONE] == key:  # the page of the latest use: nothing changes
@@ -113,7 +114,7 @@ def count_distances(
             continue
         if now == times:
             now, dead = renumber(entries, out_page_at, out_dead, out_keys, out_times), ZERO
-        place = find(out_keys, key)
+        place = find(out_keys, hash_shift, key)
         if out_keys[place] == key:
             time = np.uint64(out_times[place])
             later = now - ONE - time - (dead - sum_up_to(out_dead, time))
@@ -131,10 +132,10 @@ def count_distances(
 
 
 @folded
-def find(keys: Words, key: np.uint64) -> np.uint64:
+def find(keys: Words, hash_shift: np.uint64, key: np.uint64) -> np.uint64:
     """Return the place of a key in a hash table, or the empty one where it belongs."""
     mask = np.uint64(len(keys) - 1)
-    place = (key * GOLDEN) >> (WORD_BITS - log2_of(np.uint64(len(keys))))
+    place = (key * GOLDEN) >> hash_shift
     while keys[place] != ZERO and keys[place] != key:
         place = (place + ONE) & mask
     return place
@@ -170,7 +171,7 @@ def renumber(entries: np.uint64, out_page_at: Words, out_dead: Halves, out_keys:
         out_dead[i] = 0
     for i in range(len(out_keys)):
         out_keys[i] = ZERO
-    now = ZERO
+    now, hash_shift = ZERO, WORD_BITS - log2_of(np.uint64(len(out_keys)))
     for i in range(len(out_page_at)):
         key = out_page_at[i]
         out_page_at[i] = ZERO
@@ -179,7 +180,7 @@ def renumber(entries: np.uint64, out_page_at: Words, out_dead: Halves, out_keys:
         if skip > ZERO:
             skip -= ONE
             continue
-        place = find(out_keys, key)
+        place = find(out_keys, hash_shift, key)
         out_page_at[now], out_keys[place], out_times[place] = key, key, np.uint32(now)
         now += ONE
     return now

@@ -114,7 +114,7 @@ def count_distances(
     out_state : uint64[STATE]; all of the above start as zero
     out_histogram : uint64[entries + 1], fewer entries than times; last are pages used the first time, or too long ago
     """
-    entries = len(out_histogram) - 1
+    entries, hash_shift = len(out_histogram) - 1, 65 - len(out_keys).bit_length()
     for gva in gvas.tolist():
         key, now = (gva >> int(page_shift)) + 1, int(out_state[NOW])
         if now and int(out_page_at[now - 1]) == key:  # the page of the latest use: nothing changes
@@ -123,7 +123,7 @@ def count_distances(
         if now == len(out_page_at):
             renumber(entries, out_page_at, out_dead, out_keys, out_times, out_state)
         now, dead = out_state.tolist()
-        place = find(out_keys, key)
+        place = find(out_keys, hash_shift, key)
         if int(out_keys[place]) == key:
             time = int(out_times[place])
             later = now - 1 - time - (dead - sum_up_to(out_dead, time))
@@ -139,10 +139,9 @@ def count_distances(
         out_state[NOW] = now + 1
 
 
-def find(keys: Words, key: int) -> int:
+def find(keys: Words, hash_shift: int, key: int) -> int:
     """Return the place of a key in a hash table, or the empty one where it belongs: the next free from its hash on."""
-    bits = len(keys).bit_length() - 1
-    place = (key * GOLDEN & MASK64) >> (64 - bits)
+    place = (key * GOLDEN & MASK64) >> hash_shift
     while int(keys[place]) not in {0, key}:
         place = (place + 1) % len(keys)
     return place
@@ -170,10 +169,11 @@ def renumber(
 ) -> None:
     """Give the latest `entries` pages the first times, in their order, and forget all others."""
     live = [key for key in out_page_at.tolist() if key][-entries:]
+    hash_shift = 65 - len(out_keys).bit_length()
     for array in (out_page_at, out_dead, out_keys, out_state):
         array[:] = 0
     for time, key in enumerate(live):
         out_page_at[time] = key
-        place = find(out_keys, key)
+        place = find(out_keys, hash_shift, key)
         out_keys[place], out_times[place] = key, time
     out_state[NOW] = len(live)
