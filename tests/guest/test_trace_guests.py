@@ -292,3 +292,23 @@ def test_an_unbuilt_domain_cannot_hold_a_guest(machine):
     with pytest.raises(GuestError, match="build it first"):
         TraceGuest(domain, [BASE])
     domain.destroy()
+
+
+@pytest.mark.parametrize("paging", ["4-level", "5-level"])
+@pytest.mark.parametrize("table_format", ["npt", "ept"])
+def test_every_format_of_a_64_bit_hypervisor_holds_a_trace_guest(paging, table_format):
+    with Machine("1GiB", paging=paging) as machine:
+        domain = machine.create_domain("256MiB", options=DomainOptions(table_format=table_format))
+        build(domain)
+        trace = spread(100)
+        guest = TraceGuest(domain, trace, TracePolicy("thp", 2, 0.5, "scattered"))
+        assert guest.misaligned == round(guest.leaves[9] / 2)
+        assert len({place_of(guest, gva)[1] for gva in trace}) == len(trace)
+
+
+def test_a_32_bit_hypervisor_holds_none():
+    with Machine("64MiB", paging="pae") as machine:
+        domain = machine.create_domain("16MiB")
+        build(domain)
+        with pytest.raises(GuestError, match="a pae machine cannot hold a 4-level guest"):
+            TraceGuest(domain, [BASE])

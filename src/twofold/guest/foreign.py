@@ -135,8 +135,12 @@ def touched_pages(trace: TraceLike, most: int) -> Array:
 
 def _distinct(numbers: Array) -> Array:
     """Return what `np.unique` does; sorting first is measured 16 times as fast on a block of a trace."""
-    numbers = np.sort(numbers)
-    return numbers[np.concatenate([[True], numbers[1:] != numbers[:-1]])] if len(numbers) else numbers
+    return _without_repeats(np.sort(_without_repeats(numbers)))
+
+
+def _without_repeats(numbers: Array) -> Array:
+    """Return the numbers that differ from the one before."""
+    return numbers[np.flatnonzero(np.concatenate([[True], numbers[1:] != numbers[:-1]])[: len(numbers)])]
 
 
 def _check_pages(pages: Array, most: int) -> None:
