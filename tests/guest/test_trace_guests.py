@@ -218,6 +218,15 @@ def test_misaligned_pages_take_small_leaves_that_are_there_before_any_is_split(f
     assert fresh.p2m.counters.splits == splits
 
 
+def test_a_guest_that_does_not_fit_splits_nothing(fresh):
+    splits, blocks = fresh.p2m.counters.splits, fresh.frames // 512
+    spans = np.arange(blocks - 1, dtype=np.uint64) * np.uint64(SPAN) + np.uint64(BASE)  # the last is for tables
+    trace = np.concatenate([spans, spans + np.uint64(PAGE), np.array([BASE - PAGE], np.uint64)])
+    with pytest.raises(GuestError, match=r"need 1 frames in aligned blocks of 2M, and .* has 0"):
+        TraceGuest(fresh, trace, TracePolicy("thp", 2, 0.5))
+    assert fresh.p2m.counters.splits == splits
+
+
 def test_without_a_share_pages_are_as_aligned_as_the_memory_is(small, large):
     trace = np.arange(10, dtype=np.uint64) * np.uint64(SPAN) + np.uint64(BASE)
     assert TraceGuest(small, trace, TracePolicy("thp", 1)).misaligned == 10

@@ -93,7 +93,9 @@ class TraceGuest(AddressSpace):
 
     Raises
     ------
-    GuestError : two addresses of the trace are one in canonical form, or the domain's memory cannot hold the pages
+    GuestError : two addresses of the trace are one in canonical form, or the domain's memory cannot hold the pages;
+        nothing was changed
+    PoolExhaustedError : too few tables for all splits; those that were made stay, and so does every translation
     """
 
     def __init__(self, domain: Domain, trace: TraceLike, policy: TracePolicy | None = None) -> None:
@@ -105,6 +107,7 @@ class TraceGuest(AddressSpace):
         table_frames = places.take_tables(_tables_of(pages))
         if ORDER_4K in pages:
             chosen[ORDER_4K] = places.choose_small(len(pages[ORDER_4K]))
+        places.split()  # only now: what cannot be placed has left everything as it was
         domain.wipe()
         self.tables = GuestTables(domain, FrameSource(table_frames.tolist()), self.mode)
         for order, numbers in pages.items():
@@ -184,6 +187,7 @@ class _Places:
         self._policy = policy
         self._random = np.random.default_rng(policy.seed)
         self._blocks = aligned_blocks(domain, ORDER_2M)
+        self._to_split: list[tuple[int, int]] = []  # gfn, and the order that its leaf is to have
 
     def choose(self, order: Order, count: int) -> Array:
         """Return guest frames for so many large pages of one size, in the order of their addresses."""
@@ -198,7 +202,7 @@ class _Places:
         return gfns
 
     def _mix(self, candidates: Array, order: Order, count: int, misaligned: int) -> Array:
-        """Return places of which so many are on smaller P2M leaves, after splitting those that are missing."""
+        """Return places of which so many are on smaller P2M leaves, or will be when they are split."""
         backed = _backed(self._domain, candidates, order)
         large, small = candidates[backed], candidates[~backed]
         fitting = count - misaligned
@@ -206,13 +210,17 @@ class _Places:
         good = self._pick(large, fitting)
         bad = self._pick(small, min(misaligned, len(small)))
         split = self._pick(np.setdiff1d(large, good), misaligned - len(bad))
-        for gfn in split.tolist():
-            self._domain.p2m.split(gfn, order - FOUR_LEVEL.index_bits)
+        self._to_split += [(gfn, order - FOUR_LEVEL.index_bits) for gfn in split.tolist()]
         gfns = np.empty(count, np.uint64)
         chosen = np.zeros(count, np.bool_)
         chosen[self._random.choice(count, misaligned, replace=False)] = True
         gfns[chosen], gfns[~chosen] = np.concatenate([bad, split]), good
         return gfns
+
+    def split(self) -> None:
+        """Split the P2M's leaves under what was chosen to be misaligned."""
+        for gfn, order in self._to_split:
+            self._domain.p2m.split(gfn, order)
 
     def take_tables(self, count: int) -> Array:
         """Return guest frames for tables: the first that large pages left."""
