@@ -41,12 +41,11 @@ from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_curves, write_report
 from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
-from .trace import AREA_BASE, GENERATORS, WORKLOADS, Generator, Workload, get_generator, get_workload
+from .trace import AREA_BASE, WORKLOADS, Workload, get_workload
 from .units import INVALID_GFN, INVALID_MFN
 
 __all__ = [
     "AREA_BASE",
-    "GENERATORS",
     "INVALID_GFN",
     "INVALID_MFN",
     "LAYOUTS",
@@ -71,7 +70,6 @@ __all__ = [
     "FormatError",
     "FreeMap",
     "FreeMapError",
-    "Generator",
     "Guest",
     "GuestError",
     "HeapExhaustedError",
@@ -112,7 +110,6 @@ __all__ = [
     "curves",
     "design_names",
     "get_design",
-    "get_generator",
     "get_workload",
     "load_profile",
     "load_scenario",

@@ -22,7 +22,7 @@ from twofold.guest import Guest
 from twofold.machine import FreeMap
 from twofold.mmu import Mmu, load_profile
 from twofold.study import curve
-from twofold.trace import AREA_BASE, GENERATORS
+from twofold.trace import AREA_BASE, WORKLOADS
 
 ENTRIES = {"entry", "word", "leaf", "flags"}  # what kernels call a 64-bit entry, or bits that go into one
 MAY_BE_FLOAT = ("_ratio", "_share", "_seconds")  # ends of the names of variables that are meant to be floats
@@ -57,7 +57,7 @@ def typed(dispatchers):
 
 
 def work():
-    """Build, look up, split, audit and tear down a domain; run the MMU and the workload generators."""
+    """Build, look up, split, audit and tear down a domain; run the MMU and the workload workloads."""
     with Machine(free=FreeMap.empty_machine("64MiB")) as machine:
         domain = machine.create_domain("16MiB")
         build(domain, "opportunistic")
@@ -77,8 +77,8 @@ def work():
         guest = Guest(domain, footprint="64KiB")
         guest.walk(guest.area_base)
         exercise(p2m)
-        for generator in GENERATORS.values():
-            generator.addresses(0, AREA_BASE, 1 << 16, 1, 0)
+        for workload in WORKLOADS.values():
+            workload.addresses(0, AREA_BASE, 1 << 16, 1, 0)
         curve([0])
         curve([0], sets=64)
         curve([0], sets=2, ways=20)

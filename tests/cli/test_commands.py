@@ -101,7 +101,7 @@ def test_curve_writes_its_page_and_says_where(twofold):
 @pytest.mark.parametrize(
     ("argv", "code", "problem"),
     [
-        (("nope",), 3, "unknown generator 'nope'"),
+        (("nope",), 3, "unknown workload 'nope'"),
         (("gups", "--sets", "1,x"), 2, "whole numbers"),
         (("gups", "--sets", "0"), 3, "is no structure"),
         (("gups", "--page-sizes", "3M"), 3, "is no page size"),

@@ -10,7 +10,7 @@ from twofold.errors import GuestError, NotPresentError, SizeError, UnknownNameEr
 from twofold.guest import TraceGuest, TracePolicy, canonical
 from twofold.guest.foreign import touched_pages
 from twofold.study import simulate
-from twofold.trace import GENERATORS
+from twofold.trace import WORKLOADS
 
 PAGE, SPAN = 4096, 2 << 20
 BASE = 0x7F00_0000_0000  # a multiple of 1G
@@ -111,9 +111,9 @@ def test_any_canonical_trace_gets_the_leaves_that_its_policy_says(large, numbers
             simulate([0], guest)
 
 
-def test_a_trace_of_a_generator_in_blocks_is_mapped_and_priced(large):
+def test_a_trace_of_a_workload_in_blocks_is_mapped_and_priced(large):
     def trace():
-        return GENERATORS["kv"].blocks(1, BASE, 64 << 20, 50_000)
+        return WORKLOADS["kv"].blocks(1, BASE, 64 << 20, 50_000)
 
     guest = TraceGuest(large, trace(), TracePolicy("thp", placement="fragmented"))
     stats = simulate(trace(), guest)

@@ -13,11 +13,11 @@ from twofold import spec as spec_package
 from twofold.errors import SizeError, UnknownNameError
 from twofold.spec import requests
 from twofold.spec import workloads as spec
-from twofold.trace import AREA_BASE, DEFAULT_WORKLOADS, GENERATORS, WORKLOADS, Workload, get_generator, get_workload
+from twofold.trace import AREA_BASE, DEFAULT_WORKLOADS, WORKLOADS, get_workload
 from twofold.trace.workloads import BLOCK_ACCESSES
-from twofold.trace.zipf import zipf_table
+from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
 
-NAMES = sorted(GENERATORS)
+NAMES = sorted(WORKLOADS)
 MIB = 1 << 20
 
 seeds = st.integers(0, 2**64 - 1)
@@ -27,11 +27,11 @@ starts = st.integers(0, 2**48)
 
 def run(package, name, seed, footprint, start, steps):
     """Return what one twin writes for these steps."""
-    generator = GENERATORS[name]
-    gvas = np.zeros(steps * generator.accesses_per_step, np.uint64)
+    workload = WORKLOADS[name]
+    gvas = np.zeros(steps * workload.accesses_per_step, np.uint64)
     scalars = (np.uint64(number) for number in (seed, AREA_BASE, footprint, start))
-    tables = () if generator.skew is None else (generator.skew.table(footprint, None),)
-    twins = package.workloads if name in WORKLOADS else package.requests
+    tables = (zipf_table(DEFAULT_SKEW),) if workload.is_skewed else ()
+    twins = package.requests if workload.is_skewed else package.workloads
     getattr(twins, f"generate_{name}")(*scalars, *tables, gvas)
     return gvas
 
@@ -48,7 +48,7 @@ def test_the_kernel_writes_what_the_spec_writes(name, seed, footprint, start, st
 @settings(deadline=None)
 @given(seed=seeds, footprint=footprints, start=starts, cuts=st.lists(st.integers(0, 40), max_size=5))
 def test_blocks_joined_are_one_long_run(name, seed, footprint, start, cuts):
-    workload = GENERATORS[name]
+    workload = WORKLOADS[name]
     edges = [0, *sorted(cuts), 40]
     blocks = [
         workload.addresses(seed, AREA_BASE, footprint, end - begin, start + begin) for begin, end in pairwise(edges)
@@ -61,7 +61,7 @@ def test_blocks_joined_are_one_long_run(name, seed, footprint, start, cuts):
 @settings(deadline=None)
 @given(seed=seeds, footprint=footprints, start=starts)
 def test_every_access_is_an_aligned_word_inside_the_area(name, seed, footprint, start):
-    workload = GENERATORS[name]
+    workload = WORKLOADS[name]
     gvas = workload.addresses(seed, AREA_BASE, footprint, 64, start).reshape(64, -1)
     assert gvas.min() >= AREA_BASE
     assert gvas.max() < AREA_BASE + footprint
@@ -184,10 +184,9 @@ def test_matmul_multiplies_every_pair_once_a_round():
 @pytest.mark.parametrize("skew", [0, 0.5, 0.99, 1, 1.3, 2])
 def test_each_rank_has_the_probability_that_zipf_gives_it(skew):
     """From the table itself: an octave's share, over its ranks, times the probability to keep one."""
-    octaves, scale = 14, 2**64
-    table = zipf_table(octaves, skew).tolist()
-    shares = np.diff([0, *(Fraction(bound + 1, scale) for bound in table[:octaves])])
-    assert sum(shares) == 1
+    octaves = 14
+    table = zipf_table(skew).tolist()
+    shares = np.diff([0, *(Fraction(bound, table[octaves - 1]) for bound in table[:octaves])])
     chances = []
     for rank in range(1, 1 << octaves):
         octave = rank.bit_length() - 1
@@ -202,8 +201,8 @@ def test_each_rank_has_the_probability_that_zipf_gives_it(skew):
 @pytest.mark.parametrize("skew", [0, 0.8, 0.99, 1.5])
 def test_drawn_ranks_come_as_often_as_zipf_says(skew):
     octaves, draws = 7, 200_000
-    table = zipf_table(octaves, skew)
-    gvas = GENERATORS["kv"].addresses(5, 0, 64 << 10, draws, skew=skew)[::8]
+    table = zipf_table(skew)
+    gvas = WORKLOADS["kv"].addresses(5, 0, 64 << 10, draws, skew=skew)[::8]
     place_of = {requests.scatter(rank, octaves) << 7: rank for rank in range(1, 1 << octaves)}
     counts = np.bincount([place_of[gva] for gva in gvas.tolist()], minlength=1 << octaves)[1:]
     weights = np.arange(1, 1 << octaves) ** -float(skew)
@@ -211,7 +210,7 @@ def test_drawn_ranks_come_as_often_as_zipf_says(skew):
     chi_square = float(np.sum((counts - expected) ** 2 / expected))
     degrees = len(counts) - 1
     assert abs(chi_square - degrees) < 5 * np.sqrt(2 * degrees)
-    assert requests.zipf_rank(5, 0, table) == place_of[int(gvas[0])]
+    assert requests.zipf_rank(5, 0, octaves, table) == place_of[int(gvas[0])]
 
 
 def test_a_record_is_scattered_to_a_place_of_its_own():
@@ -222,21 +221,22 @@ def test_a_record_is_scattered_to_a_place_of_its_own():
 @pytest.mark.parametrize("skew", [-0.1, 2.01, float("nan")])
 def test_a_skew_that_cannot_be_is_refused(skew):
     with pytest.raises(SizeError, match="is no skew"):
-        GENERATORS["kv"].addresses(0, AREA_BASE, MIB, 1, skew=skew)
+        WORKLOADS["kv"].addresses(0, AREA_BASE, MIB, 1, skew=skew)
 
 
-def test_a_generator_without_a_choice_of_skew_says_so():
+def test_a_workload_without_a_choice_of_skew_says_so():
     with pytest.raises(SizeError, match="gups, which has no choice of it"):
-        GENERATORS["gups"].addresses(0, AREA_BASE, MIB, 1, skew=0.5)
-    with pytest.raises(SizeError, match="is no number of ranks"):
-        GENERATORS["kv"].addresses(0, AREA_BASE, 1 << 42, 1)
+        WORKLOADS["gups"].addresses(0, AREA_BASE, MIB, 1, skew=0.5)
+    for name in ("kv", "web"):
+        with pytest.raises(SizeError, match="more keys than"):
+            WORKLOADS[name].addresses(0, AREA_BASE, 1 << 42, 1)
 
 
 @pytest.mark.parametrize("name", ["kv", "web"])
 def test_more_skew_touches_fewer_pages(name):
-    generator = GENERATORS[name]
+    workload = WORKLOADS[name]
     touched = [
-        len(np.unique(generator.addresses(1, 0, 1 << 30, 20_000, skew=skew) >> np.uint64(12)))
+        len(np.unique(workload.addresses(1, 0, 1 << 30, 20_000, skew=skew) >> np.uint64(12)))
         for skew in (0, 0.5, 1, 1.5)
     ]
     assert touched == sorted(touched, reverse=True)
@@ -246,12 +246,11 @@ def test_more_skew_touches_fewer_pages(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("footprint", [0, 32 << 10, 96 << 10, MIB + 64, -MIB])
 def test_a_footprint_that_cannot_mask_an_index_is_refused(name, footprint):
-    generator = GENERATORS[name]
+    workload = WORKLOADS[name]
     with pytest.raises(SizeError, match="power of two of at least 64KiB"):
-        generator.addresses(0, AREA_BASE, footprint, 1)
-    if isinstance(generator, Workload):
-        with pytest.raises(SizeError, match="power of two of at least 64KiB"):
-            generator.answer(0, AREA_BASE, footprint, 1)
+        workload.addresses(0, AREA_BASE, footprint, 1)
+    with pytest.raises(SizeError, match="power of two of at least 64KiB"):
+        workload.answer(0, AREA_BASE, footprint, 1)
 
 
 def test_an_unknown_workload_is_named_with_those_that_exist():
@@ -259,27 +258,17 @@ def test_an_unknown_workload_is_named_with_those_that_exist():
     with pytest.raises(UnknownNameError) as caught:
         get_workload("spec2006")
     assert caught.value.kind == "workload"
-    assert caught.value.known == ("gups", "chase", "lookup", "stream", "sort", "bfs", "matmul")
-    with pytest.raises(UnknownNameError, match="kv, web"):
-        get_generator("spec2006")
-
-
-def test_what_has_no_program_is_no_workload():
-    assert [name for name in GENERATORS if name not in WORKLOADS] == ["kv", "web"]
-    assert not any(isinstance(GENERATORS[name], Workload) for name in ("kv", "web"))
-    assert get_generator("sort") is get_workload("sort")
-    with pytest.raises(UnknownNameError, match="unknown workload 'kv'"):
-        get_workload("kv")
+    assert caught.value.known == ("gups", "chase", "lookup", "stream", "sort", "bfs", "matmul", "kv", "web")
     assert DEFAULT_WORKLOADS == ("gups", "chase", "lookup", "stream"), "what a comparison runs"
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("accesses", [0, 1, 36, 70_000, 3_000_000])
-def test_blocks_of_a_generator_are_as_long_as_asked(name, accesses):
-    generator = GENERATORS[name]
-    blocks = list(generator.blocks(3, AREA_BASE, MIB, accesses))
+def test_blocks_of_a_workload_are_as_long_as_asked(name, accesses):
+    workload = WORKLOADS[name]
+    blocks = list(workload.blocks(3, AREA_BASE, MIB, accesses))
     assert sum(map(len, blocks)) == accesses
     assert all(len(block) <= BLOCK_ACCESSES for block in blocks)
     if 0 < accesses < 100_000:
-        steps = -(-accesses // generator.accesses_per_step)
-        np.testing.assert_array_equal(np.concatenate(blocks), generator.addresses(3, AREA_BASE, MIB, steps)[:accesses])
+        steps = -(-accesses // workload.accesses_per_step)
+        np.testing.assert_array_equal(np.concatenate(blocks), workload.addresses(3, AREA_BASE, MIB, steps)[:accesses])

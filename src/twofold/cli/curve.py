@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 def curve(
-    source: Annotated[str, typer.Argument(help="What makes the addresses: see `twofold workloads`.")],
+    source: Annotated[str, typer.Argument(help="The workload that makes the addresses: see `twofold workloads`.")],
     footprint: Annotated[str, typer.Option(help="Area that it works in, a power of two.")] = "1GiB",
-    skew: Annotated[float | None, typer.Option(help="Of its keys, 0 to 2.", show_default="its own")] = None,
+    skew: Annotated[float | None, typer.Option(help="Of the keys of kv and web, 0 to 2.", show_default="0.99")] = None,
     accesses: Annotated[int, typer.Option(min=1, help="Accesses counted.")] = 10_000_000,
     warmup: Annotated[int, typer.Option(min=0, help="Accesses before that.")] = 0,
     page_sizes: Annotated[str, typer.Option(help="A curve for each page size, like 4K,2M,1G.")] = "4K",
@@ -37,12 +37,12 @@ def curve(
     from twofold.cli.foreground import interruptible
     from twofold.files import check_target
     from twofold.study import curves
-    from twofold.trace import AREA_BASE, get_generator
+    from twofold.trace import AREA_BASE, get_workload
     from twofold.units import parse_bytes
 
     if report is not None:
         check_target(report)
-    trace = get_generator(source).blocks(seed or 0, AREA_BASE, parse_bytes(footprint), warmup + accesses, skew=skew)
+    trace = get_workload(source).blocks(seed or 0, AREA_BASE, parse_bytes(footprint), warmup + accesses, skew=skew)
     sizes, numbers = options.names(page_sizes) or [], _numbers(sets)
     found = interruptible(lambda: curves(trace, sizes, numbers, ways, warmup=warmup))
     _print(found, "json" if json else "csv" if csv else "table")

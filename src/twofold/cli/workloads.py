@@ -1,25 +1,18 @@
-"""`twofold workloads`: the built-in workloads, and the generators of addresses without a program."""
+"""`twofold workloads`: the built-in guest programs."""
 
 
 def workloads() -> None:
-    """List the built-in workloads: real programs, and generators of the same addresses; some are generators only.
+    """List the built-in workloads: real programs, and generators of the same addresses.
 
     Example:
 
         twofold workloads
     """
     from twofold.report.terminal import plain_table, show
-    from twofold.trace import GENERATORS, WORKLOADS
+    from twofold.trace import WORKLOADS
 
     rows = (
-        (
-            item.name,
-            item.title,
-            "yes" if item.name in WORKLOADS else "no",
-            "" if item.skew is None else f"{item.skew.default:g}",
-            "".join("w" if kind else "r" for kind in item.kinds),
-            f"{item.cycles_per_access:g}",
-        )
-        for item in GENERATORS.values()
+        (item.name, item.title, "".join("w" if kind else "r" for kind in item.kinds), f"{item.cycles_per_access:g}")
+        for item in WORKLOADS.values()
     )
-    show([plain_table(("name", "what it does", "program", "skew", "a step", "cycles an access, assumed"), rows)])
+    show([plain_table(("name", "what it does", "a step", "cycles an access, assumed"), rows)])

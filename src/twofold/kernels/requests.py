@@ -10,9 +10,10 @@ from twofold.kernels.workloads import GOLDEN, NODE_SHIFT, ONE, TWO, WORD_BITS, Z
 
 Words = npt.NDArray[np.uint64]
 
-KEEP: Final = np.uint64(64)  # first of the probabilities in a table; before it, the octaves
+KEEP: Final = np.uint64(32)  # first of the probabilities in a table; before it, the octaves
 PLACE_BITS: Final = np.uint64(11)
 HALF_BITS: Final = np.uint64(32)
+HALF_MASK: Final = np.uint64(2**32 - 1)
 DRAWS: Final = np.uint64(64)  # random numbers of one step
 LINE: Final = np.uint64(64)
 
@@ -27,12 +28,21 @@ WEB_ACCESSES: Final = 7 + WEB_LINES
 
 
 @inline
-def zipf_rank(seed: np.uint64, draw: np.uint64, table: Words) -> np.uint64:
-    """Return a rank from the random numbers of a seed from number `draw` on."""
+def multiply_high(one: np.uint64, other: np.uint64) -> np.uint64:
+    """Return the upper 64 bits of a product of 128, put together from halves."""
+    low = (one & HALF_MASK) * (other & HALF_MASK)
+    middle = (one >> HALF_BITS) * (other & HALF_MASK) + (low >> HALF_BITS)
+    carried = (one & HALF_MASK) * (other >> HALF_BITS) + (middle & HALF_MASK)
+    return (one >> HALF_BITS) * (other >> HALF_BITS) + (middle >> HALF_BITS) + (carried >> HALF_BITS)
+
+
+@inline
+def zipf_rank(seed: np.uint64, draw: np.uint64, octaves: np.uint64, table: Words) -> np.uint64:
+    """Return a rank, 1 to 2**octaves - 1, from the random numbers of a seed from number `draw` on."""
     while True:
-        choice, inside = random64(seed, draw), random64(seed, draw + ONE)
-        octave = ZERO
-        while choice > table[octave]:
+        choice = multiply_high(random64(seed, draw), table[octaves - ONE])
+        octave, inside = ZERO, random64(seed, draw + ONE)
+        while choice >= table[octave]:
             octave += ONE
         lowest = ONE << octave
         scaled = (inside & (lowest - ONE)) << PLACE_BITS
@@ -58,7 +68,7 @@ def generate_kv(
     bits = log2_of((footprint >> ONE) >> RECORD_SHIFT)
     for i in range(len(out_gvas) // KV_ACCESSES):
         step = start_step + np.uint64(i)
-        key = scatter(zipf_rank(seed, step * DRAWS, table), bits)
+        key = scatter(zipf_rank(seed, step * DRAWS, bits, table), bits)
         bucket, record = base + (key << BUCKET_SHIFT), base + TWO * quarter + (key << RECORD_SHIFT)
         row = out_gvas[KV_ACCESSES * i : KV_ACCESSES * (i + 1)]
         row[0], row[1] = bucket, bucket + LINE
@@ -79,7 +89,7 @@ def generate_web(
         choice = random64(seed, step * DRAWS + DRAWS - ONE)
         connection = base + (((choice >> HALF_BITS) << PAGE_SHIFT) & (quarter - ONE))
         session = base + quarter + ((choice << RECORD_SHIFT) & (eighth - ONE))
-        file = base + TWO * quarter + (scatter(zipf_rank(seed, step * DRAWS, table), bits) << PAGE_SHIFT)
+        file = base + TWO * quarter + (scatter(zipf_rank(seed, step * DRAWS, bits, table), bits) << PAGE_SHIFT)
         first = random64(seed, step * DRAWS + DRAWS - TWO) & LINE_MASK
         row = out_gvas[WEB_ACCESSES * i : WEB_ACCESSES * (i + 1)]
         row[0], row[1] = connection, connection + LINE

@@ -4,7 +4,6 @@ from twofold.trace.workloads import (
     AREA_BASE,
     AREA_BASE_32,
     DEFAULT_WORKLOADS,
-    GENERATORS,
     MIN_FOOTPRINT,
     PARAMETERS_BYTES,
     PHASE_DONE,
@@ -14,10 +13,7 @@ from twofold.trace.workloads import (
     RESULT_OFFSET,
     STACK_BYTES,
     WORKLOADS,
-    Generator,
-    Skew,
     Workload,
-    get_generator,
     get_workload,
 )
 
@@ -25,7 +21,6 @@ __all__ = [
     "AREA_BASE",
     "AREA_BASE_32",
     "DEFAULT_WORKLOADS",
-    "GENERATORS",
     "MIN_FOOTPRINT",
     "PARAMETERS_BYTES",
     "PHASE_DONE",
@@ -35,9 +30,6 @@ __all__ = [
     "RESULT_OFFSET",
     "STACK_BYTES",
     "WORKLOADS",
-    "Generator",
-    "Skew",
     "Workload",
-    "get_generator",
     "get_workload",
 ]

@@ -5,6 +5,14 @@ Each answer is a sum of 64 bits over what the program stored or found; where it 
 
 from collections.abc import Iterator
 
+from twofold.spec.requests import (
+    DRAWS,
+    PAGE_SHIFT,
+    RECORD_SHIFT,
+    WEB_LINES,
+    scatter,
+    zipf_rank,
+)
 from twofold.spec.workloads import (
     EDGES,
     GOLDEN,
@@ -20,6 +28,7 @@ from twofold.spec.workloads import (
     random64,
     sort_key,
 )
+from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
 
 
 def gups(seed: int, _base: int, footprint: int, steps: int) -> int:
@@ -137,3 +146,39 @@ def bfs(seed: int, _base: int, footprint: int, steps: int) -> int:
         search, steps = search + 1, steps - (1 << bits)
         if steps <= 0:
             return total
+
+
+def kv(seed: int, base: int, footprint: int, steps: int) -> int:
+    """Return the rotated sum of when each record was used last and of its value, with a dict of the former."""
+    bits = log2_of(footprint >> 1 >> RECORD_SHIFT)
+    used: dict[int, int] = {}
+    total = 0
+    for step, key in enumerate(_keys(seed, bits, steps)):
+        record = base + (footprint >> 1) + (key << RECORD_SHIFT)
+        value = sum((record + (line << NODE_SHIFT)) * GOLDEN for line in (1, 2, 3))
+        total = (rotated(total) + used.get(key, 0) + value) & MASK64
+        used[key] = step
+    return total
+
+
+def web(seed: int, _base: int, footprint: int, steps: int) -> int:
+    """Return the rotated sum of how often each session came and of the lines read, with a dict of the former."""
+    bits = log2_of(footprint >> 1 >> PAGE_SHIFT)
+    sessions = footprint >> 3 >> RECORD_SHIFT
+    came: dict[int, int] = {}
+    total = 0
+    for step, file in enumerate(_keys(seed, bits, steps)):
+        session = random64(seed, step * DRAWS + DRAWS - 1) % sessions
+        first = random64(seed, step * DRAWS + DRAWS - 2)
+        lines = ((first + line) % (1 << PAGE_SHIFT >> NODE_SHIFT) for line in range(WEB_LINES))
+        words = sum((file << PAGE_SHIFT | line << NODE_SHIFT) * GOLDEN for line in lines)
+        total = (rotated(total) + came.get(session, 0) + words) & MASK64
+        came[session] = came.get(session, 0) + 1
+    return total
+
+
+def _keys(seed: int, bits: int, steps: int) -> Iterator[int]:
+    """Yield the key of every step, of 2**bits."""
+    table = zipf_table(DEFAULT_SKEW)
+    for step in range(steps):
+        yield scatter(zipf_rank(seed, step * DRAWS, bits, table), bits)

@@ -1,9 +1,9 @@
-"""The built-in workloads: programs, the same sequences of addresses from a generator, and generators alone.
+"""The built-in workloads: programs, and the same sequences of addresses from a generator.
 
-A *generator* makes the addresses that some work touches, by a seed, from any step on, as many as one likes. A
-*workload* is a generator that has a *program* beside it: machine code that an engine executes in a guest, the truth,
-short. Both make the same measured accesses in the same order; a test holds them equal. Its *answer* is what the
-program must return, computed without running it (`answers`).
+A workload exists twice. Its *program* is machine code that an engine executes in a guest: the truth, short.
+Its *addresses* come from a kernel: the same measured accesses in the same order, from any step on, as many as one
+likes. A test holds the two equal. Its *answer* is what the program must return, computed without running it
+(`answers`). Some draw keys by Zipf: their addresses take a skew, and their programs have the default one built in.
 
 A program is a static x86-64 ELF, linked at 4 MiB, entered with the gva of its parameter block in `rdi`. It
 uses no stack and ends with `hlt`. Its area must read as zero at entry. Built for i386 it takes the gva in `eax`, and
@@ -30,19 +30,20 @@ import numpy.typing as npt
 
 from twofold.errors import SizeError, UnknownNameError
 from twofold.kernels import requests, workloads
-from twofold.spec.workloads import EDGES, log2_of
+from twofold.spec.workloads import EDGES
 from twofold.trace import answers
-from twofold.trace.zipf import zipf_table
+from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
 from twofold.units import format_bytes
 
 Gvas = npt.NDArray[np.uint64]
-Fill = Callable[..., None]  # a kernel: (seed, base, footprint, start step, table of ranks if skewed, out_gvas)
+Generate = Callable[..., None]  # a kernel: (seed, base, footprint, start step, table of ranks if skewed, out_gvas)
 Answer = Callable[[int, int, int, int], int]
 
 AREA_BASE: Final = 1 << 42  # gva [bytes]: far from code and tables, in the lower half of every 4-level guest
 AREA_BASE_32: Final = 1 << 30  # the same in 32-bit guests
 STACK_BYTES: Final = 4096  # from the parameter block to the top of the stack that an i386 program is given
 MIN_FOOTPRINT: Final = 64 << 10  # [bytes]
+MAX_SKEWED_FOOTPRINT: Final = 1 << 41  # [bytes]: 2**32 keys of kv
 NODE_BYTES: Final = 64
 PHASE_SETUP, PHASE_MEASURED, PHASE_DONE = range(3)
 PHASE_OFFSET: Final = 32  # in the parameter block [bytes]
@@ -54,26 +55,8 @@ _SUFFIXES: Final = {64: ".elf", 32: ".i386.elf"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skew:
-    """How skewed the choice of keys is, and of how many.
-
-    Parameters
-    ----------
-    default : P(rank) ~ 1 / rank**skew
-    bytes_a_key : of the area: so many keys there are
-    """
-
-    default: float
-    bytes_a_key: int
-
-    def table(self, footprint: int, skew: float | None) -> Gvas:
-        """Return what ranks are drawn by in an area of this length."""
-        return zipf_table(log2_of(footprint // self.bytes_a_key), self.default if skew is None else skew)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generator:
-    """A sequence of addresses, and what an access is assumed to cost."""
+class Workload:
+    """One workload: its program, its addresses, its answer, and what an access is assumed to cost."""
 
     name: str
     title: str
@@ -81,8 +64,9 @@ class Generator:
     node_bytes: int  # alignment of what one step touches
     cycles_per_access: float  # apart from translation [cycles]
     assumption: str  # where that cost comes from
-    fill: Fill
-    skew: Skew | None = None  # None: it has no choice of skew
+    generate: Generate
+    compute_answer: Answer
+    is_skewed: bool = False  # whether its addresses take a skew
 
     @property
     def accesses_per_step(self) -> int:
@@ -100,7 +84,7 @@ class Generator:
         base : gva of the area [bytes]
         footprint : length of the area, a power of two of at least 64 KiB [bytes]
         steps, start : how many, and the first [steps]
-        skew : of the keys, P(rank) ~ 1 / rank**skew; None: the generator's own
+        skew : of the keys, P(rank) ~ 1 / rank**skew; None: 0.99, which its program has
 
         Returns
         -------
@@ -113,14 +97,21 @@ class Generator:
         _check_footprint(footprint)
         tables = self._tables(footprint, skew)
         gvas = np.empty(steps * self.accesses_per_step, np.uint64)
-        self.fill(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), *tables, gvas)
+        self.generate(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), *tables, gvas)
         return gvas
 
     def _tables(self, footprint: int, skew: float | None) -> tuple[Gvas, ...]:
         """Return the table of ranks, for a generator that takes one."""
-        if self.skew is None and skew is not None:
-            raise SizeError(str(skew), f"is no skew of {self.name}, which has no choice of it")
-        return () if self.skew is None else (self.skew.table(footprint, skew),)
+        if not self.is_skewed:
+            if skew is not None:
+                raise SizeError(str(skew), f"is no skew of {self.name}, which has no choice of it")
+            return ()
+        if footprint > MAX_SKEWED_FOOTPRINT:
+            most = format_bytes(MAX_SKEWED_FOOTPRINT)
+            raise SizeError(
+                format_bytes(footprint), f"has more keys than {self.name} can draw; it takes {most} at most"
+            )
+        return (zipf_table(DEFAULT_SKEW if skew is None else skew),)
 
     def blocks(
         self, seed: int, base: int, footprint: int, accesses: int, *, skew: float | None = None
@@ -131,13 +122,6 @@ class Generator:
             left = accesses - start * self.accesses_per_step
             block_steps = min(steps, -(-left // self.accesses_per_step))
             yield self.addresses(seed, base, footprint, block_steps, start, skew=skew)[:left]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Workload(Generator):
-    """A generator with a program that touches the same addresses, and its answer."""
-
-    compute_answer: Answer
 
     def answer(self, seed: int, base: int, footprint: int, steps: int) -> int:
         """Return what the program must return; plain Python, O(steps) for most."""
@@ -163,13 +147,6 @@ def get_workload(name: str) -> Workload:
     return WORKLOADS[name]
 
 
-def get_generator(name: str) -> Generator:
-    """Return the generator of this name, a workload's or one without a program; UnknownNameError lists all."""
-    if name not in GENERATORS:
-        raise UnknownNameError("generator", name, tuple(GENERATORS))
-    return GENERATORS[name]
-
-
 def _check_footprint(footprint: int) -> None:
     """Refuse what the programs cannot mask an index with."""
     if footprint < MIN_FOOTPRINT or footprint & (footprint - 1):
@@ -184,7 +161,7 @@ _GUPS: Final = Workload(
     node_bytes=8,
     cycles_per_access=30.0,
     assumption="updates are independent: 4 misses of some 250 cycles overlap, and the store hits its line",
-    fill=workloads.generate_gups,
+    generate=workloads.generate_gups,
     compute_answer=answers.gups,
 )
 _CHASE: Final = Workload(
@@ -194,7 +171,7 @@ _CHASE: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=200.0,
     assumption="loads are dependent: each pays the whole latency of memory, some 60 ns at 3.5 GHz",
-    fill=workloads.generate_chase,
+    generate=workloads.generate_chase,
     compute_answer=answers.chase,
 )
 _LOOKUP: Final = Workload(
@@ -204,7 +181,7 @@ _LOOKUP: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=40.0,
     assumption="key and value share a line; hot slots hit the caches, cold misses overlap by two or three",
-    fill=workloads.generate_lookup,
+    generate=workloads.generate_lookup,
     compute_answer=answers.lookup,
 )
 _STREAM: Final = Workload(
@@ -214,7 +191,7 @@ _STREAM: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=8.0,
     assumption="prefetchers hide the latency: 64 bytes in and 64 out a line, at 8 bytes a cycle for one core",
-    fill=workloads.generate_stream,
+    generate=workloads.generate_stream,
     compute_answer=answers.stream,
 )
 
@@ -225,7 +202,7 @@ _SORT: Final = Workload(
     node_bytes=8,
     cycles_per_access=3.0,
     assumption="prefetchers follow the three streams; every other comparison is guessed wrong, some 18 cycles",
-    fill=workloads.generate_sort,
+    generate=workloads.generate_sort,
     compute_answer=answers.sort,
 )
 _BFS: Final = Workload(
@@ -235,7 +212,7 @@ _BFS: Final = Workload(
     node_bytes=8,
     cycles_per_access=15.0,
     assumption="of four accesses an edge one is scattered; hot vertices hit the caches, the others overlap by eight",
-    fill=workloads.generate_bfs,
+    generate=workloads.generate_bfs,
     compute_answer=answers.bfs,
 )
 _MATMUL: Final = Workload(
@@ -245,32 +222,33 @@ _MATMUL: Final = Workload(
     node_bytes=8,
     cycles_per_access=1.5,
     assumption="three tiles of 8 KiB stay in the L1 cache; two loads and a store a cycle at best, without vectors",
-    fill=workloads.generate_matmul,
+    generate=workloads.generate_matmul,
     compute_answer=answers.matmul,
 )
-_KV: Final = Generator(
+_KV: Final = Workload(
     name="kv",
     title="a key-value store with Zipf keys: index, record, three lines of value, a line of log",
     kinds=(False, False, False, True, False, False, False, True),
     node_bytes=NODE_BYTES,
     cycles_per_access=40.0,
     assumption="as lookup: hot records hit the caches, cold misses overlap by two or three",
-    fill=requests.generate_kv,
-    skew=Skew(default=0.99, bytes_a_key=512),
+    generate=requests.generate_kv,
+    compute_answer=answers.kv,
+    is_skewed=True,
 )
-_WEB: Final = Generator(
+_WEB: Final = Workload(
     name="web",
     title="a web server: a connection, a session, eight lines of a file by Zipf, a line of log",
     kinds=(False, False, False, True, *(False,) * 8, True, True, True),
     node_bytes=NODE_BYTES,
     cycles_per_access=25.0,
     assumption="the lines of a file are prefetched after the first; connection and session miss and overlap",
-    fill=requests.generate_web,
-    skew=Skew(default=0.8, bytes_a_key=8192),
+    generate=requests.generate_web,
+    compute_answer=answers.web,
+    is_skewed=True,
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
-    {workload.name: workload for workload in (_GUPS, _CHASE, _LOOKUP, _STREAM, _SORT, _BFS, _MATMUL)}
+    {workload.name: workload for workload in (_GUPS, _CHASE, _LOOKUP, _STREAM, _SORT, _BFS, _MATMUL, _KV, _WEB)}
 )
-GENERATORS: Final[Mapping[str, Generator]] = MappingProxyType({**WORKLOADS, "kv": _KV, "web": _WEB})
 DEFAULT_WORKLOADS: Final = ("gups", "chase", "lookup", "stream")  # of a comparison

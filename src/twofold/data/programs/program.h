@@ -1,7 +1,8 @@
 /* What the workload programs share: the parameter block, the random numbers, the way to end.
  *
  * A program is entered at _start with the address of its parameter block in rdi, and uses no stack, no library and no
- * floating point. It touches the parameter block, and its area: `footprint` bytes from `base`, zero at entry.
+ * floating point. It touches the parameter block, constants beside its code, and its area: `footprint` bytes from `base`, zero
+ * at entry.
  *
  * Built for i386, the same program takes the address in eax. It has too few registers for 64-bit numbers, so it is given
  * a stack, outside its area; and each access of a word is two of half a word, at the same address and 4 bytes on. */
