@@ -31,7 +31,8 @@ FLAGS_64: Final = (
     "-march=x86-64",
     # no stack: a program has no caller whose registers it must save, and hoisted constants would spill
     *("-ffixed-rbp", "-fcall-used-rbx", "-fcall-used-r12", "-fcall-used-r13", "-fcall-used-r14"),
-    *("-fcall-used-r15", "-fno-move-loop-invariants"),
+    *("-fcall-used-r15", "-fno-move-loop-invariants", "-fno-tree-loop-im"),
+    *("-fno-tree-pre", "-fno-gcse", "-fno-ivopts"),
 )
 FLAGS_32: Final = ("-m32", "-march=i686", "-mpreferred-stack-boundary=2")
 # What each kind of program ends in, and what it is built with.

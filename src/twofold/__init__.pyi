@@ -46,12 +46,12 @@ from .errors import (
     TwofoldError,
     UnknownNameError,
 )
-from .guest import Guest, NestedStep, Program, RunResult, run
+from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGuest, TracePolicy, canonical, run
 from .machine import FreeMap, Origin
 from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
-from .report import write_report
-from .study import Outcome, Row, Scenario, compare, load_scenario, make_scenario, simulate
+from .report import write_curves, write_report
+from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
 from .trace import AREA_BASE, WORKLOADS, Workload, get_workload
 from .units import INVALID_GFN, INVALID_MFN
 
@@ -62,6 +62,7 @@ __all__ = [
     "LAYOUTS",
     "WORKLOADS",
     "AddressError",
+    "AddressSpace",
     "AuditReport",
     "Buffer",
     "BuildError",
@@ -71,6 +72,7 @@ __all__ = [
     "Continuation",
     "Counters",
     "CpuProfile",
+    "Curve",
     "DamagedJournalError",
     "Design",
     "DivergenceError",
@@ -115,13 +117,18 @@ __all__ = [
     "RunResult",
     "Scenario",
     "SizeError",
+    "TraceGuest",
+    "TracePolicy",
     "TranslationError",
     "TwofoldError",
     "UnknownNameError",
     "WalkStep",
     "Workload",
     "build",
+    "canonical",
     "compare",
+    "curve",
+    "curves",
     "design_names",
     "get_design",
     "get_workload",
@@ -134,5 +141,6 @@ __all__ = [
     "replay",
     "run",
     "simulate",
+    "write_curves",
     "write_report",
 ]

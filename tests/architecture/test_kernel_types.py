@@ -21,6 +21,7 @@ from twofold.formats.p2m_types import P2MType
 from twofold.guest import Guest
 from twofold.machine import FreeMap
 from twofold.mmu import Mmu, load_profile
+from twofold.study import curve
 from twofold.trace import AREA_BASE, WORKLOADS
 
 ENTRIES = {"entry", "word", "leaf", "flags"}  # what kernels call a 64-bit entry, or bits that go into one
@@ -56,7 +57,7 @@ def typed(dispatchers):
 
 
 def work():
-    """Build, look up, split, audit and tear down a domain; run the MMU and the workload generators."""
+    """Build, look up, split, audit and tear down a domain; run the MMU and the workload workloads."""
     with Machine(free=FreeMap.empty_machine("64MiB")) as machine:
         domain = machine.create_domain("16MiB")
         build(domain, "opportunistic")
@@ -78,6 +79,9 @@ def work():
         exercise(p2m)
         for workload in WORKLOADS.values():
             workload.addresses(0, AREA_BASE, 1 << 16, 1, 0)
+        curve([0])
+        curve([0], sets=64)
+        curve([0], sets=2, ways=20)
         domain.destroy()
     with Machine("64MiB", paging="2-level") as machine:  # entries of 32 bits
         domain = machine.create_domain("16MiB")

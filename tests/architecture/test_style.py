@@ -31,7 +31,7 @@ REFUSED_NAMES = {"utils.py", "util.py", "core.py", "helpers.py", "common.py", "m
 UNFINISHED = re.compile(r"\b(?:" + "|".join(["TO" + "DO", "FIX" + "ME", "X" * 3, "NotImplemented" + "Error"]) + r")\b")
 # Where a number that is also a bit of an entry stands for something else, and what for.
 OTHER_NUMBERS: dict[tuple[str, int], str] = {
-    ("twofold.trace.workloads", 63): "a 64-bit word is rotated by one",
+    ("twofold.trace.answers", 63): "a 64-bit word is rotated by one",
 }
 
 

@@ -16,7 +16,19 @@ from twofold.domain import DomainOptions, Machine
 from twofold.machine import FreeMap, journal
 from twofold.trace import WORKLOADS
 
-COMMANDS = ("compare", "build", "run", "audit", "walk", "replay", "workloads", "cpus", "host show", "host snapshot")
+COMMANDS = (
+    "compare",
+    "build",
+    "run",
+    "audit",
+    "walk",
+    "curve",
+    "replay",
+    "workloads",
+    "cpus",
+    "host show",
+    "host snapshot",
+)
 HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
 THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
@@ -68,6 +80,57 @@ def test_no_arguments_at_all_is_a_matter_of_help(twofold, argv):
     done = twofold(*argv)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Usage: twofold")
+
+
+# -- curve ------------------------------------------------------------------------------------------------------
+
+
+def test_curve_prints_each_structure_as_table_json_and_csv(twofold):
+    argv = ("curve", "stream", "--footprint", "1MiB", "--accesses", "32768", "--sets", "1,16", "--ways", "3")
+    table = twofold(*argv)
+    assert table.code == 0
+    assert [row.split() for row in table.out.splitlines()[1:] if row.strip()][-1] == [
+        "4K",
+        "16",
+        "3",
+        "48",
+        "256",
+        "7.812",
+    ]
+    document = json.loads(twofold(*argv, "--json").out)
+    assert document["version"] == 1
+    assert [(each["sets"], each["misses"]) for each in document["curves"]] == [
+        (1, [32768, 256, 256, 256]),
+        (16, [32768, 256, 256, 256]),
+    ]
+    rows = list(csv.DictReader(io.StringIO(twofold(*argv, "--csv").out)))
+    assert [(row["sets"], row["entries"], row["misses"]) for row in rows][-1] == ("16", "48", "256")
+
+
+def test_curve_writes_its_page_and_says_where(twofold):
+    done = twofold("curve", "kv", "--footprint", "1MiB", "--accesses", "1000", "--ways", "8", "--report", "curves.html")
+    assert (done.code, done.line) == (0, "report: curves.html")
+    assert "kv over 1MiB" in (twofold.folder / "curves.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "problem"),
+    [
+        (("nope",), 3, "unknown workload 'nope'"),
+        (("gups", "--sets", "1,x"), 2, "whole numbers"),
+        (("gups", "--sets", "0"), 3, "is no structure"),
+        (("gups", "--page-sizes", "3M"), 3, "is no page size"),
+        (("gups", "--footprint", "3MiB"), 3, "is no footprint"),
+        (("gups", "--skew", "1"), 3, "no skew of gups"),
+        (("kv", "--skew", "3"), 3, "is no skew"),
+        (("kv", "--report", "."), 3, "not a file to write"),
+    ],
+)
+def test_curve_says_in_one_line_what_is_wrong(twofold, argv, code, problem):
+    done = twofold("curve", *argv, "--accesses", "10")
+    assert done.code == code
+    assert problem in done.line
+    assert twofold.files() == []
 
 
 # -- audit ------------------------------------------------------------------------------------------------------

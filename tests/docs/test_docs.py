@@ -8,7 +8,8 @@ import pytest
 import twofold
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("tour", "linear", "behaviours", "journal"))]
+RUN = ("tour", "linear", "behaviours", "journal", "curves", "workloads", "trace-guests")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in RUN)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

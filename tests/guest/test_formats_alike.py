@@ -7,7 +7,7 @@ from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine, build
 from twofold.guest import Guest, Program, check_answer, run
 from twofold.machine import FreeMap
-from twofold.trace import WORKLOADS
+from twofold.trace import DEFAULT_WORKLOADS, WORKLOADS
 
 DESIGNS = ("small", "toolstack", "opportunistic")
 P2M_SIZES = {"npt-pae": ("4K", "4K,2M"), "npt-2": ("4K", "4K,4M")}
@@ -58,12 +58,24 @@ def made(table_format: str, sizes: str, design: str):
 
 
 @pytest.mark.parametrize(("table_format", "sizes", "design"), CASES)
-def test_the_four_workloads_answer_alike(table_format, sizes, design):
+def test_the_four_workloads_of_a_comparison_answer_alike(table_format, sizes, design):
+    answer_alike(DEFAULT_WORKLOADS, table_format, sizes, design)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("table_format", "sizes", "design"), CASES)
+def test_all_other_workloads_answer_alike(table_format, sizes, design):
+    answer_alike([name for name in WORKLOADS if name not in DEFAULT_WORKLOADS], table_format, sizes, design)
+
+
+def answer_alike(names, table_format, sizes, design):
+    """Run some workloads in every guest that the format holds."""
     machine, domain = made(table_format, sizes, design)
     with machine:
         for mode, pages in guests_of(table_format):
             guest = Guest(domain, mode, pages, FOOTPRINTS[pages])
-            for name, workload in WORKLOADS.items():
+            for name in names:
+                workload = WORKLOADS[name]
                 program = Program.workload(name, steps=STEPS, seed=SEED, bits=guest.bits)
                 result = run(guest, program)
                 check_answer(result, workload.answer(SEED, guest.area_base, guest.footprint, STEPS), program)

@@ -61,6 +61,7 @@ class Recorder:
         """Map the program's one segment; return its entry point."""
         elf = ELFFile(io.BytesIO(program))
         (segment,) = elf.iter_segments()
+        self.image = range(segment["p_vaddr"], segment["p_vaddr"] + segment["p_memsz"])
         self.cpu.mem_map(segment["p_vaddr"], 4 * PAGE, UC_PROT_READ | UC_PROT_EXEC)
         self.cpu.mem_write(segment["p_vaddr"], segment.data())
         return elf["e_entry"]
@@ -74,7 +75,7 @@ class Recorder:
                 self.accesses.append((gva, is_write))
         elif is_write and gva == PARAMETERS_GVA + PHASE_OFFSET:
             self.phases.append(value)
-        elif not PARAMETERS_GVA <= gva < PARAMETERS_GVA + PARAMETERS_BYTES:
+        elif gva not in self.image and not PARAMETERS_GVA <= gva < PARAMETERS_GVA + PARAMETERS_BYTES:
             self.elsewhere.append(gva)
 
     @property
@@ -100,7 +101,15 @@ def test_the_program_touches_what_its_generator_says_and_returns_its_answer(name
     assert run.accesses == [*zip(gvas.tolist(), workload.kinds * steps, strict=True)]
     assert run.result == workload.answer(seed, AREA_BASE, footprint, steps)
     assert run.phases == [PHASE_MEASURED, PHASE_DONE]
-    assert run.elsewhere == [], "neither a stack nor data of its own"
+    assert run.elsewhere == [], "neither a stack nor data of its own but constants"
+
+
+def test_a_program_that_comes_to_its_end_starts_again():
+    """A sort of 2048 words takes 11 passes; the other two end sooner in the test above, or repeat the same work."""
+    workload, steps = WORKLOADS["sort"], 11 * 2048 + 100
+    run = Recorder(workload, AREA_BASE, 64 << 10, steps, 4)
+    assert [gva for gva, _ in run.accesses] == workload.addresses(4, AREA_BASE, 64 << 10, steps).tolist()
+    assert run.result == workload.answer(4, AREA_BASE, 64 << 10, steps)
 
 
 def test_the_area_may_lie_where_a_32_bit_guest_can_reach_it():
@@ -120,7 +129,7 @@ def test_the_program_is_a_small_static_image_at_4_mib(name):
     assert elf["e_entry"] == segment["p_vaddr"] == 0x400000
     assert segment["p_memsz"] == segment["p_filesz"] <= 16 << 10
     assert segment["p_flags"] == 5, "readable and executable, never writable"
-    assert len(program) <= 8 << 10
+    assert len(program) <= 16 << 10
 
 
 def manifest():
@@ -138,6 +147,11 @@ def test_the_programs_were_built_from_the_sources_beside_them():
     assert hashes(".c", ".h", ".ld") == manifest()["sources"]
     assert hashes(".elf") == manifest()["programs"]
     assert {f"{name}{kind}" for name in WORKLOADS for kind in (".elf", ".i386.elf")} == {*manifest()["programs"]}
+
+
+def test_the_table_of_ranks_in_the_programs_is_the_generators():
+    header = runpy.run_path(str(TOOL.with_name("zipf_header.py")))["header"]
+    assert (PROGRAMS / "zipf.h").read_text(encoding="utf-8") == header()
 
 
 def test_the_programs_were_built_with_the_flags_of_the_tool():

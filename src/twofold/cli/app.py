@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, host, replay, run, walk, workloads
+from twofold.cli import audit, build, compare, cpus, curve, host, replay, run, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -27,6 +27,7 @@ app.command()(run.run)
 app.command()(audit.audit)
 app.command()(walk.walk)
 app.command()(replay.replay)
+app.command()(curve.curve)
 app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")

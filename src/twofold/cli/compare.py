@@ -26,7 +26,7 @@ def compare(
     behaviour: options.Behaviour = None,
     designs: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
     guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="4K,2M,1G")] = None,
-    workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="all four")] = None,
+    workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="gups,chase,lookup,stream")] = None,
     cpu: Annotated[str | None, typer.Option(help="CPU profiles, or TOML files.", show_default="zen3")] = None,
     footprint: options.Footprint = None,
     accesses: Annotated[int | None, typer.Option(help="Accesses counted in a cell.", show_default="1000000")] = None,

@@ -24,7 +24,7 @@ def run(
     design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
     guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M or 1G.")] = "4K",
     footprint: options.Footprint = None,
-    steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups or lines.")] = 10_000,
+    steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups, lines: what a step is.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

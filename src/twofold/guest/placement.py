@@ -5,7 +5,7 @@ in aligned blocks of 2 MiB, or of the guest's own page size where that is larger
 tables and program.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -51,25 +51,26 @@ def aligned_blocks(domain: Domain, order: int) -> Array:
     return np.concatenate(numbers).astype(np.uint64) << np.uint64(order)
 
 
+def frames_beside(domain: Domain, area: Array, page_order: Order) -> Iterator[int]:
+    """Yield the guest frames that an area of such pages does not use, ascending from the first RAM."""
+    starts, page, page_frames = np.sort(area).tolist(), 0, 1 << page_order
+    for ram in domain.layout.ram(domain.frames):
+        gfn = int(ram.gfn)
+        while gfn < ram.end:
+            while page < len(starts) and starts[page] + page_frames <= gfn:
+                page += 1
+            if page < len(starts) and starts[page] <= gfn:
+                gfn = starts[page] + page_frames
+                continue
+            yield gfn
+            gfn += 1
+
+
 class FrameSource:
-    """Hands out the guest frames that the area does not use, ascending from the first RAM."""
+    """Hands out guest frames for tables and programs, in the order given."""
 
-    def __init__(self, domain: Domain, area: Array, page_order: Order) -> None:
-        self._free = self._frames_beside(domain, np.sort(area), 1 << page_order)
-
-    @staticmethod
-    def _frames_beside(domain: Domain, pages: Array, page_frames: int) -> Iterator[int]:
-        starts, page = pages.tolist(), 0
-        for ram in domain.layout.ram(domain.frames):
-            gfn = int(ram.gfn)
-            while gfn < ram.end:
-                while page < len(starts) and starts[page] + page_frames <= gfn:
-                    page += 1
-                if page < len(starts) and starts[page] <= gfn:
-                    gfn = starts[page] + page_frames
-                    continue
-                yield gfn
-                gfn += 1
+    def __init__(self, gfns: Iterable[int]) -> None:
+        self._free = iter(gfns)
 
     def take(self, frames: int) -> Array:
         """Return the next free guest frames.

@@ -48,12 +48,26 @@ class GuestTables:
     def map(self, gva: int, gfns: Array, order: Order) -> None:
         """Map pages of one size from `gva` on, page i to the guest frames from gfns[i] on."""
         level = self.geometry.level_of(order)
+        self._store(level, gva >> FRAME_SHIFT >> order, self._leaves(gfns, level))
+
+    def map_pages(self, numbers: Array, gfns: Array, order: Order) -> None:
+        """Map pages of one size anywhere: page numbers[i] of that size, to the guest frames from gfns[i] on."""
+        level, bits = self.geometry.level_of(order), np.uint64(self.geometry.index_bits)
+        leaves = self._leaves(gfns, level)
+        tables, place = np.unique(numbers >> bits, return_inverse=True)
+        runs = np.split(tables, np.flatnonzero(np.diff(tables) != 1) + 1) if len(tables) else []
+        held = [self._tables_of(level, int(run[0]), int(run[-1]) + 1) for run in runs]
+        mfns = self._domain.p2m.translate(np.concatenate([np.empty(0, np.uint64), *held]))
+        self.memory[mfns[place], numbers & np.uint64(self.geometry.entries - 1)] = leaves
+
+    def _leaves(self, gfns: Array, level: int) -> Array:
+        """Return the leaves of a level that map guest frames from each of these on."""
         self._check_reach(gfns, level)
         addresses = gfns << np.uint64(FRAME_SHIFT)
         if level:  # the high address bits of a 4M leaf stand elsewhere
             high = addresses >> self.shape[shape.HIGH_SHIFT] & self.shape[shape.HIGH]
             addresses = addresses & self.shape[shape.FRAME] | high
-        self._store(level, gva >> FRAME_SHIFT >> order, addresses | np.uint64(guest_format.leaf_flags(level)))
+        return addresses | np.uint64(guest_format.leaf_flags(level))
 
     def _check_reach(self, gfns: Array, level: int) -> None:
         """Raise unless entries of this level can hold these frames."""

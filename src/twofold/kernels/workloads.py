@@ -1,4 +1,4 @@
-"""The addresses that the four workload programs touch, compiled. Twin: `spec.workloads`, which explains them.
+"""The addresses that the workload programs touch, compiled. Twin: `spec.workloads`, which explains them.
 
 Scalars are uint64, and so is every constant and loop counter that meets one: with a bare literal the sum
 would be signed. Random numbers are counted, so no iteration of gups or lookup waits for the one before.
@@ -28,6 +28,13 @@ SHIFT_1: Final = np.uint64(30)
 SHIFT_2: Final = np.uint64(27)
 SHIFT_3: Final = np.uint64(31)
 MULTIPLIER: Final = np.uint64(0xD1342543DE82EF95)  # of the chase; 5 modulo 8, so that the period is full
+TWO: Final = np.uint64(2)
+TILE_BITS: Final = np.uint64(5)  # log2 of the words along a side of a tile of matmul
+TILE_MASK: Final = np.uint64(31)
+VERTEX_SHIFT: Final = np.uint64(7)  # bfs: 128 bytes of the area a vertex
+EDGES: Final = 8  # of a vertex of bfs
+EDGE_BITS: Final = np.uint64(3)
+BFS_ACCESSES: Final = 3 + 4 * EDGES  # of one step
 
 
 @inline
@@ -123,3 +130,107 @@ def generate_stream(
         gva = base + (((start_step + np.uint64(i)) << NODE_SHIFT) & (footprint - ONE))
         out_gvas[2 * i] = gva
         out_gvas[2 * i + 1] = gva
+
+
+@inline
+def sort_right_first(seed: np.uint64, step: np.uint64) -> np.uint64:
+    """Return 1 when a merge takes from its right run first in this pair of steps, 0 when from its left."""
+    return random64(seed, step >> ONE) & ONE
+
+
+@kernel
+def generate_sort(
+    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas
+) -> None:
+    """Fill `out_gvas`, uint64[3 * steps], with the merges of sort. Twin: spec.workloads.generate_sort."""
+    quarter = footprint >> TWO
+    words = quarter >> WORD_SHIFT
+    passes = log2_of(words)
+    number = (start_step // words) % passes
+    position = start_step & (words - ONE)
+    for i in range(len(out_gvas) // 3):
+        target = base + quarter * (ONE + (number & ONE))
+        source = base if number == ZERO else base + quarter * (TWO - (number & ONE))
+        pair = TWO << number  # words of two runs
+        merged = position & (pair - ONE)
+        start, half, second = position - merged, merged >> ONE, merged & ONE
+        right_first = sort_right_first(seed, number * words + position)
+        left = start + half + (second & ~right_first)
+        right = start + pair - ONE - half - (second & right_first)
+        out = start + pair - ONE - merged if start & pair else position
+        out_gvas[3 * i] = source + (left << WORD_SHIFT)
+        out_gvas[3 * i + 1] = source + (right << WORD_SHIFT)
+        out_gvas[3 * i + 2] = target + (out << WORD_SHIFT)
+        position += ONE
+        if position == words:
+            position = ZERO
+            number = number + ONE if number + ONE < passes else ZERO
+
+
+@kernel
+def generate_matmul(
+    seed: np.uint64,  # noqa: ARG001 one signature for all workloads
+    base: np.uint64,
+    footprint: np.uint64,
+    start_step: np.uint64,
+    out_gvas: Gvas,
+) -> None:
+    """Fill `out_gvas`, uint64[4 * steps], with the words of matmul. Twin: spec.workloads.generate_matmul."""
+    quarter = footprint >> TWO
+    bits = log2_of(quarter >> WORD_SHIFT)
+    row_bits = bits >> ONE
+    inner_bits = bits - row_bits
+    tile_rows, tile_inner = row_bits - TILE_BITS, inner_bits - TILE_BITS
+    row_mask, inner_mask = (ONE << tile_rows) - ONE, (ONE << tile_inner) - ONE
+    for n in range(len(out_gvas) // 4):
+        step = start_step + np.uint64(n)
+        j, k, i = step & TILE_MASK, (step >> TILE_BITS) & TILE_MASK, (step >> (TWO * TILE_BITS)) & TILE_MASK
+        step >>= np.uint64(3) * TILE_BITS
+        k |= (step & inner_mask) << TILE_BITS
+        step >>= tile_inner
+        j |= (step & row_mask) << TILE_BITS
+        i |= ((step >> tile_rows) & row_mask) << TILE_BITS
+        product = base + TWO * quarter + (((i << row_bits) | j) << WORD_SHIFT)
+        out_gvas[4 * n] = base + (((i << inner_bits) | k) << WORD_SHIFT)
+        out_gvas[4 * n + 1] = base + quarter + (((k << row_bits) | j) << WORD_SHIFT)
+        out_gvas[4 * n + 2] = product
+        out_gvas[4 * n + 3] = product
+
+
+@inline
+def bfs_vertex(rank: np.uint64, bits: np.uint64, seed: np.uint64) -> np.uint64:
+    """Return the number of the vertex that bfs finds as number `rank`."""
+    scramble = (GOLDEN >> (WORD_BITS - bits)) | ONE
+    return ((rank * scramble) ^ seed) & ((ONE << bits) - ONE)
+
+
+@inline
+def bfs_edge(rank: np.uint64, edge: np.uint64, bits: np.uint64, seed: np.uint64) -> np.uint64:
+    """Return the rank that an edge of bfs leads to."""
+    child = TWO * rank + ONE + edge
+    if edge < TWO and child >> bits == ZERO:
+        return child
+    octaves = min(log2_of(TWO * rank + np.uint64(3)), bits)
+    return lookup_rank(random64(seed, (rank << EDGE_BITS) + edge), octaves) - ONE
+
+
+@kernel
+def generate_bfs(seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas) -> None:
+    """Fill `out_gvas`, uint64[35 * steps], with the vertices of bfs. Twin: spec.workloads.generate_bfs."""
+    bits = log2_of(footprint >> VERTEX_SHIFT)
+    vertices, distances = ONE << bits, base + (footprint >> ONE)
+    queue = distances + (footprint >> TWO)
+    for i in range(len(out_gvas) // BFS_ACCESSES):
+        rank = (start_step + np.uint64(i)) & (vertices - ONE)
+        vertex = bfs_vertex(rank, bits, seed)
+        row, gva = out_gvas[BFS_ACCESSES * i : BFS_ACCESSES * (i + 1)], distances + (vertex << WORD_SHIFT)
+        row[0], row[1], row[2] = queue + (rank << WORD_SHIFT), gva, gva
+        for edge in range(EDGES):
+            number = np.uint64(edge)
+            end = bfs_vertex(bfs_edge(rank, number, bits, seed), bits, seed)
+            tail = min(TWO * rank + ONE + min(number, TWO), vertices)
+            gva = distances + (end << WORD_SHIFT)
+            row[4 * edge + 3] = base + (((vertex << EDGE_BITS) + number) << WORD_SHIFT)
+            row[4 * edge + 4] = gva
+            row[4 * edge + 5] = queue + (tail << WORD_SHIFT)
+            row[4 * edge + 6] = gva

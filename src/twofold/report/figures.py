@@ -5,7 +5,7 @@ its script puts them in. Text from outside is escaped here, because Plotly reads
 the key to the colours, which is part of the page.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from twofold.report.words import cpu_name, size_names
-from twofold.study import Outcome
+from twofold.study import Curve, Outcome
 from twofold.study.pictures import SIDE_BITS, Picture, hilbert
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M, format_bytes, order_name
 
@@ -23,6 +23,7 @@ BUILT_IN: Final = ("small", "toolstack", "opportunistic")  # keep their colours,
 SIZE_COLOURS: Final = tuple(f"var(--size-{code})" for code in range(4))
 INK, SOFT, LINE, PAPER = "var(--ink)", "var(--soft)", "var(--line)", "var(--paper)"
 GIB: Final = 1 << 30
+FOURFOLD: Final = 0.60206  # from tick to tick of a logarithmic axis, as a power of ten
 CHARTS: Final = (
     (
         "reads_per_walk",
@@ -220,6 +221,41 @@ def _blocks_layout() -> Figure:
         "xaxis": fixed | {"title": {"text": "GiB"}, "gridcolor": LINE, "zerolinecolor": SOFT, "rangemode": "tozero"},
         "yaxis": fixed | {"type": "category", "autorange": "reversed", "dtick": 1, "ticksuffix": " "},
     }
+
+
+def curve_name(curve: Curve) -> str:
+    """Return what tells a curve from the others."""
+    return f"{curve.page_size} pages, {'fully associative' if curve.sets == 1 else f'{curve.sets} sets'}"
+
+
+def curve_colour(number: int) -> str:
+    """Return the colour of a curve by its place among all."""
+    return f"var(--design-{number % COLOURS})"
+
+
+def curves_drawing(curves: Sequence[Curve]) -> Drawing:
+    """Return miss curves in one figure: entries on a logarithmic scale, misses upwards."""
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": curve_name(curve),
+            "x": [point.entries for point in curve.points()],
+            "y": [point.misses_per_1000 for point in curve.points()],
+            "line": {"color": curve_colour(number), "width": 2},
+            "marker": {"size": 5, "color": curve_colour(number)},
+            "hovertemplate": "%{x:,} entries: %{y:.3f} misses<extra>%{fullData.name}</extra>",
+        }
+        for number, curve in enumerate(curves)
+    ]
+    fixed = {"fixedrange": True, "automargin": True, "gridcolor": LINE, "zerolinecolor": SOFT}
+    layout = _layout(margin=8) | {
+        "xaxis": fixed | {"title": {"text": "entries"}, "type": "log", "dtick": FOURFOLD, "tickformat": ",d"},
+        "yaxis": fixed | {"title": {"text": "misses in 1000 accesses"}, "rangemode": "tozero"},
+    }
+    note = "misses in a thousand accesses by the number of entries, four times as many a step"
+    alt = f"Line chart, {note}: {'; '.join(map(curve_name, curves))}. The figures stand in the table below."
+    return Drawing("curves", "Misses by size", note, alt, {"data": data, "layout": layout})
 
 
 def _layout(margin: int) -> Figure:

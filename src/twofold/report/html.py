@@ -49,20 +49,20 @@ def report_html(outcome: Outcome) -> str:
     parts = _words(outcome) | {
         "glance": glance_table(outcome),
         "picture_legend": legend([swatch(colour, size) for colour, size in zip(SIZE_COLOURS, SIZES, strict=True)]),
-        "pictures": _figures(pictures),
+        "pictures": figures_markup(pictures),
         "design_legend": legend([design_swatch(outcome, design) for design in outcome.variants]),
-        "charts": _figures(charts),
+        "charts": figures_markup(charts),
         "table": full_table(outcome),
-        "blocks": _figures([blocks]),
-        "drawings": _script_json(_drawn([*pictures, *charts, blocks])),
+        "blocks": figures_markup([blocks]),
+        "drawings": script_json(_drawn([*pictures, *charts, blocks])),
         "plotly": get_plotlyjs(),
-        "style": _template("page.css"),
-        "script": _template("page.js"),
+        "style": template("page.css"),
+        "script": template("page.js"),
     }
-    return Template(_template("page.html")).substitute(parts)
+    return Template(template("page.html")).substitute(parts)
 
 
-def _template(name: str) -> str:
+def template(name: str) -> str:
     """Return one of the texts that the page is made of."""
     return (resources.files("twofold") / "data" / "report" / name).read_text(encoding="utf-8").rstrip("\n")
 
@@ -182,7 +182,7 @@ def _definitions(facts: list[tuple[str, str]]) -> str:
     return f'<dl class="small">\n{items}\n</dl>'
 
 
-def _figures(drawings: list[Drawing]) -> str:
+def figures_markup(drawings: list[Drawing]) -> str:
     """Return the places that the page's script draws in, each with its words."""
     return "\n".join(
         f"<figure><figcaption>{escape(drawing.title)}<small>{escape(drawing.note)}</small></figcaption>"
@@ -197,7 +197,7 @@ def _drawn(drawings: list[Drawing]) -> dict[str, Any]:
     return {"sizes": SIZES, "positions": curve_positions(), "drawings": figures}
 
 
-def _script_json(document: dict[str, Any]) -> str:
+def script_json(document: dict[str, Any]) -> str:
     """Return JSON that cannot end the script element it stands in."""
     text = json.dumps(document, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

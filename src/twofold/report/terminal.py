@@ -11,7 +11,7 @@ from rich.text import Text
 from twofold.domain import Built, Replayed
 from twofold.guest import NestedStep
 from twofold.p2m import Audited
-from twofold.study import HostSummary, Outcome
+from twofold.study import Curve, HostSummary, Outcome
 from twofold.units import format_bytes, order_name
 
 _MIN_WIDTH = 150  # of a file or pipe: a table is never cut there
@@ -192,6 +192,19 @@ def replay_view(replayed: Replayed) -> list[RenderableType]:
         Text(f"leaves: {leaves or 'none'}"),
         Text(f"digest: {replayed.digest}"),
     ]
+
+
+def curves_table(curves: Iterable[Curve]) -> Table:
+    """Return one row a size of each structure: its misses."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("pages", "sets", "ways", "entries", "misses", "miss/1000"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for curve in curves:
+        table.add_section()
+        for point in curve.points():
+            numbers = map(str, (point.sets, point.ways, point.entries, point.misses))
+            table.add_row(point.page_size, *numbers, f"{point.misses_per_1000:.3f}")
+    return table
 
 
 def plain_table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:

@@ -1,6 +1,7 @@
 """Studies: scenarios, comparisons, results."""
 
 from twofold.study.compare import COLD_LINE, Progress, compare
+from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
 from twofold.study.hosts import THIS_HOST, default_memory, free_map
 from twofold.study.outcome import HostSummary, Outcome, Row, host_summary
 from twofold.study.scenario import (
@@ -17,6 +18,8 @@ from twofold.study.sites import build_all, guest_site, read_address, walk_answer
 __all__ = [
     "COLD_LINE",
     "THIS_HOST",
+    "Curve",
+    "CurvePoint",
     "ExactScenario",
     "GuestScenario",
     "HostScenario",
@@ -27,6 +30,10 @@ __all__ = [
     "Scenario",
     "build_all",
     "compare",
+    "curve",
+    "curves",
+    "curves_frame",
+    "curves_json",
     "default_memory",
     "free_map",
     "guest_site",

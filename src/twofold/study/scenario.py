@@ -16,7 +16,7 @@ from twofold.files import read_bounded
 from twofold.formats.geometry import FOUR_LEVEL
 from twofold.machine import get_behaviour
 from twofold.mmu import load_profile
-from twofold.trace import WORKLOADS, get_workload
+from twofold.trace import DEFAULT_WORKLOADS, get_workload
 from twofold.units import parse_bytes, parse_order
 
 DEFAULT_ACCESSES: Final = 1_000_000  # a cell: with 36 cells the default comparison stays well under a minute
@@ -135,7 +135,7 @@ class Scenario(_Model):
     )
     behaviours: Annotated[tuple[Annotated[str, _checked(_check_behaviour)], ...], *_SIDE] = ("twofold",)
     guest_pages: Annotated[tuple[Annotated[str, _checked(_check_guest_page)], ...], *_SIDE] = ("4K", "2M", "1G")
-    workloads: Annotated[tuple[Annotated[str, _checked(get_workload)], ...], *_SIDE] = tuple(WORKLOADS)
+    workloads: Annotated[tuple[Annotated[str, _checked(get_workload)], ...], *_SIDE] = DEFAULT_WORKLOADS
     cpus: Annotated[tuple[Annotated[str, _checked(load_profile)], ...], *_SIDE] = ("zen3",)
     accesses: Annotated[int, Field(ge=1)] = DEFAULT_ACCESSES
     warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many

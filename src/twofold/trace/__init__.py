@@ -3,6 +3,7 @@
 from twofold.trace.workloads import (
     AREA_BASE,
     AREA_BASE_32,
+    DEFAULT_WORKLOADS,
     MIN_FOOTPRINT,
     PARAMETERS_BYTES,
     PHASE_DONE,
@@ -19,6 +20,7 @@ from twofold.trace.workloads import (
 __all__ = [
     "AREA_BASE",
     "AREA_BASE_32",
+    "DEFAULT_WORKLOADS",
     "MIN_FOOTPRINT",
     "PARAMETERS_BYTES",
     "PHASE_DONE",

@@ -1,8 +1,9 @@
-"""The built-in workloads: four programs, and the same sequences of addresses from a generator.
+"""The built-in workloads: programs, and the same sequences of addresses from a generator.
 
 A workload exists twice. Its *program* is machine code that an engine executes in a guest: the truth, short.
-Its *addresses* come from a kernel: the same measured accesses in the same order, as long as one likes. A test
-holds the two equal. Its *answer* is what the program must return, computed here without running it.
+Its *addresses* come from a kernel: the same measured accesses in the same order, from any step on, as many as one
+likes. A test holds the two equal. Its *answer* is what the program must return, computed without running it
+(`answers`). Some draw keys by Zipf: their addresses take a skew, and their programs have the default one built in.
 
 A program is a static x86-64 ELF, linked at 4 MiB, entered with the gva of its parameter block in `rdi`. It
 uses no stack and ends with `hlt`. Its area must read as zero at entry. Built for i386 it takes the gva in `eax`, and
@@ -18,7 +19,7 @@ Read first: `data/programs/*.c`. Left out: the cost of translation, which is wha
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
@@ -28,28 +29,32 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import SizeError, UnknownNameError
-from twofold.kernels import workloads as kernels
-from twofold.spec.workloads import GOLDEN, MULTIPLIER, log2_of, lookup_rank, random64
+from twofold.kernels import requests, workloads
+from twofold.spec.workloads import EDGES
+from twofold.trace import answers
+from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
 from twofold.units import format_bytes
 
 Gvas = npt.NDArray[np.uint64]
-Generator = Callable[[np.uint64, np.uint64, np.uint64, np.uint64, Gvas], None]
+Generate = Callable[..., None]  # a kernel: (seed, base, footprint, start step, table of ranks if skewed, out_gvas)
 Answer = Callable[[int, int, int, int], int]
 
 AREA_BASE: Final = 1 << 42  # gva [bytes]: far from code and tables, in the lower half of every 4-level guest
 AREA_BASE_32: Final = 1 << 30  # the same in 32-bit guests
 STACK_BYTES: Final = 4096  # from the parameter block to the top of the stack that an i386 program is given
 MIN_FOOTPRINT: Final = 64 << 10  # [bytes]
+MAX_SKEWED_FOOTPRINT: Final = 1 << 41  # [bytes]: 2**32 keys of kv
 NODE_BYTES: Final = 64
 PHASE_SETUP, PHASE_MEASURED, PHASE_DONE = range(3)
 PHASE_OFFSET: Final = 32  # in the parameter block [bytes]
 RESULT_OFFSET: Final = 40
 PARAMETERS_BYTES: Final = 48
+BLOCK_ACCESSES: Final = 1 << 20  # of a long trace that are in memory at a time
 _MASK64: Final = 2**64 - 1
 _SUFFIXES: Final = {64: ".elf", 32: ".i386.elf"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Workload:
     """One workload: its program, its addresses, its answer, and what an access is assumed to cost."""
 
@@ -59,15 +64,18 @@ class Workload:
     node_bytes: int  # alignment of what one step touches
     cycles_per_access: float  # apart from translation [cycles]
     assumption: str  # where that cost comes from
-    generate: Generator
+    generate: Generate
     compute_answer: Answer
+    is_skewed: bool = False  # whether its addresses take a skew
 
     @property
     def accesses_per_step(self) -> int:
         """Loads and stores of one step in the measured part."""
         return len(self.kinds)
 
-    def addresses(self, seed: int, base: int, footprint: int, steps: int, start: int = 0) -> Gvas:
+    def addresses(
+        self, seed: int, base: int, footprint: int, steps: int, start: int = 0, *, skew: float | None = None
+    ) -> Gvas:
         """Return the gvas of the measured accesses of steps `start` to `start + steps - 1`.
 
         Parameters
@@ -76,6 +84,7 @@ class Workload:
         base : gva of the area [bytes]
         footprint : length of the area, a power of two of at least 64 KiB [bytes]
         steps, start : how many, and the first [steps]
+        skew : of the keys, P(rank) ~ 1 / rank**skew; None: 0.99, which its program has
 
         Returns
         -------
@@ -83,15 +92,39 @@ class Workload:
 
         Raises
         ------
-        SizeError : no such footprint
+        SizeError : no such footprint, or no such skew
         """
         _check_footprint(footprint)
+        tables = self._tables(footprint, skew)
         gvas = np.empty(steps * self.accesses_per_step, np.uint64)
-        self.generate(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), gvas)
+        self.generate(np.uint64(seed & _MASK64), np.uint64(base), np.uint64(footprint), np.uint64(start), *tables, gvas)
         return gvas
 
+    def _tables(self, footprint: int, skew: float | None) -> tuple[Gvas, ...]:
+        """Return the table of ranks, for a generator that takes one."""
+        if not self.is_skewed:
+            if skew is not None:
+                raise SizeError(str(skew), f"is no skew of {self.name}, which has no choice of it")
+            return ()
+        if footprint > MAX_SKEWED_FOOTPRINT:
+            most = format_bytes(MAX_SKEWED_FOOTPRINT)
+            raise SizeError(
+                format_bytes(footprint), f"has more keys than {self.name} can draw; it takes {most} at most"
+            )
+        return (zipf_table(DEFAULT_SKEW if skew is None else skew),)
+
+    def blocks(
+        self, seed: int, base: int, footprint: int, accesses: int, *, skew: float | None = None
+    ) -> Iterator[Gvas]:
+        """Yield so many addresses from step 0 on, in blocks; the last step may be cut short. As `addresses`."""
+        steps = max(1, BLOCK_ACCESSES // self.accesses_per_step)
+        for start in range(0, -(-accesses // self.accesses_per_step), steps):
+            left = accesses - start * self.accesses_per_step
+            block_steps = min(steps, -(-left // self.accesses_per_step))
+            yield self.addresses(seed, base, footprint, block_steps, start, skew=skew)[:left]
+
     def answer(self, seed: int, base: int, footprint: int, steps: int) -> int:
-        """Return what the program must return; plain Python, O(steps) for gups and lookup."""
+        """Return what the program must return; plain Python, O(steps) for most."""
         _check_footprint(footprint)
         return self.compute_answer(seed & _MASK64, base, footprint, steps)
 
@@ -121,56 +154,6 @@ def _check_footprint(footprint: int) -> None:
         raise SizeError(f"{footprint:#x}", f"is no footprint: a power of two of at least {least}")
 
 
-def _answer_gups(seed: int, _base: int, footprint: int, steps: int) -> int:
-    """Return the rotated sum of all words stored, with a dict as the table."""
-    shift = 64 - log2_of(footprint // 8)
-    table: dict[int, int] = {}
-    total = 0
-    for step in range(steps):
-        x = random64(seed, step)
-        updated = table.get(x >> shift, 0) ^ x
-        table[x >> shift] = updated
-        total = ((total << 1 | total >> 63) + updated) & _MASK64
-    return total
-
-
-def _answer_chase(seed: int, base: int, footprint: int, steps: int) -> int:
-    """Return the gva where the chain ends: a**n * x + c * (a**n - 1) / (a - 1), modulo the nodes.
-
-    The power is taken modulo (a - 1) times the nodes, so that the division is exact.
-    """
-    nodes = footprint // NODE_BYTES
-    first, increment = random64(seed, 0), random64(seed, 1) | 1
-    power = pow(MULTIPLIER, steps, (MULTIPLIER - 1) * nodes)
-    last = (power * first + (power - 1) // (MULTIPLIER - 1) * increment) % nodes
-    return base + last * NODE_BYTES
-
-
-def _answer_lookup(seed: int, _base: int, footprint: int, steps: int) -> int:
-    """Return the sum of the values of all ranks asked for; where they are stored does not matter."""
-    octaves = log2_of(footprint // NODE_BYTES)
-    ranks = (lookup_rank(random64(seed, step), octaves) for step in range(steps))
-    return sum(rank * GOLDEN & _MASK64 ^ seed for rank in ranks) & _MASK64
-
-
-def _answer_stream(seed: int, _base: int, footprint: int, steps: int) -> int:
-    """Return the sum of all words stored, in closed form.
-
-    Line k of n holds (lap + 1) * (k + seed) + n * lap * (lap + 1) / 2 after lap `lap`: each lap adds its step
-    number, k + n * lap, and the seed. Summed over all lines of whole laps, then over those of the last lap.
-    """
-    lines = footprint // NODE_BYTES
-    laps, rest = divmod(steps, lines)
-    whole = laps * (laps + 1) // 2 * _sum_of_lines(lines, seed) + lines**2 * ((laps - 1) * laps * (laps + 1) // 6)
-    last = (laps + 1) * _sum_of_lines(rest, seed) + rest * lines * (laps * (laps + 1) // 2)
-    return (whole + last) & _MASK64
-
-
-def _sum_of_lines(lines: int, seed: int) -> int:
-    """Return the sum of k + seed over the first lines."""
-    return lines * (lines - 1) // 2 + lines * seed
-
-
 _GUPS: Final = Workload(
     name="gups",
     title="random updates of a large table: a load and a store of a word drawn evenly",
@@ -178,8 +161,8 @@ _GUPS: Final = Workload(
     node_bytes=8,
     cycles_per_access=30.0,
     assumption="updates are independent: 4 misses of some 250 cycles overlap, and the store hits its line",
-    generate=kernels.generate_gups,
-    compute_answer=_answer_gups,
+    generate=workloads.generate_gups,
+    compute_answer=answers.gups,
 )
 _CHASE: Final = Workload(
     name="chase",
@@ -188,8 +171,8 @@ _CHASE: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=200.0,
     assumption="loads are dependent: each pays the whole latency of memory, some 60 ns at 3.5 GHz",
-    generate=kernels.generate_chase,
-    compute_answer=_answer_chase,
+    generate=workloads.generate_chase,
+    compute_answer=answers.chase,
 )
 _LOOKUP: Final = Workload(
     name="lookup",
@@ -198,8 +181,8 @@ _LOOKUP: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=40.0,
     assumption="key and value share a line; hot slots hit the caches, cold misses overlap by two or three",
-    generate=kernels.generate_lookup,
-    compute_answer=_answer_lookup,
+    generate=workloads.generate_lookup,
+    compute_answer=answers.lookup,
 )
 _STREAM: Final = Workload(
     name="stream",
@@ -208,10 +191,64 @@ _STREAM: Final = Workload(
     node_bytes=NODE_BYTES,
     cycles_per_access=8.0,
     assumption="prefetchers hide the latency: 64 bytes in and 64 out a line, at 8 bytes a cycle for one core",
-    generate=kernels.generate_stream,
-    compute_answer=_answer_stream,
+    generate=workloads.generate_stream,
+    compute_answer=answers.stream,
+)
+
+_SORT: Final = Workload(
+    name="sort",
+    title="a merge sort, run by run from memory to memory: two streams of loads, one of stores",
+    kinds=(False, False, True),
+    node_bytes=8,
+    cycles_per_access=3.0,
+    assumption="prefetchers follow the three streams; every other comparison is guessed wrong, some 18 cycles",
+    generate=workloads.generate_sort,
+    compute_answer=answers.sort,
+)
+_BFS: Final = Workload(
+    name="bfs",
+    title="breadth-first search of a graph with few vertices of many edges: a row, then distances all over",
+    kinds=(False, False, True, *((False, False, True, True) * EDGES)),
+    node_bytes=8,
+    cycles_per_access=15.0,
+    assumption="of four accesses an edge one is scattered; hot vertices hit the caches, the others overlap by eight",
+    generate=workloads.generate_bfs,
+    compute_answer=answers.bfs,
+)
+_MATMUL: Final = Workload(
+    name="matmul",
+    title="a product of two matrices in tiles of 32 x 32 words: rows far apart, all in the caches",
+    kinds=(False, False, False, True),
+    node_bytes=8,
+    cycles_per_access=1.5,
+    assumption="three tiles of 8 KiB stay in the L1 cache; two loads and a store a cycle at best, without vectors",
+    generate=workloads.generate_matmul,
+    compute_answer=answers.matmul,
+)
+_KV: Final = Workload(
+    name="kv",
+    title="a key-value store with Zipf keys: index, record, three lines of value, a line of log",
+    kinds=(False, False, False, True, False, False, False, True),
+    node_bytes=NODE_BYTES,
+    cycles_per_access=40.0,
+    assumption="as lookup: hot records hit the caches, cold misses overlap by two or three",
+    generate=requests.generate_kv,
+    compute_answer=answers.kv,
+    is_skewed=True,
+)
+_WEB: Final = Workload(
+    name="web",
+    title="a web server: a connection, a session, eight lines of a file by Zipf, a line of log",
+    kinds=(False, False, False, True, *(False,) * 8, True, True, True),
+    node_bytes=NODE_BYTES,
+    cycles_per_access=25.0,
+    assumption="the lines of a file are prefetched after the first; connection and session miss and overlap",
+    generate=requests.generate_web,
+    compute_answer=answers.web,
+    is_skewed=True,
 )
 
 WORKLOADS: Final[Mapping[str, Workload]] = MappingProxyType(
-    {workload.name: workload for workload in (_GUPS, _CHASE, _LOOKUP, _STREAM)}
+    {workload.name: workload for workload in (_GUPS, _CHASE, _LOOKUP, _STREAM, _SORT, _BFS, _MATMUL, _KV, _WEB)}
 )
+DEFAULT_WORKLOADS: Final = ("gups", "chase", "lookup", "stream")  # of a comparison

@@ -1,7 +1,8 @@
 /* What the workload programs share: the parameter block, the random numbers, the way to end.
  *
  * A program is entered at _start with the address of its parameter block in rdi, and uses no stack, no library and no
- * floating point. It touches the parameter block, and its area: `footprint` bytes from `base`, zero at entry.
+ * floating point. It touches the parameter block, constants beside its code, and its area: `footprint` bytes from `base`, zero
+ * at entry.
  *
  * Built for i386, the same program takes the address in eax. It has too few registers for 64-bit numbers, so it is given
  * a stack, outside its area; and each access of a word is two of half a word, at the same address and 4 bytes on. */
@@ -26,6 +27,12 @@ static inline uint64_t random64(uint64_t seed, uint64_t step)
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
+}
+
+/* Return a parameter, read from the block each time: what is kept in a register for long leaves too few for the rest. */
+static inline uint64_t reread(const uint64_t *parameter)
+{
+    return *(const volatile uint64_t *)parameter;
 }
 
 /* Return the word at a gva; volatile: each access in the source is one access of the machine, in this order. */

@@ -1,0 +1,186 @@
+"""Misses of every size of a TLB in one pass, compiled. Twin: `spec.sweep`, which explains it.
+
+An address on the same page as the one before is found in front everywhere: it is skipped and changes nothing.
+"""
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.kernels._jit import folded, kernel
+from twofold.kernels._touch import LANES, touch_sixteen
+
+Words = npt.NDArray[np.uint64]
+Halves = npt.NDArray[np.uint32]
+
+ZERO: Final = np.uint64(0)
+ONE: Final = np.uint64(1)
+ONE_32: Final = np.uint32(1)
+NO_PAGE: Final = np.uint64(2**64 - 1)  # before the first address: page numbers are shorter
+WIDE: Final = np.uint64(2**32)  # a tag from here on does not fit 32 bits
+SET_BYTES_SHIFT: Final = np.uint64(6)  # 16 tags of 4 bytes
+GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+WORD_BITS: Final = np.uint64(64)
+NOW: Final = 0
+DEAD: Final = 1
+
+
+@folded
+def log2_of(number: np.uint64) -> np.uint64:
+    """Return log2 of a number, rounded down."""
+    bits = ZERO
+    while number > ONE:
+        number >>= ONE
+        bits += ONE
+    return bits
+
+
+@kernel
+def count_ways(gvas: Words, page_shift: np.uint64, out_stacks: Words, out_misses: Words) -> None:
+    """Count the misses of each number of ways, any number of them. Twin: spec.sweep.count_ways."""
+    sets, ways = np.uint64(out_stacks.shape[0]), out_stacks.shape[1]
+    last = NO_PAGE
+    for i in range(len(gvas)):
+        page = gvas[i] >> page_shift
+        if page == last:
+            continue
+        last = page
+        stack, tag = out_stacks[page % sets], page // sets + ONE
+        moved = tag
+        for way in range(ways):  # carry each tag one way back, until the wanted one or the end
+            moved, stack[way] = stack[way], moved
+            if moved == tag:
+                break
+            out_misses[way + 1] += ONE
+    out_misses[0] += np.uint64(len(gvas))
+
+
+@kernel
+def count_sixteen_ways(
+    gvas: Words, page_shift: np.uint64, out_stacks: Halves, out_misses: Words, out_tallies: Words
+) -> int:
+    """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways."""
+    sets = np.uint64(len(out_stacks))
+    bits, mask, is_power = log2_of(sets), sets - ONE, (sets & (sets - ONE)) == ZERO
+    stacks, others = np.uint64(out_stacks.ctypes.data), len(out_tallies) - 1
+    last, counted = NO_PAGE, len(gvas)
+    for i in range(len(gvas)):
+        page = gvas[i] >> page_shift
+        if page == last:
+            continue
+        if is_power:
+            tag, row = (page >> bits) + ONE, page & mask
+        else:
+            quotient = page // sets
+            tag, row = quotient + ONE, page - quotient * sets
+        if tag >= WIDE:
+            counted = i
+            break
+        last = page
+        place = stacks + (row << SET_BYTES_SHIFT)
+        position: np.uint64 = touch_sixteen(place, np.uint32(tag))  # type: ignore[call-arg]  # as `prefetch`
+        out_tallies[i & others, position] += ONE  # a row each in turn: no count waits for the one before
+    for turn in range(len(out_tallies)):
+        deeper = ZERO
+        for way in range(LANES, 0, -1):
+            deeper += out_tallies[turn, way]
+            out_misses[way] += deeper
+    out_tallies[:] = ZERO
+    out_misses[0] += np.uint64(counted)
+    return counted
+
+
+@kernel
+def count_distances(
+    gvas: Words,
+    page_shift: np.uint64,
+    out_page_at: Words,
+    out_dead: Halves,
+    out_keys: Words,
+    out_times: Halves,
+    out_state: Words,
+    out_histogram: Words,
+) -> None:
+    """Count LRU stack distances in one set of many entries. Twin: spec.sweep.count_distances."""
+    entries = np.uint64(len(out_histogram) - 1)
+    times = np.uint64(len(out_page_at))
+    now, dead = out_state[NOW], out_state[DEAD]
+    hash_shift = WORD_BITS - log2_of(np.uint64(len(out_keys)))
+    for i in range(len(gvas)):
+        key = (gvas[i] >> page_shift) + ONE
+        if now > ZERO and out_page_at[now - ONE] == key:  # the page of the latest use: nothing changes
+            out_histogram[0] += ONE
+            continue
+        if now == times:
+            now, dead = renumber(entries, out_page_at, out_dead, out_keys, out_times), ZERO
+        place = find(out_keys, hash_shift, key)
+        if out_keys[place] == key:
+            time = np.uint64(out_times[place])
+            later = now - ONE - time - (dead - sum_up_to(out_dead, time))
+            out_histogram[min(later, entries)] += ONE
+            add_at(out_dead, time)
+            out_page_at[time] = ZERO
+            dead += ONE
+        else:
+            out_histogram[entries] += ONE
+            out_keys[place] = key
+        out_page_at[now] = key
+        out_times[place] = np.uint32(now)
+        now += ONE
+    out_state[NOW], out_state[DEAD] = now, dead
+
+
+@folded
+def find(keys: Words, hash_shift: np.uint64, key: np.uint64) -> np.uint64:
+    """Return the place of a key in a hash table, or the empty one where it belongs."""
+    mask = np.uint64(len(keys) - 1)
+    place = (key * GOLDEN) >> hash_shift
+    while keys[place] != ZERO and keys[place] != key:
+        place = (place + ONE) & mask
+    return place
+
+
+@folded
+def sum_up_to(tree: Halves, time: np.uint64) -> np.uint64:
+    """Return how many times up to this one are dead."""
+    node, total = time + ONE, ZERO
+    while node != ZERO:
+        total += np.uint64(tree[node])
+        node &= node - ONE
+    return total
+
+
+@folded
+def add_at(tree: Halves, time: np.uint64) -> None:
+    """Count one time as dead in every node that covers it."""
+    node, nodes = time + ONE, np.uint64(len(tree))
+    while node < nodes:
+        tree[node] += ONE_32
+        node += node & (~node + ONE)
+
+
+@folded
+def renumber(entries: np.uint64, out_page_at: Words, out_dead: Halves, out_keys: Words, out_times: Halves) -> np.uint64:
+    """Give the latest `entries` pages the first times and forget all others; return how many there are."""
+    live = ZERO
+    for i in range(len(out_page_at)):
+        live += np.uint64(out_page_at[i] != ZERO)
+    skip = live - min(live, entries)
+    for i in range(len(out_dead)):
+        out_dead[i] = 0
+    for i in range(len(out_keys)):
+        out_keys[i] = ZERO
+    now, hash_shift = ZERO, WORD_BITS - log2_of(np.uint64(len(out_keys)))
+    for i in range(len(out_page_at)):
+        key = out_page_at[i]
+        out_page_at[i] = ZERO
+        if key == ZERO:
+            continue
+        if skip > ZERO:
+            skip -= ONE
+            continue
+        place = find(out_keys, hash_shift, key)
+        out_page_at[now], out_keys[place], out_times[place] = key, key, np.uint32(now)
+        now += ONE
+    return now
