@@ -37,7 +37,7 @@ from .errors import (
 )
 from .guest import Guest, NestedStep, Program, RunResult, run
 from .machine import FreeMap
-from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
+from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_report
 from .study import Outcome, Row, Scenario, compare, load_scenario, make_scenario, simulate
@@ -61,6 +61,7 @@ __all__ = [
     "DomainOptions",
     "EncodingError",
     "Entry",
+    "Event",
     "Exact",
     "Extents",
     "Fault",
