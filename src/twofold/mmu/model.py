@@ -27,6 +27,7 @@ from twofold.formats.arrays import Counts, Marks, Words
 from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
+from twofold.mmu import static
 from twofold.mmu.layout import lay_out, settings_of
 from twofold.mmu.profile import CpuProfile
 from twofold.mmu.stats import MmuStats
@@ -117,6 +118,9 @@ class Mmu:
         self._tags = np.zeros(slots, np.uint64)
         self._values = np.zeros(lines, np.uint64)
         self._asids: dict[int, set[int]] = {0: {0}}  # by vmid
+        parts = self._memory, self._shapes, self._settings, self._structures
+        self._is_static = engine is kernels and static.is_possible(*parts)
+        self._fast: static.FastPath | None = None
         self._load_roots()
 
     def run(
@@ -143,7 +147,8 @@ class Mmu:
         # A read-only or strided array would compile a second version of the kernel.
         trace = np.require(gvas, np.uint64, ["C", "A", "W"])
         kinds = _LOADS if kinds is None else np.require(kinds, np.uint8, ["C", "A", "W"])
-        self._count(trace[:warmup], kinds[:warmup], 0)
+        if warmup:
+            self._count(trace[:warmup], kinds[:warmup], 0)
         return self._count(trace[warmup:], kinds[warmup:], warmup)
 
     def flush(self) -> None:
@@ -209,7 +214,29 @@ class Mmu:
             self._engine.load_roots(self._memory, self._shapes, self._settings)
 
     def _count(self, gvas: Words, kinds: Marks, first: int) -> MmuStats:
-        """Run one array through the engine; `first` is the index of its first access in the whole run."""
+        """Run one array; `first` is the index of its first access in the whole run."""
+        if len(gvas) >= static.LEAST_ACCESSES and self._is_static and not (kinds == at.FETCH).any():
+            done, stats = self._count_fast(gvas)
+            if done == len(gvas):
+                return stats
+            return stats + self._count_all(gvas[done:], kinds[done:], first + done)
+        return self._count_all(gvas, kinds, first)
+
+    def _count_fast(self, gvas: Words) -> tuple[int, MmuStats]:
+        """Run loads as far as the fast path gets; return how many, and what they counted."""
+        if self._fast is None:
+            state = self._settings, self._structures, self._tags, self._values
+            self._fast = static.FastPath(self._memory, self._shapes, *state)
+        done = len(gvas)
+        while done > 0:
+            counters, asked = np.zeros(at.COUNTERS, np.int64), done
+            done = self._fast.run(gvas[:asked], counters)
+            if done == asked:
+                return done, MmuStats.from_counters(counters)
+        return 0, MmuStats.from_counters(np.zeros(at.COUNTERS, np.int64))
+
+    def _count_all(self, gvas: Words, kinds: Marks, first: int) -> MmuStats:
+        """Run one array through the engine."""
         counters = np.zeros(at.COUNTERS, np.int64)
         fault = np.zeros(at.FAULT_COLUMNS, np.uint64)
         status = self._engine.run(
