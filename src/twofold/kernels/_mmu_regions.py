@@ -38,8 +38,7 @@ SIZE = 1  # of its entries in the TLBs
 ENTRY_SIZE = 2  # the same before a 1G page is smashed
 LEAF = 3  # level of the guest's leaf
 TABLE_TAGS = 4  # by level: tag in the nested TLB of the gfn of the guest's table
-TABLE_GFNS = 8  # by level; the mfn in one dimension
-TABLE_MFNS = 12
+TABLE_MFNS = 8  # by level
 RECORD_COLUMNS = 16
 
 
@@ -181,7 +180,6 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
         mfn = translated(memory, shapes, settings, regions, table)
         if not 0 <= mfn < len(memory):
             return -1
-        regions.records[region, TABLE_GFNS + level] = table
         regions.records[region, TABLE_MFNS + level] = mfn
         if settings[at.NESTED]:
             regions.records[region, TABLE_TAGS + level] = tag_of_gfn(regions.host[table >> ORDER], table)

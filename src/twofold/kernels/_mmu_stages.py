@@ -5,8 +5,9 @@ before the next one begins, and the counts stay exact. No stage branches on a hi
 moves on, or is overwritten. A structure of one set stays in a register for the whole block.
 
 A tag has the size of its entry (or its level - 1) in the two top bits; the low bits of the rest pick the set. Its *key*
-is what the next stages need: a page id, a gfn. A *family* is uint64[4, FAMILY_COLUMNS], the structures of one kind by
-size or by level - 1. Here and in `_rows` a row has 4, 16 or 64 lanes; four pay off only in a register.
+is what the next stages need: a page id, an index. A *place* is a region's number below the level of its leaf. A family
+is uint64[4 * FAMILY_COLUMNS], the structures of one kind by size or by level - 1. A row has 4, 16 or 64 lanes, by the
+ways of the largest of its family.
 """
 
 from collections.abc import Callable
@@ -23,8 +24,8 @@ BASE, MASK, LAST, HITS = 0, 1, 2, 3  # address of the first row, sets - 1, bit o
 FAMILY_COLUMNS = 4
 
 ZERO, ONE = np.uint64(0), np.uint64(1)
-CODE_SHIFT = np.uint32(30)  # of a tag, to its size or level - 1
-COUNT_BITS = np.uint64(21)  # of each of three counts in a word: a block has fewer items
+CODE_SHIFT = np.uint32(30)  # of a tag, to its size or level - 1; of a place, to the level of its leaf
+PLACE_MASK = np.uint32((1 << 30) - 1)
 TAG_BYTES = 4
 AHEAD = 8  # rows of a data cache that are asked for before they are used
 ORDER = 9
@@ -36,24 +37,19 @@ def make_sift_rows(operations: RowOperations) -> Callable[..., Any]:
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare
-    def sift_rows(
-        family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves, out_missed: Marks
-    ) -> tuple[int, int]:
-        kept, hit_counts = 0, ZERO
+    def sift_rows(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
+        kept = 0
         for number in range(count):
             tag, key = tags[number], keys[number]
-            size = np.uint64(tag >> CODE_SHIFT)
-            address = family[size, BASE] + (np.uint64(tag) & family[size, MASK]) * row_bytes
+            at = np.int64(tag >> CODE_SHIFT) * FAMILY_COLUMNS
+            address = family[at + BASE] + (np.uint64(tag) & family[at + MASK]) * row_bytes
             row = load(address)
             held = ways_of(row, tag)
-            store(address, moved(row, tag, held, family[size, LAST]))
-            hit = np.uint64((held & family[size, HITS]) != ZERO)
-            hit_counts += hit << (COUNT_BITS * size)
-            out_missed[number] = np.uint8(ONE - hit)
+            store(address, moved(row, tag, held, family[at + LAST]))
             out_tags[kept] = tag
             out_keys[kept] = key
-            kept += 1 - np.int64(hit)
-        return kept, hit_counts
+            kept += np.int64((held & family[at + HITS]) == ZERO)
+        return kept
 
     return sift_rows
 
@@ -63,23 +59,18 @@ def make_sift_one(operations: RowOperations) -> Callable[..., Any]:
     load, store, ways_of, moved = operations[1:]
 
     @bare
-    def sift_one(
-        family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves, out_missed: Marks
-    ) -> tuple[int, int]:
-        kept, hit_counts, last = 0, ZERO, family[0, LAST]
-        row = load(family[0, BASE])
+    def sift_one(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
+        kept, last = 0, family[LAST]
+        row = load(family[BASE])
         for number in range(count):
             tag, key = tags[number], keys[number]
             held = ways_of(row, tag)
             row = moved(row, tag, held, last)
-            hit = np.uint64(held != ZERO)
-            hit_counts += hit << (COUNT_BITS * np.uint64(tag >> CODE_SHIFT))
-            out_missed[number] = np.uint8(ONE - hit)
             out_tags[kept] = tag
             out_keys[kept] = key
-            kept += 1 - np.int64(hit)
-        store(family[0, BASE], row)
-        return kept, hit_counts
+            kept += np.int64(held == ZERO)
+        store(family[BASE], row)
+        return kept
 
     return sift_one
 
@@ -91,22 +82,22 @@ def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
 
     @bare
     def pass_rows(
-        structure: Words, level: int, regions: Halves, leaves: Marks, indices: Halves, count: int, out_starts: Marks
+        structure: Words, level: int, top: int, places: Halves, indices: Halves, count: int, out_starts: Marks
     ) -> tuple[int, int]:
-        kept, used = 0, 0
+        kept, used, is_first = 0, 0, level == 1
         shift, code = np.uint32(ORDER * (level - 1)), np.uint32(level - 1) << CODE_SHIFT
         mask, last, base = structure[MASK], structure[LAST], structure[BASE]
         for number in range(count):
-            index = indices[number]
-            is_used = leaves[index] < level
-            tag = (regions[index] >> shift) | code
+            index = np.uint32(number) if is_first else indices[number]
+            is_used = places[index] >> CODE_SHIFT < level
+            tag = ((places[index] & PLACE_MASK) >> shift) | code
             address = base + (np.uint64(tag) & mask) * row_bytes
             row = load(address)
             held = ways_of(row, tag)
             if is_used:  # an item whose leaf is higher up does not use this level
                 store(address, moved(row, tag, held, last))
             hit = is_used and (held & structure[HITS]) != ZERO
-            out_starts[index] = np.uint8(level - 1) if hit else out_starts[index]
+            out_starts[index] = level - 1 if hit else top
             used += np.int64(is_used)
             indices[kept] = index
             kept += 1 - np.int64(hit)
@@ -121,21 +112,21 @@ def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
 
     @bare
     def pass_one(
-        structure: Words, level: int, regions: Halves, leaves: Marks, indices: Halves, count: int, out_starts: Marks
+        structure: Words, level: int, top: int, places: Halves, indices: Halves, count: int, out_starts: Marks
     ) -> tuple[int, int]:
-        kept, used = 0, 0
+        kept, used, is_first = 0, 0, level == 1
         shift, code = np.uint32(ORDER * (level - 1)), np.uint32(level - 1) << CODE_SHIFT
         last, hits = structure[LAST], structure[HITS]
         row = load(structure[BASE])
         for number in range(count):
-            index = indices[number]
-            is_used = leaves[index] < level
-            tag = (regions[index] >> shift) | code
+            index = np.uint32(number) if is_first else indices[number]
+            is_used = places[index] >> CODE_SHIFT < level
+            tag = ((places[index] & PLACE_MASK) >> shift) | code
             held = ways_of(row, tag) & hits
             if is_used:
                 row = moved(row, tag, held, last)
             hit = is_used and held != ZERO
-            out_starts[index] = np.uint8(level - 1) if hit else out_starts[index]
+            out_starts[index] = level - 1 if hit else top
             used += np.int64(is_used)
             indices[kept] = index
             kept += 1 - np.int64(hit)
@@ -153,19 +144,18 @@ def make_chain(operations: RowOperations) -> Callable[..., Any]:
     @bare
     def use(family: Words, level: int, region: int, keeps: int) -> bool:
         tag = (region >> np.uint32(ORDER * (level - 1))) | (np.uint32(level - 1) << CODE_SHIFT)
-        address = family[level - 1, BASE] + (np.uint64(tag) & family[level - 1, MASK]) * row_bytes
+        at = (level - 1) * FAMILY_COLUMNS
+        address = family[at + BASE] + (np.uint64(tag) & family[at + MASK]) * row_bytes
         row = load(address)
         held = ways_of(row, tag)
         if keeps:
-            store(address, moved(row, tag, held, family[level - 1, LAST]))
-        return (held & family[level - 1, HITS]) != ZERO
+            store(address, moved(row, tag, held, family[at + LAST]))
+        return (held & family[at + HITS]) != ZERO
 
     @bare
-    def chain(
-        family: Words, top: int, regions: Halves, leaves: Marks, count: int, out_counts: Counts, out_starts: Marks
-    ) -> None:
+    def chain(family: Words, top: int, places: Halves, count: int, out_counts: Counts, out_starts: Marks) -> None:
         for number in range(count):
-            region, leaf = regions[number], np.int64(leaves[number])
+            region, leaf = places[number] & PLACE_MASK, np.int64(places[number] >> CODE_SHIFT)
             level = leaf + 1
             while level <= top and not use(family, level, region, 0):
                 level += 1
@@ -175,7 +165,7 @@ def make_chain(operations: RowOperations) -> Callable[..., Any]:
             out_starts[number] = np.uint8(level - 1)
             # Walks go down, so the entry nearest to the leaf is the last one kept.
             for kept in range(level - 1, leaf, -1):
-                if family[kept - 1, HITS] != ZERO:
+                if family[(kept - 1) * FAMILY_COLUMNS + HITS] != ZERO:
                     use(family, kept, region, 1)
                 out_counts[1, kept] += 1
 
@@ -211,9 +201,9 @@ def make_sift_lines(operations: RowOperations) -> Callable[..., Any]:
     return sift_lines
 
 
-sift_rows_16, sift_rows_64 = make_sift_rows(SIXTEEN), make_sift_rows(SIXTY_FOUR)
+sift_rows_4, sift_rows_16, sift_rows_64 = (make_sift_rows(each) for each in (FOUR, SIXTEEN, SIXTY_FOUR))
 sift_one_16, sift_one_64 = make_sift_one(SIXTEEN), make_sift_one(SIXTY_FOUR)
-pass_rows_16, pass_rows_64 = make_pass_rows(SIXTEEN), make_pass_rows(SIXTY_FOUR)
+pass_rows_4, pass_rows_16, pass_rows_64 = (make_pass_rows(each) for each in (FOUR, SIXTEEN, SIXTY_FOUR))
 pass_one_4, pass_one_16, pass_one_64 = make_pass_one(FOUR), make_pass_one(SIXTEEN), make_pass_one(SIXTY_FOUR)
 chain_16, chain_64 = make_chain(SIXTEEN), make_chain(SIXTY_FOUR)
 sift_lines_16, sift_lines_64 = make_sift_lines(SIXTEEN), make_sift_lines(SIXTY_FOUR)

@@ -34,7 +34,6 @@ from twofold.kernels._mmu_regions import (
     PARTIAL,
     SIZE,
     SLOT_MASK,
-    TABLE_GFNS,
     TABLE_MFNS,
     TABLE_TAGS,
     ZERO,
@@ -47,32 +46,41 @@ from twofold.kernels._mmu_regions import (
 from twofold.kernels._mmu_rows import Rows
 from twofold.kernels._mmu_stages import (
     CODE_SHIFT,
-    COUNT_BITS,
+    FAMILY_COLUMNS,
     HITS,
     MASK,
+    PLACE_MASK,
     chain_16,
     chain_64,
     pass_one_4,
     pass_one_16,
     pass_one_64,
+    pass_rows_4,
     pass_rows_16,
     pass_rows_64,
     sift_lines_16,
     sift_lines_64,
     sift_one_16,
     sift_one_64,
+    sift_rows_4,
     sift_rows_16,
     sift_rows_64,
 )
 from twofold.kernels._prefetch import prefetch
+from twofold.kernels._rows import lowest_bit, page_changes
 
-BLOCK = 2048  # accesses; what a block's stages hand on stays in the L2 cache
+BLOCK = 1024  # changes of the page; what a block's stages hand on stays in the L2 cache
+MAX_ACCESSES = 1 << 20  # of a block; its counts have COUNT_BITS
 MAX_NESTED = 6  # gpas of a walk: five tables and the data
 MAX_READS = 36  # table reads of a walk
-SCAN = 32  # accesses compared at once
+SCAN = 64  # accesses compared at once
+ALL_CHANGE = ~ZERO
+WORD_BYTES = np.uint64(8)
+OFFSET_MASK = (ONE << SHIFT) - ONE
 PAGE_BITS = np.uint64(GUEST_REGION_BITS + ORDER)
 REGION_MASK = np.uint64((1 << GUEST_REGION_BITS) - 1)
 UPPER_ONES = (ONE << (np.uint64(64) - SHIFT - PAGE_BITS + ONE)) - ONE
+COUNT_BITS = np.uint64(21)  # of each of three counts in a word: a block has fewer accesses
 COUNT_MASK = (ONE << COUNT_BITS) - ONE
 ORDER_64, ORDER_32 = np.uint64(ORDER), np.uint32(ORDER)
 SLOT_MASK_64 = np.uint64(SLOT_MASK)
@@ -83,12 +91,13 @@ MISSING = -1
 L1, L2, GUEST_CACHES, NESTED_TLB, HOST_CACHES, LINES = 0, 1, 2, 3, 4, 5
 
 # Rows of `halves`.
-STARTS, TAGS, KEYS, TAGS_LEFT, KEYS_LEFT, REGIONS = 0, 1, 2, 3, 4, 5
-GPA_TAGS, GFNS, GPA_TAGS_LEFT, GFNS_LEFT, HOST_REGIONS, INDICES = 6, 7, 8, 9, 10, 11
+STARTS, TAGS, KEYS, TAGS_LEFT, KEYS_LEFT, PLACES = 0, 1, 2, 3, 4, 5
+GPA_TAGS, GPA_TAGS_LEFT, MISSED_GPAS, HOST_PLACES, INDICES = 6, 7, 8, 9, 10
+NUMBERS = 11  # 0, 1, 2, ...
 HALVES = 12
 # Rows of `marks`.
-LEAVES, WALK_STARTS, MISSED, GPA_MISSED, HOST_LEAVES, HOST_STARTS = 0, 1, 2, 3, 4, 5
-MARKS = 6
+WALK_STARTS, HOST_STARTS = 0, 1
+MARKS = 2
 # Rows of `table_counts`, by level: hits, entries read above the leaf, leaves.
 TABLE_HITS, TABLE_READS, TABLE_LEAVES = 0, 1, 2
 
@@ -96,7 +105,7 @@ TABLE_HITS, TABLE_READS, TABLE_LEAVES = 0, 1, 2
 class Work(NamedTuple):
     """Where a run keeps what it needs; made once for an MMU.
 
-    families : uint64[6, 4, FAMILY_COLUMNS], see `_mmu_stages`;  lanes : int64[6], of a row
+    families : uint64[6, 4 * FAMILY_COLUMNS], see `_mmu_stages`;  lanes : int64[6], of a row
     flags : int64[6], 1: a TLB of one row; paging-structure caches that share entries; LINES: there are any
     pages : uint64[BLOCK + SCAN];  halves, marks, lines : buffers of a block, a row each
     table_counts : int64[3, levels], of one dimension of a block
@@ -115,26 +124,40 @@ class Work(NamedTuple):
 
 
 @bare
-def find_pages(gvas: Words, first: int, last: int, previous: int, pages: Words, starts: Halves) -> int:
-    """Write the page number of every access that leaves the page before it, and its place; return how many."""
-    count, number = 0, first
-    while number < last:
-        if number + SCAN <= last:
-            differ = ZERO
+def find_pages(gvas: Words, first: int, pages: Words, starts: Halves) -> tuple[int, int]:
+    """Write the page number of every access that leaves the page before it, and its place, for a block from `first` on.
+
+    Returns
+    -------
+    count : page numbers written, at most BLOCK;  last : first access behind the block
+    """
+    base, count, number = np.uint64(gvas.ctypes.data), 0, first
+    last = min(len(gvas), first + MAX_ACCESSES)
+    if number == 0 and last:
+        pages[0], starts[0], count, number = gvas[0] >> SHIFT, 0, 1, 1
+    while number < last and count <= BLOCK - SCAN:
+        steps = min(SCAN, last - number)
+        if steps < SCAN:
+            changes = ZERO
+            for step in range(steps):
+                differs = (gvas[number + step] ^ gvas[number + step - 1]) >> SHIFT != ZERO
+                changes |= np.uint64(differs) << np.uint64(step)
+        else:
+            changes = page_changes(base + np.uint64(number) * WORD_BYTES, OFFSET_MASK)  # type: ignore[call-arg]
+        if changes == ALL_CHANGE:
             for step in range(SCAN):
-                differ |= (gvas[number + step] >> SHIFT) ^ previous
-            if differ == ZERO:
-                number += SCAN
-                continue
-        end = min(number + SCAN, last)
-        for here in range(number, end):
-            page = gvas[here] >> SHIFT
-            pages[count] = page
-            starts[count] = here - first
-            count += np.int64(page != previous)
-            previous = page
-        number = end
-    return count
+                pages[count + step] = gvas[number + step] >> SHIFT
+                starts[count + step] = number + step - first
+            count += SCAN
+        else:
+            while changes:
+                step = np.int64(lowest_bit(changes))  # type: ignore[call-arg]
+                pages[count] = gvas[number + step] >> SHIFT
+                starts[count] = number + step - first
+                count += 1
+                changes &= changes - ONE
+        number += steps
+    return count, number
 
 
 @bare
@@ -169,8 +192,15 @@ def name_pages(
 
 
 @bare
-def sizes_of_tags(tags: Halves, count: int) -> int:
+def sizes_of(tags: Halves, count: int) -> int:
     """Return how many tags have each size, three counts in a word."""
+    if count == 0:
+        return ZERO
+    differ = np.uint32(0)
+    for number in range(count):
+        differ |= tags[number] ^ tags[0]
+    if differ >> CODE_SHIFT == 0:  # all the same, as in most blocks
+        return np.uint64(count) << (COUNT_BITS * np.uint64(tags[0] >> CODE_SHIFT))
     packed = ZERO
     for number in range(count):
         packed += ONE << (COUNT_BITS * np.uint64(tags[number] >> CODE_SHIFT))
@@ -204,16 +234,17 @@ def sift(
     count: int,
     out_tags: Halves,
     out_keys: Halves,
-    out_missed: Marks,
-) -> tuple[int, int]:
-    """Look tags up in a TLB; return (how many missed, hits by size, three counts in a word)."""
+) -> int:
+    """Look tags up in a TLB; return how many missed."""
+    if lanes == 4:
+        return sift_rows_4(family, tags, keys, count, out_tags, out_keys)
     if lanes == 16:
         if is_one:
-            return sift_one_16(family, tags, keys, count, out_tags, out_keys, out_missed)
-        return sift_rows_16(family, tags, keys, count, out_tags, out_keys, out_missed)
+            return sift_one_16(family, tags, keys, count, out_tags, out_keys)
+        return sift_rows_16(family, tags, keys, count, out_tags, out_keys)
     if is_one:
-        return sift_one_64(family, tags, keys, count, out_tags, out_keys, out_missed)
-    return sift_rows_64(family, tags, keys, count, out_tags, out_keys, out_missed)
+        return sift_one_64(family, tags, keys, count, out_tags, out_keys)
+    return sift_rows_64(family, tags, keys, count, out_tags, out_keys)
 
 
 @bare
@@ -221,22 +252,25 @@ def pass_level(
     lanes: int,
     structure: Words,
     level: int,
-    regions: Halves,
-    leaves: Marks,
+    top: int,
+    places: Halves,
     indices: Halves,
     count: int,
     out_starts: Marks,
 ) -> tuple[int, int]:
     """Look up one paging-structure cache; return (how many go on, how many used it)."""
-    if structure[MASK] == ZERO:
-        if lanes == 64:
-            return pass_one_64(structure, level, regions, leaves, indices, count, out_starts)
-        if structure[HITS] >> np.uint64(4):
-            return pass_one_16(structure, level, regions, leaves, indices, count, out_starts)
-        return pass_one_4(structure, level, regions, leaves, indices, count, out_starts)
+    is_one = structure[MASK] == ZERO
+    if lanes == 4:
+        if is_one:
+            return pass_one_4(structure, level, top, places, indices, count, out_starts)
+        return pass_rows_4(structure, level, top, places, indices, count, out_starts)
     if lanes == 16:
-        return pass_rows_16(structure, level, regions, leaves, indices, count, out_starts)
-    return pass_rows_64(structure, level, regions, leaves, indices, count, out_starts)
+        if is_one:
+            return pass_one_16(structure, level, top, places, indices, count, out_starts)
+        return pass_rows_16(structure, level, top, places, indices, count, out_starts)
+    if is_one:
+        return pass_one_64(structure, level, top, places, indices, count, out_starts)
+    return pass_rows_64(structure, level, top, places, indices, count, out_starts)
 
 
 @bare
@@ -245,30 +279,25 @@ def find_starts(
     is_shared: int,
     family: Words,
     top: int,
-    regions: Halves,
-    leaves: Marks,
+    places: Halves,
     indices: Halves,
     count: int,
     out_starts: Marks,
     out_counts: Counts,
 ) -> None:
     """Find the level where each walk of one dimension starts; what that counts goes to `out_counts`."""
-    out_counts[:, :] = 0
-    for number in range(count):
-        out_counts[TABLE_LEAVES, leaves[number]] += 1
+    out_counts[:TABLE_LEAVES, :] = 0
     if is_shared:
-        if lanes == 16:
-            chain_16(family, top, regions, leaves, count, out_counts, out_starts)
+        if lanes == 64:
+            chain_64(family, top, places, count, out_counts, out_starts)
         else:
-            chain_64(family, top, regions, leaves, count, out_counts, out_starts)
+            chain_16(family, top, places, count, out_counts, out_starts)
         return
-    for number in range(count):
-        indices[number] = number
-        out_starts[number] = top
     left = count
     for level in range(1, top + 1):
         before = left
-        left, used = pass_level(lanes, family[level - 1], level, regions, leaves, indices, left, out_starts)
+        structure = family[(level - 1) * FAMILY_COLUMNS : level * FAMILY_COLUMNS]
+        left, used = pass_level(lanes, structure, level, top, places, indices, left, out_starts)
         out_counts[TABLE_HITS, level] = before - left
         out_counts[TABLE_READS, level] = used - (before - left)
 
@@ -283,7 +312,7 @@ def add_by_level(
         here = table_counts[TABLE_READS, level] + table_counts[TABLE_LEAVES, level]
         counters[reads + level] += here
         total += here
-        if level and family[level - 1, HITS] != ZERO:
+        if level and family[(level - 1) * FAMILY_COLUMNS + HITS] != ZERO:
             counters[hits + level - 1] += table_counts[TABLE_HITS, level]
             inserted[first + level - 1] += table_counts[TABLE_READS, level]
     return total
@@ -291,44 +320,42 @@ def add_by_level(
 
 @bare
 def describe_walks(
-    records: Halves, frames: Halves, keys: Halves, walks: int, out_regions: Halves, out_leaves: Marks
+    records: Halves, frames: Halves, keys: Halves, walks: int, out_places: Halves, out_leaves: Counts
 ) -> int:
-    """Write the regions of walks and the levels of their leaves; return their entry sizes, three counts in a word."""
-    base, packed = np.uint64(frames.ctypes.data), ZERO
+    """Write the places of walks, and count their leaves by level; return their entry sizes, three counts in a word."""
+    base, sizes, leaves = np.uint64(frames.ctypes.data), ZERO, ZERO
     for number in range(walks):
         page_id = keys[number]
         prefetch(base + (np.uint64(page_id) << np.uint64(2)))  # type: ignore[call-arg]  # an intrinsic, as ever
         region = page_id >> ORDER_32
-        out_regions[number] = records[region, NUMBER]
-        out_leaves[number] = records[region, LEAF]
-        packed += ONE << (COUNT_BITS * np.uint64(records[region, ENTRY_SIZE]))
-    return packed
+        leaf = records[region, LEAF]
+        out_places[number] = records[region, NUMBER] | (leaf << CODE_SHIFT)
+        sizes += ONE << (COUNT_BITS * np.uint64(records[region, ENTRY_SIZE]))
+        leaves += ONE << (COUNT_BITS * np.uint64(leaf))
+    out_leaves[:] = 0
+    add_by_size(out_leaves, 0, leaves)
+    return sizes
 
 
 @bare
-def emit_gpas(
-    memory: Words, shapes: Words, settings: Counts, work: Work, walks: int, out_tags: Halves, out_gfns: Halves
-) -> int:
+def emit_gpas(memory: Words, shapes: Words, settings: Counts, work: Work, walks: int, out_tags: Halves) -> int:
     """Write the gpas that the walks translate, in order, as tags of the nested TLB; return how many, or MISSING."""
     records, frames, host = work.regions.records, work.regions.frames, work.regions.host
-    keys, starts, leaves = work.halves[KEYS], work.marks[WALK_STARTS], work.marks[LEAVES]
+    keys, starts, places = work.halves[KEYS], work.marks[WALK_STARTS], work.halves[PLACES]
     skip, top = np.int64(settings[at.COMBINED] != 0), top_level(shapes[GUEST])
     count, is_bad = 0, False
     for number in range(walks):
         page_id = keys[number]
         region = page_id >> ORDER_32
-        start, leaf = np.int64(starts[number]), np.int64(leaves[number])
+        start, leaf = np.int64(starts[number]), np.int64(places[number] >> CODE_SHIFT)
         first = start if start == top else start - skip
         for level in range(first, 1, -1):
             out_tags[count] = records[region, TABLE_TAGS + level]
-            out_gfns[count] = records[region, TABLE_GFNS + level]
             count += np.int64(level >= leaf)
         # Without a branch: these two are as often there as not.
         out_tags[count] = records[region, TABLE_TAGS + 1]
-        out_gfns[count] = records[region, TABLE_GFNS + 1]
         count += np.int64(first >= 1) & np.int64(leaf <= 1)
         out_tags[count] = records[region, TABLE_TAGS]
-        out_gfns[count] = records[region, TABLE_GFNS]
         count += np.int64(first >= 0) & np.int64(leaf == 0)
         gfn = np.int64(frames[page_id])
         if gfn >> HOST_GFN_BITS:
@@ -340,17 +367,24 @@ def emit_gpas(
         if known & PARTIAL:
             is_bad |= host_frame(memory, shapes[P2M], known, gfn) < 0
         out_tags[count] = tag_of_gfn(known, gfn)
-        out_gfns[count] = gfn
         count += 1
     return MISSING if is_bad else count
 
 
 @bare
-def describe_gpas(tags: Halves, gfns: Halves, count: int, out_regions: Halves, out_leaves: Marks) -> None:
-    """Write the regions of gpas and the levels of their leaves."""
+def describe_gpas(tags: Halves, count: int, out_places: Halves, out_leaves: Counts) -> int:
+    """Write the places of gpas that are walked, and count their leaves by level; return those, three in a word.
+
+    A tag has the gfn without the bits inside its leaf, and a walk down to the leaf asks no more of it.
+    """
     for number in range(count):
-        out_regions[number] = gfns[number] >> ORDER_32
-        out_leaves[number] = tags[number] >> CODE_SHIFT
+        size = tags[number] >> CODE_SHIFT
+        gfn = (tags[number] & PLACE_MASK) << (ORDER_32 * size)
+        out_places[number] = (gfn >> ORDER_32) | (size << CODE_SHIFT)
+    leaves = sizes_of(tags, count)
+    out_leaves[:] = 0
+    add_by_size(out_leaves, 0, leaves)
+    return leaves
 
 
 @bare
@@ -365,11 +399,13 @@ def has_hole(frames: Halves, keys: Halves, walks: int) -> bool:
 @bare
 def emit_host_lines(work: Work, gpa: int, missed: int, count: int) -> tuple[int, int]:
     """Write the lines that the translation of a gpa reads; return (misses of the nested TLB so far, lines so far)."""
-    if not work.marks[GPA_MISSED, gpa]:
+    if work.halves[MISSED_GPAS, missed] != gpa:
         return missed, count
-    gfn = np.int64(work.halves[GFNS, gpa])
+    tag = work.halves[GPA_TAGS, gpa]
+    leaf = np.int64(tag >> CODE_SHIFT)
+    gfn = np.int64(tag & PLACE_MASK) << (ORDER * leaf)
     region = gfn >> ORDER
-    for level in range(np.int64(work.marks[HOST_STARTS, missed]), np.int64(work.marks[HOST_LEAVES, missed]) - 1, -1):
+    for level in range(np.int64(work.marks[HOST_STARTS, missed]), leaf - 1, -1):
         if level == 0:
             table = np.int64(work.regions.host[region] >> CODE_BITS)
         else:
@@ -387,11 +423,11 @@ def emit_lines(settings: Counts, shapes: Words, work: Work, walks: int) -> None:
     top, holds_mfn = top_level(shapes[GUEST]), settings[at.COMBINED] != 0
     gpa, missed, count = 0, 0, 0
     for number in range(walks):
-        page_id = work.halves[KEYS, number]
+        page_id, place = work.halves[KEYS, number], work.halves[PLACES, number]
         region = page_id >> ORDER_32
         start = np.int64(work.marks[WALK_STARTS, number])
-        page = (np.int64(work.halves[REGIONS, number]) << ORDER) | (np.int64(page_id) & SLOT_MASK)
-        for level in range(start, np.int64(work.marks[LEAVES, number]) - 1, -1):
+        page = (np.int64(place & PLACE_MASK) << ORDER) | (np.int64(page_id) & SLOT_MASK)
+        for level in range(start, np.int64(place >> CODE_SHIFT) - 1, -1):
             if is_nested and not (holds_mfn and level == start and start < top):
                 missed, count = emit_host_lines(work, gpa, missed, count)
                 gpa += 1
@@ -409,11 +445,11 @@ def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, 
     """Count where table reads are served, and their cycles. lanes : of the rows of lines, 0 where no cache has any."""
     left, last = reads, reads
     if lanes == 16:
-        left = sift_lines_16(family[0], lines[0], reads, lines[1])
-        last = sift_lines_16(family[1], lines[1], left, lines[0])
+        left = sift_lines_16(family[:FAMILY_COLUMNS], lines[0], reads, lines[1])
+        last = sift_lines_16(family[FAMILY_COLUMNS:], lines[1], left, lines[0])
     elif lanes == 64:
-        left = sift_lines_64(family[0], lines[0], reads, lines[1])
-        last = sift_lines_64(family[1], lines[1], left, lines[0])
+        left = sift_lines_64(family[:FAMILY_COLUMNS], lines[0], reads, lines[1])
+        last = sift_lines_64(family[FAMILY_COLUMNS:], lines[1], left, lines[0])
     served = (reads - left, left - last, last)
     for place in range(3):
         counters[at.SERVED + place] += served[place]
@@ -425,37 +461,20 @@ def look_up(
     counters: Counts, settings: Counts, work: Work, families: Words, accesses: int, count: int, size_before: int
 ) -> int:
     """Send a block through both TLBs; return how many pages walk: their ids are in KEYS then."""
-    halves, marks, inserted, lanes, flags = work.halves, work.marks, work.rows.inserted, work.lanes, work.flags
+    halves, inserted, lanes, flags = work.halves, work.rows.inserted, work.lanes, work.flags
+    tags, keys, tags_left, keys_left = halves[TAGS], halves[KEYS], halves[TAGS_LEFT], halves[KEYS_LEFT]
     if accesses != count:
-        packed = repeats(halves[TAGS], halves[STARTS], count, accesses, size_before)
+        packed = repeats(tags, halves[STARTS], count, accesses, size_before)
         add_by_size(counters, at.L1_HITS, packed)
-    uses = sizes_of_tags(halves[TAGS], count)
-    left, hits = sift(
-        lanes[L1],
-        flags[L1],
-        families[L1],
-        halves[TAGS],
-        halves[KEYS],
-        count,
-        halves[TAGS_LEFT],
-        halves[KEYS_LEFT],
-        marks[MISSED],
-    )
-    add_by_size(counters, at.L1_HITS, hits)
-    add_by_size(inserted, at.L1, uses - hits)
-    walks, hits_2 = sift(
-        lanes[L2],
-        flags[L2],
-        families[L2],
-        halves[TAGS_LEFT],
-        halves[KEYS_LEFT],
-        left,
-        halves[TAGS],
-        halves[KEYS],
-        marks[MISSED],
-    )
-    add_by_size(counters, at.L2_HITS, hits_2)
-    add_present(inserted, at.L2, families[L2], uses - hits - hits_2)
+    uses = sizes_of(tags, count)
+    left = sift(lanes[L1], flags[L1], families[L1], tags, keys, count, tags_left, keys_left)
+    misses = sizes_of(tags_left, left)
+    add_by_size(counters, at.L1_HITS, uses - misses)
+    add_by_size(inserted, at.L1, misses)
+    walks = sift(lanes[L2], flags[L2], families[L2], tags_left, keys_left, left, tags, keys)
+    uses, misses = misses, sizes_of(tags, walks)
+    add_by_size(counters, at.L2_HITS, uses - misses)
+    add_present(inserted, at.L2, families[L2], misses)
     counters[at.L2_TLB_CYCLES] += (left - walks) * settings[at.L2_TLB_PENALTY]
     counters[at.WALKS] += walks
     return walks
@@ -465,7 +484,7 @@ def look_up(
 def add_present(inserted: Counts, first: int, family: Words, packed: int) -> None:
     """Count as taken in what missed, three counts in a word, for the sizes that the TLB holds."""
     for size in range(at.SIZES):
-        if family[size, HITS] != ZERO:
+        if family[size * FAMILY_COLUMNS + HITS] != ZERO:
             inserted[first + size] += np.int64((packed >> (COUNT_BITS * np.uint64(size))) & COUNT_MASK)
 
 
@@ -473,17 +492,15 @@ def add_present(inserted: Counts, first: int, family: Words, packed: int) -> Non
 def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, walks: int) -> int:
     """Send the walks through the guest's paging-structure caches; return their reads of guest tables."""
     halves, marks = work.halves, work.marks
-    sizes = describe_walks(
-        work.regions.records, work.regions.frames, halves[KEYS], walks, halves[REGIONS], marks[LEAVES]
-    )
+    leaves = work.table_counts[TABLE_LEAVES]
+    sizes = describe_walks(work.regions.records, work.regions.frames, halves[KEYS], walks, halves[PLACES], leaves)
     add_by_size(counters, at.ENTRIES, sizes)
     find_starts(
         work.lanes[GUEST_CACHES],
         work.flags[GUEST_CACHES],
         families[GUEST_CACHES],
         top_level(shapes[GUEST]),
-        halves[REGIONS],
-        marks[LEAVES],
+        halves[PLACES],
         halves[INDICES],
         walks,
         marks[WALK_STARTS],
@@ -496,30 +513,22 @@ def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, wa
 @bare
 def translate_gpas(counters: Counts, shapes: Words, work: Work, families: Words, gpas: int) -> int:
     """Send gpas through the nested TLB and the P2M's caches; return the reads of the P2M."""
-    halves, marks, inserted = work.halves, work.marks, work.rows.inserted
-    uses = sizes_of_tags(halves[GPA_TAGS], gpas)
-    left, hits = sift(
-        work.lanes[NESTED_TLB],
-        work.flags[NESTED_TLB],
-        families[NESTED_TLB],
-        halves[GPA_TAGS],
-        halves[GFNS],
-        gpas,
-        halves[GPA_TAGS_LEFT],
-        halves[GFNS_LEFT],
-        marks[GPA_MISSED],
+    halves, marks, inserted, family = work.halves, work.marks, work.rows.inserted, families[NESTED_TLB]
+    lanes, is_one = work.lanes[NESTED_TLB], work.flags[NESTED_TLB]
+    left = sift(
+        lanes, is_one, family, halves[GPA_TAGS], halves[NUMBERS], gpas, halves[GPA_TAGS_LEFT], halves[MISSED_GPAS]
     )
-    add_present(inserted, at.NESTED_TLB, families[NESTED_TLB], uses - hits)
+    halves[MISSED_GPAS, left] = gpas  # none: an index behind the last
+    leaves = describe_gpas(halves[GPA_TAGS_LEFT], left, halves[HOST_PLACES], work.table_counts[TABLE_LEAVES])
+    add_present(inserted, at.NESTED_TLB, family, leaves)
     counters[at.NESTED_HITS] += gpas - left
     counters[at.NESTED_MISSES] += left
-    describe_gpas(halves[GPA_TAGS_LEFT], halves[GFNS_LEFT], left, halves[HOST_REGIONS], marks[HOST_LEAVES])
     find_starts(
         work.lanes[HOST_CACHES],
         work.flags[HOST_CACHES],
         families[HOST_CACHES],
         top_level(shapes[P2M]),
-        halves[HOST_REGIONS],
-        marks[HOST_LEAVES],
+        halves[HOST_PLACES],
         halves[INDICES],
         left,
         marks[HOST_STARTS],
@@ -536,14 +545,12 @@ def run(memory: Words, shapes: Words, gvas: Words, settings: Counts, counters: C
     The state is in `work.rows`. When fewer could be done, neither it nor the counters are of use.
     """
     families, regions, halves = work.families, work.regions, work.halves
-    previous, size_before = ~ZERO, 0
-    for first in range(0, len(gvas), BLOCK):
-        last = min(first + BLOCK, len(gvas))
-        count = find_pages(gvas, first, last, previous, work.pages, halves[STARTS])
+    size_before, last = 0, 0
+    while last < len(gvas):
+        first = last
+        count, last = find_pages(gvas, first, work.pages, halves[STARTS])
         if not name_pages(memory, shapes, settings, regions, work.pages, count, halves[TAGS], halves[KEYS]):
             return first
-        if count:
-            previous = work.pages[count - 1]
         size_of_last = np.int64(halves[TAGS, count - 1] >> CODE_SHIFT) if count else size_before
         walks = look_up(counters, settings, work, families, last - first, count, size_before)
         size_before = size_of_last
@@ -551,7 +558,7 @@ def run(memory: Words, shapes: Words, gvas: Words, settings: Counts, counters: C
             continue
         reads = start_walks(counters, shapes, work, families, walks)
         if settings[at.NESTED]:
-            gpas = emit_gpas(memory, shapes, settings, work, walks, halves[GPA_TAGS], halves[GFNS])
+            gpas = emit_gpas(memory, shapes, settings, work, walks, halves[GPA_TAGS])
             if gpas == MISSING:
                 return first
             reads += translate_gpas(counters, shapes, work, families, gpas)

@@ -8,6 +8,7 @@ The operations are LLVM vector instructions, so each CPU gets its own: with AVX-
 the vector registers. Lanes of no entry hold EMPTY. Numba knows a row as a value of its own type.
 """
 
+import platform
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +19,8 @@ from numba import types
 from numba.core import config as numba_config
 from numba.extending import intrinsic, models, register_model
 
+IS_X86: Final = platform.machine().lower() in {"x86_64", "amd64"}
+PIECE: Final = 16  # lanes that are stored at once
 EMPTY: Final = np.uint32(0xFFFFFFFF)
 TAG: Final = ir.IntType(32)
 WORD: Final = ir.IntType(64)
@@ -79,6 +82,18 @@ def _shifted(builder: Any, row: Any, tags: Any, lanes: int) -> Any:
     return builder.shuffle_vector(row, tags, _lanes_of([lanes, *range(lanes - 1)]))
 
 
+def _as_it_is(builder: Any, vector: Any) -> Any:
+    """Return a vector of at most sixteen lanes, so that LLVM does not look through it.
+
+    Else it makes a store of the lanes that change out of a choice and a store, and no load is fed by such a store: each
+    use of a set would wait for the one before it to reach the cache. And it takes vectors of four through mask
+    registers, four cycles a step.
+    """
+    if not IS_X86:
+        return vector
+    return builder.asm(ir.FunctionType(vector.type, [vector.type]), "", "=x,0", [vector], side_effect=False)
+
+
 def _moved_by_mask(builder: Any, row: Any, tag: Any, stop: Any, lanes: int) -> Any:
     """Move the lanes up to the lowest bit of a mask: that bit and those below it, as one value."""
     picked = builder.xor(stop, builder.sub(stop, WORD(1)))
@@ -99,7 +114,7 @@ def _moved_in_four(builder: Any, row: Any, tag: Any, last: Any) -> Any:
     """Move the lanes up to the one that holds the tag, by vectors alone."""
     four = ir.VectorType(TAG, 4)
     tags, zero = _splat(builder, 4, tag), ir.Constant(four, [TAG(0)] * 4)
-    held = builder.sext(builder.icmp_unsigned("==", row, tags), four)
+    held = _as_it_is(builder, builder.sext(builder.icmp_unsigned("==", row, tags), four))
     behind = builder.shuffle_vector(zero, held, _lanes_of([0, 4, 5, 6]))  # lanes behind the one that holds it ...
     for step in ([0, 0, 4, 5], [0, 0, 0, 4]):
         behind = builder.or_(behind, builder.shuffle_vector(zero, held, _lanes_of(step)))
@@ -126,8 +141,12 @@ def make_operations(lanes: int, *, wide_masks: bool) -> RowOperations:
     @intrinsic
     def store(_typing: Any, _address: Any, _row: Any) -> Any:
         def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-            done = builder.store(arguments[1], builder.inttoptr(arguments[0], vector.as_pointer()))
-            done.align = 16
+            address, row = arguments
+            for first in range(0, lanes, PIECE):
+                width = min(lanes, PIECE)
+                piece = builder.shuffle_vector(row, row, _lanes_of(list(range(first, first + width))))
+                pointer = builder.inttoptr(builder.add(address, WORD(first * TAG.width // 8)), piece.type.as_pointer())
+                builder.store(_as_it_is(builder, piece), pointer).align = 16
             return context.get_dummy_value()
 
         return types.void(types.uint64, row_type), generate
@@ -153,6 +172,40 @@ def make_operations(lanes: int, *, wide_masks: bool) -> RowOperations:
         return row_type(row_type, types.uint32, types.uint64, types.uint64), generate
 
     return RowOperations(lanes, load, store, ways_of, moved)
+
+
+@intrinsic
+def page_changes(_typing: Any, _address: Any, _offset_mask: Any) -> Any:
+    """Return which of 64 addresses at a host address lie in another page than the one before them, as bits.
+
+    The word in front of the first is read too. The mask has the bits of an address inside its page.
+    """
+    many = ir.VectorType(WORD, WORD.width)
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        address, mask = arguments
+        here = builder.load(builder.inttoptr(address, many.as_pointer()))
+        before = builder.load(builder.inttoptr(builder.sub(address, WORD(8)), many.as_pointer()))
+        here.align = before.align = 8
+        undefined = ir.Constant(many, ir.Undefined)
+        pages = builder.insert_element(undefined, builder.not_(mask), TAG(0))
+        differ = builder.and_(
+            builder.xor(here, before), builder.shuffle_vector(pages, undefined, _lanes_of([0] * WORD.width))
+        )
+        return builder.bitcast(builder.icmp_unsigned("!=", differ, ir.Constant(many, [WORD(0)] * WORD.width)), WORD)
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@intrinsic
+def lowest_bit(_typing: Any, _word: Any) -> Any:
+    """Return the number of the lowest bit that is set in a word that is not 0."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        count = builder.module.declare_intrinsic("llvm.cttz", [WORD], ir.FunctionType(WORD, [WORD, BIT]))
+        return builder.call(count, [arguments[0], BIT(1)])
+
+    return types.uint64(types.uint64), generate
 
 
 WIDE_MASKS: Final = has_wide_masks()

@@ -26,7 +26,7 @@ from twofold.kernels._mmu_stages import BASE, FAMILY_COLUMNS, HITS, LAST, MASK
 from twofold.kernels._mmu_static import Work
 from twofold.kernels._rows import EMPTY
 
-WIDTHS: Final = (16, 64)  # lanes of a row
+WIDTHS: Final = (4, 16, 64)  # lanes of a row
 MAX_GUEST_LEVELS: Final = 4
 MAX_SETS: Final = 512  # of a TLB: more would take bits of a page number that its tag has not
 
@@ -42,6 +42,7 @@ FAMILIES: Final = (
     range(at.HOST_TABLES, at.L2_LINES),
     range(at.L2_LINES, at.STRUCTURES),
 )
+LOOKED_UP_ALONE: Final = (kernel.L1, kernel.GUEST_CACHES, kernel.NESTED_TLB, kernel.HOST_CACHES)
 
 
 def is_possible(memory: Words, shapes: Words, settings: Counts, structures: Counts) -> bool:
@@ -72,10 +73,9 @@ class FastPath:
     def __init__(
         self, memory: Words, shapes: Words, settings: Counts, structures: Counts, tags: Words, values: Words
     ) -> None:
-        self._tables = memory, shapes
-        self._settings = settings
         self._work = make_work(structures)
-        self._state = structures, tags, values, self._work.regions, self._work.rows
+        self._inputs = memory, shapes, settings
+        self._everything = memory, shapes, settings, structures, tags, values, self._work.regions, self._work.rows
 
     def run(self, gvas: Words, counters: Counts) -> int:
         """Access every address of a trace of loads in order; return how many were done.
@@ -85,11 +85,12 @@ class FastPath:
         done : all of them; or fewer, and the state is as it was, and counters are of no use; -1 when the state cannot
             be taken: an entry is stale, or out of reach
         """
-        if not take_rows(*self._tables, self._settings, *self._state):
+        if not take_rows(*self._everything):
             return -1
-        done = int(kernel.run(*self._tables, gvas, self._settings, counters, self._work))
+        memory, shapes, settings = self._inputs
+        done = int(kernel.run(memory, shapes, gvas, settings, counters, self._work))
         if done == len(gvas):
-            give_rows(*self._tables, self._settings, *self._state)
+            give_rows(*self._everything)
         return done
 
 
@@ -103,29 +104,34 @@ def _are_apart(structures: Counts) -> bool:
 
 def make_work(structures: Counts) -> Work:
     """Return what the fast path works with for these structures; memory that is not touched costs nothing."""
-    families = np.zeros((len(FAMILIES), at.UPPER_LEVELS, FAMILY_COLUMNS), np.uint64)
+    families = np.zeros((len(FAMILIES), at.UPPER_LEVELS * FAMILY_COLUMNS), np.uint64)
     lanes, flags = np.zeros(len(FAMILIES), np.int64), np.zeros(len(FAMILIES), np.int64)
     places = np.zeros((at.STRUCTURES, 3), np.int64)
     first = WIDTHS[-1]  # the first row is that of absent structures
     for family, numbers in enumerate(FAMILIES):
         width = max(int(structures[number, at.WAYS]) for number in numbers)
-        lanes[family] = next(lanes_ for lanes_ in WIDTHS if lanes_ >= width)
-        first = _place(structures, numbers, int(lanes[family]), places, first)
         flags[family] = _flag(structures, family, numbers)
+        # Rows of four are there for structures that are looked up alone.
+        least = WIDTHS[0] if family in LOOKED_UP_ALONE and not flags[family] else WIDTHS[1]
+        lanes[family] = next(each for each in WIDTHS if each >= max(width, least))
+        first = _place(structures, numbers, int(lanes[family]), places, first)
     pool = _aligned(first)
     for family, numbers in enumerate(FAMILIES):
         for index, number in enumerate(numbers):
-            families[family, index] = _describe(structures[number], pool, int(places[number, 0]))
+            here = slice(index * FAMILY_COLUMNS, (index + 1) * FAMILY_COLUMNS)
+            families[family, here] = _describe(structures[number], pool, int(places[number, 0]))
     rows = Rows(pool, places, np.zeros(at.STRUCTURES, np.int64))
-    nested = (kernel.BLOCK + kernel.SCAN) * kernel.MAX_NESTED
+    nested = kernel.BLOCK * kernel.MAX_NESTED + 2
+    halves = np.zeros((kernel.HALVES, nested), np.uint32)
+    halves[kernel.NUMBERS] = np.arange(nested)
     return Work(
         regions=_make_regions(),
         rows=rows,
         families=families,
         lanes=lanes,
         flags=flags,
-        pages=np.zeros(kernel.BLOCK + kernel.SCAN, np.uint64),
-        halves=np.zeros((kernel.HALVES, nested), np.uint32),
+        pages=np.zeros(kernel.BLOCK, np.uint64),
+        halves=halves,
         marks=np.zeros((kernel.MARKS, nested), np.uint8),
         lines=np.zeros((2, kernel.BLOCK * kernel.MAX_READS), np.uint32),
         table_counts=np.zeros((3, MAX_LEVELS), np.int64),
