@@ -32,21 +32,23 @@ CODE_SHIFT = 30  # of a tag
 
 USED, REACHED = 0, 1  # columns of `counts`: region ids in use, guest-physical regions up to the last one seen
 
-# Columns of `records`: one line of a data cache each.
-NUMBER = 0  # of the region
-SIZE = 1  # of its entries in the TLBs
-ENTRY_SIZE = 2  # the same before a 1G page is smashed
-LEAF = 3  # level of the guest's leaf
-TABLE_TAGS = 4  # by level: tag in the nested TLB of the gfn of the guest's table
-TABLE_MFNS = 8  # by level
-RECORD_COLUMNS = 16
+# Columns of `records`.
+TABLE_TAGS = 0  # by level: tag in the nested TLB of the gfn of the guest's table
+TABLE_MFNS = 4  # by level
+RECORD_COLUMNS = 8
+
+# A region in brief, what most stages ask of it:
+#     31: 1 when a 1G page is smashed | 30, 29: level of the guest's leaf | 28, 27: size in the TLBs | 26..0: its number
+NUMBER_MASK = np.uint32((1 << GUEST_REGION_BITS) - 1)
+SIZE_SHIFT, LEAF_SHIFT, SMASHED_SHIFT = np.uint32(27), np.uint32(29), np.uint32(31)
+TWO_BITS = np.uint32(3)
 
 
 class Regions(NamedTuple):
     """What is known of the tables so far.
 
     ids : uint32[1 << GUEST_REGION_BITS], region number to region id + 1; 0: not seen yet
-    records : uint32[ids, RECORD_COLUMNS];  counts : int64[2]
+    briefs : uint32[ids];  records : uint32[ids, RECORD_COLUMNS];  counts : int64[2]
     frames : uint32[ids * 512], gfn of each page (mfn in one dimension); NO_FRAME where there is none
     host : uint64[1 << HOST_REGION_BITS], guest-physical region to frame << 3 | PARTIAL | level + 1 of its leaves, where
         frame is that of the table at level 0, of the memory above; 0: not seen yet
@@ -54,11 +56,18 @@ class Regions(NamedTuple):
     """
 
     ids: Halves
+    briefs: Halves
     records: Halves
     counts: Counts
     frames: Halves
     host: Words
     host_tables: Halves
+
+
+@bare
+def size_in_tlbs(brief: int) -> int:
+    """Return the size that a region in brief says."""
+    return (brief >> SIZE_SHIFT) & TWO_BITS
 
 
 @bare
@@ -156,10 +165,12 @@ def note_region(settings: Counts, regions: Regions, number: int, size: int, leaf
         if settings[at.SMASH_L1]:
             stored = 1
     region = regions.counts[USED]
-    regions.records[region, NUMBER] = number
-    regions.records[region, SIZE] = stored
-    regions.records[region, ENTRY_SIZE] = size
-    regions.records[region, LEAF] = leaf
+    regions.briefs[region] = (
+        np.uint32(number)
+        | (np.uint32(stored) << SIZE_SHIFT)
+        | (np.uint32(leaf) << LEAF_SHIFT)
+        | (np.uint32(size - stored) << SMASHED_SHIFT)
+    )
     regions.ids[number] = region + 1
     regions.counts[USED] = region + 1
     return region
@@ -209,7 +220,7 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
 def forget(regions: Regions) -> None:
     """Forget all regions, for a run over tables that may have changed since."""
     for region in range(regions.counts[USED]):
-        regions.ids[regions.records[region, NUMBER]] = 0
+        regions.ids[regions.briefs[region] & NUMBER_MASK] = 0
     for region in range(regions.counts[REACHED]):
         regions.host[region] = ZERO
     regions.counts[USED] = 0

@@ -18,10 +18,9 @@ from twofold.kernels._mmu_regions import (
     GUEST,
     HOST_GFN_BITS,
     NO_FRAME,
-    NUMBER,
+    NUMBER_MASK,
     ORDER,
     P2M,
-    SIZE,
     SLOT_MASK,
     ZERO,
     Regions,
@@ -30,6 +29,7 @@ from twofold.kernels._mmu_regions import (
     forget,
     host_frame,
     next_table,
+    size_in_tlbs,
     translated,
 )
 from twofold.kernels._rows import EMPTY
@@ -72,7 +72,7 @@ def tlb_value(memory: Words, shapes: Words, settings: Counts, regions: Regions, 
     """Return the mfn that a TLB entry of this size holds, NOTHING where its page has another size."""
     first = page << (ORDER * size)
     region = find_region(memory, shapes, settings, regions, first >> ORDER)
-    if region < 0 or regions.records[region, SIZE] != size:
+    if region < 0 or size_in_tlbs(regions.briefs[region]) != size:
         return NOTHING
     frame = regions.frames[(region << ORDER) | (first & SLOT_MASK)]
     if frame == NO_FRAME:
@@ -199,7 +199,7 @@ def give_rows(
                 code, page = np.int64(kept) >> CODE_SHIFT, np.int64(kept) & CODE_BASE
                 number = family_of(owner) + code
                 if code == 0 and number < at.GUEST_TABLES:
-                    page = (np.int64(regions.records[page >> ORDER, NUMBER]) << ORDER) | (page & SLOT_MASK)
+                    page = (np.int64(regions.briefs[page >> ORDER] & NUMBER_MASK) << ORDER) | (page & SLOT_MASK)
                 context = settings[at.ASID] if number < at.NESTED_TLB else settings[at.VMID]
                 tags[slot + way] = tag_of(number, context, np.uint64(page))
                 values[slot + way] = value_of(memory, shapes, settings, regions, number, page)

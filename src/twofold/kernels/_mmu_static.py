@@ -21,26 +21,27 @@ from twofold.kernels._entries import top_level
 from twofold.kernels._jit import BARE, bare, kernel
 from twofold.kernels._mmu_regions import (
     CODE_BITS,
-    ENTRY_SIZE,
     GUEST,
     GUEST_REGION_BITS,
     HOST_GFN_BITS,
-    LEAF,
+    LEAF_SHIFT,
     NO_FRAME,
-    NUMBER,
+    NUMBER_MASK,
     ONE,
     ORDER,
     P2M,
     PARTIAL,
-    SIZE,
     SLOT_MASK,
+    SMASHED_SHIFT,
     TABLE_MFNS,
     TABLE_TAGS,
+    TWO_BITS,
     ZERO,
     Regions,
     find_host,
     find_region,
     host_frame,
+    size_in_tlbs,
     tag_of_gfn,
 )
 from twofold.kernels._mmu_rows import Rows
@@ -184,8 +185,9 @@ def name_pages(
             if region < 0:
                 return False
         page_id = np.uint32(region << ORDER) | np.uint32(page & SLOT_MASK_64)
-        size = regions.records[region, SIZE]
-        large = np.uint32(region_number >> (ORDER_64 * np.uint64(max(size, np.uint32(1)) - 1))) | (size << CODE_SHIFT)
+        size = size_in_tlbs(regions.briefs[region])
+        steps = np.uint64(size) - ONE if size else ZERO
+        large = np.uint32(region_number >> (ORDER_64 * steps)) | (size << CODE_SHIFT)
         out_tags[number] = page_id if size == 0 else large
         out_keys[number] = page_id
     return not is_bad
@@ -320,17 +322,17 @@ def add_by_level(
 
 @bare
 def describe_walks(
-    records: Halves, frames: Halves, keys: Halves, walks: int, out_places: Halves, out_leaves: Counts
+    briefs: Halves, frames: Halves, keys: Halves, walks: int, out_places: Halves, out_leaves: Counts
 ) -> int:
     """Write the places of walks, and count their leaves by level; return their entry sizes, three counts in a word."""
     base, sizes, leaves = np.uint64(frames.ctypes.data), ZERO, ZERO
     for number in range(walks):
         page_id = keys[number]
         prefetch(base + (np.uint64(page_id) << np.uint64(2)))  # type: ignore[call-arg]  # an intrinsic, as ever
-        region = page_id >> ORDER_32
-        leaf = records[region, LEAF]
-        out_places[number] = records[region, NUMBER] | (leaf << CODE_SHIFT)
-        sizes += ONE << (COUNT_BITS * np.uint64(records[region, ENTRY_SIZE]))
+        brief = briefs[page_id >> ORDER_32]
+        leaf = (brief >> LEAF_SHIFT) & TWO_BITS
+        out_places[number] = (brief & NUMBER_MASK) | (leaf << CODE_SHIFT)
+        sizes += ONE << (COUNT_BITS * np.uint64(size_in_tlbs(brief) + (brief >> SMASHED_SHIFT)))
         leaves += ONE << (COUNT_BITS * np.uint64(leaf))
     out_leaves[:] = 0
     add_by_size(out_leaves, 0, leaves)
@@ -493,7 +495,7 @@ def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, wa
     """Send the walks through the guest's paging-structure caches; return their reads of guest tables."""
     halves, marks = work.halves, work.marks
     leaves = work.table_counts[TABLE_LEAVES]
-    sizes = describe_walks(work.regions.records, work.regions.frames, halves[KEYS], walks, halves[PLACES], leaves)
+    sizes = describe_walks(work.regions.briefs, work.regions.frames, halves[KEYS], walks, halves[PLACES], leaves)
     add_by_size(counters, at.ENTRIES, sizes)
     find_starts(
         work.lanes[GUEST_CACHES],

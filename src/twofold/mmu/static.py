@@ -187,6 +187,7 @@ def _make_regions() -> Regions:
     ids, host = 1 << GUEST_REGION_BITS, 1 << HOST_REGION_BITS
     return Regions(
         ids=np.zeros(ids, np.uint32),
+        briefs=np.zeros(MAX_REGIONS, np.uint32),
         records=np.zeros((MAX_REGIONS, RECORD_COLUMNS), np.uint32),
         counts=np.zeros(2, np.int64),
         frames=np.zeros(MAX_REGIONS * SLOTS, np.uint32),
