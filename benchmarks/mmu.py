@@ -25,6 +25,7 @@ from twofold.units import FRAME_SHIFT
 Words = npt.NDArray[np.uint64]
 ROUNDS = 3
 BASE = 1 << 40
+CHASE_NODES, CHASE_FACTOR, CHASE_STEP = 1 << 23, 2654435769 * 4 + 1, 1013904223  # x -> factor * x + step: a full period
 # trace: what must be reached and what is aimed at [times the straightforward simulator]
 GOALS = {"uniform": (9, 30), "zipf 0.99": (11, 27), "chase": (10, 25), "sequential": (6.5, 25), "mixed sizes": (8, 25)}
 
@@ -59,22 +60,21 @@ def traces(accesses: int) -> dict[str, Words]:
     weights = np.cumsum(1.0 / np.arange(1, pages + 1) ** 0.99)
     ranks = np.searchsorted(weights / weights[-1], rng.random(accesses))
     zipf = rng.permutation(pages)[ranks].astype(np.uint64) << np.uint64(FRAME_SHIFT)
-    nodes = 1 << 23
     chase, node = np.empty(accesses, np.uint64), 0
     for start in range(0, accesses, 1 << 16):  # x -> a x + c modulo a power of two has the full period
         steps = min(1 << 16, accesses - start)
-        chase[start : start + steps], node = _chase(node, steps, nodes)
+        chase[start : start + steps], node = _chase(node, steps)
     sequential = np.arange(10 * accesses, dtype=np.uint64) * np.uint64(64) % np.uint64(8 * GIB)
     found = {"uniform": uniform, "zipf 0.99": zipf, "chase": chase, "sequential": sequential, "mixed sizes": uniform}
     return {name: gvas + np.uint64(BASE) for name, gvas in found.items()}
 
 
-def _chase(node: int, steps: int, nodes: int) -> tuple[Words, int]:
+def _chase(node: int, steps: int) -> tuple[Words, int]:
     """Return the addresses of a pointer chase over 64-byte nodes from one on, and the node behind the last."""
     found = np.empty(steps, np.uint64)
     for step in range(steps):
         found[step] = node * 64
-        node = (node * (2654435769 * 4 + 1) + 1013904223) % nodes
+        node = (node * CHASE_FACTOR + CHASE_STEP) % CHASE_NODES
     return found, node
 
 
@@ -105,8 +105,8 @@ def our_stats(tables: tuple[Words, int, int], profile: CpuProfile, gvas: Words) 
     return Mmu(profile, *tables).run(gvas)
 
 
-def compare(name: str, tables: tuple[Words, int, int], gvas: Words) -> None:
-    """Print one row: both rates, their ratio, and whether they counted the same."""
+def compare(name: str, tables: tuple[Words, int, int], gvas: Words) -> float:
+    """Print one row: both rates, their ratio, whether they counted the same; return our rate [accesses/s]."""
     profile = textbook()
     mmu = Mmu(profile, *tables)
 
@@ -125,6 +125,35 @@ def compare(name: str, tables: tuple[Words, int, int], gvas: Words) -> None:
         f"(must {must}, goal {goal}: {verdict})  counters {'equal' if same else 'DIFFER'}",
         flush=True,
     )
+    return len(gvas) / fast
+
+
+def threads(tables: tuple[Words, int, int], gvas: Words) -> None:
+    """Print what a second thread gives, in wall time: it needs a core that nobody else uses."""
+    times, counts = [], []
+    for number in (1, 2):
+        mmu = Mmu(textbook(), *tables)
+        rounds = []
+        for _ in range(ROUNDS):
+            mmu.flush()
+            start = time.perf_counter()
+            stats = mmu.run(gvas, threads=number)
+            rounds.append(time.perf_counter() - start)
+        times.append(min(rounds))
+        counts.append(stats)
+    same = "equal" if counts[0] == counts[1] else "DIFFER"
+    print(f"two threads, uniform: {times[0] / times[1]:.2f} x one  (must 1.3, goal 1.85)  counters {same}")
+
+
+def chase_on_this_cpu(steps: int) -> float:
+    """Return how many steps a second the real CPU makes in the chase of the trace, 512 MiB of 64-byte nodes."""
+    words = np.zeros(CHASE_NODES * 8, np.uint64)
+    nodes = np.arange(CHASE_NODES, dtype=np.uint64)
+    following = (nodes * np.uint64(CHASE_FACTOR) + np.uint64(CHASE_STEP)) % np.uint64(CHASE_NODES)
+    words[::8] = following * np.uint64(8)
+    mmu_naive.follow(words, np.uint64(0), 1000)
+    seconds = best(lambda: mmu_naive.follow(words, np.uint64(0), steps))
+    return steps / seconds
 
 
 def main() -> None:
@@ -140,7 +169,11 @@ def main() -> None:
     print(f"{'first call, cold cache' if cold else 'first call, warm cache'}: {time.perf_counter() - start:.2f} s")
     for name, gvas in all_traces.items():
         if options.only in name:
-            compare(name, build("mixed", BASE) if name == "mixed sizes" else small, gvas)
+            rate = compare(name, build("mixed", BASE) if name == "mixed sizes" else small, gvas)
+            if name == "chase":
+                print(f"{'':12s} {rate / chase_on_this_cpu(options.accesses):.1f} x this CPU running it  (goal 10)")
+    if options.only in "threads":
+        threads(small, all_traces["uniform"])
 
 
 if __name__ == "__main__":

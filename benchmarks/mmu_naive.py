@@ -177,3 +177,11 @@ def run(
     for level in range(at.LEVELS):
         counters[at.SERVED + 2] += counters[at.GUEST_READS + level] + counters[at.HOST_READS + level]
     counters[at.WALK_CYCLES] = counters[at.SERVED + 2] * cycles[1]
+
+
+@numba.njit
+def follow(words: Words, word: int, steps: int) -> int:
+    """Follow a chain of indices through memory; return where it leads."""
+    for _ in range(steps):
+        word = words[word]
+    return word

@@ -77,11 +77,11 @@ def run_general(mmu, gvas, engine=general):
     return counters.tolist()
 
 
-def run_fast(mmu, gvas):
+def run_fast(mmu, gvas, threads=1):
     """Return (accesses done, counters) of the fast path."""
     counters = np.zeros(at.COUNTERS, np.int64)
     path = static.FastPath(mmu._memory, mmu._shapes, *state_of(mmu))
-    return path.run(gvas, counters), counters.tolist()
+    return path.run(gvas, counters, threads), counters.tolist()
 
 
 def all_of(mmu):
@@ -130,6 +130,32 @@ def test_the_fast_path_is_the_readable_model_on_every_shipped_cpu_that_it_takes(
         assert all_of(fast) == all_of(slow)
     else:
         assert profile.smash_1g.value == "l2"
+
+
+@settings(max_examples=30, deadline=None)
+@given(profile=static_profiles(), seed=st.integers(0, 2**32), formats=st.sampled_from(FORMATS))
+def test_two_threads_count_and_keep_what_one_does(profile, seed, formats):
+    rng = np.random.default_rng(seed)
+    tables, places = random_tables(rng, 24, 0, *formats)
+    gvas = translated(tables, profile, random_trace(rng, places, 300), 2)
+    ends = []
+    for threads in (1, 2):
+        mmu = mmu_of(tables, profile)
+        ends.append((*run_fast(mmu, gvas, threads), all_of(mmu)))
+    if ends[0][0] == len(gvas):
+        assert ends[0] == ends[1]
+
+
+def test_two_threads_hand_over_many_pieces_and_end_at_the_same_fault(monkeypatch):
+    monkeypatch.setattr(static, "PIECE_WALKS", 2048)
+    tables, places = random_tables(np.random.default_rng(5), mappings=40)
+    gvas = long_trace(tables, places)
+    ends = [mmu_of(tables, load_profile("skylake")).run(gvas, threads=threads) for threads in (1, 2)]
+    assert ends[0] == ends[1]
+    gvas[static.LEAST_ACCESSES + 77] = 0x123 << 30
+    with pytest.raises(NotPresentError) as error:
+        mmu_of(tables, load_profile("skylake")).run(gvas, threads=2)
+    assert error.value.__notes__ == [f"at access {static.LEAST_ACCESSES + 77} of this run"]
 
 
 def long_trace(tables, places, seed=1):

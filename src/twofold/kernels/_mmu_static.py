@@ -95,7 +95,8 @@ L1, L2, GUEST_CACHES, NESTED_TLB, HOST_CACHES, LINES = 0, 1, 2, 3, 4, 5
 STARTS, TAGS, KEYS, TAGS_LEFT, KEYS_LEFT, PLACES = 0, 1, 2, 3, 4, 5
 GPA_TAGS, GPA_TAGS_LEFT, MISSED_GPAS, HOST_PLACES, INDICES = 6, 7, 8, 9, 10
 NUMBERS = 11  # 0, 1, 2, ...
-HALVES = 12
+WALK_KEYS = 12
+HALVES = 13
 # Rows of `marks`.
 WALK_STARTS, HOST_STARTS = 0, 1
 MARKS = 2
@@ -343,7 +344,7 @@ def describe_walks(
 def emit_gpas(memory: Words, shapes: Words, settings: Counts, work: Work, walks: int, out_tags: Halves) -> int:
     """Write the gpas that the walks translate, in order, as tags of the nested TLB; return how many, or MISSING."""
     records, frames, host = work.regions.records, work.regions.frames, work.regions.host
-    keys, starts, places = work.halves[KEYS], work.marks[WALK_STARTS], work.halves[PLACES]
+    keys, starts, places = work.halves[WALK_KEYS], work.marks[WALK_STARTS], work.halves[PLACES]
     skip, top = np.int64(settings[at.COMBINED] != 0), top_level(shapes[GUEST])
     count, is_bad = 0, False
     for number in range(walks):
@@ -425,7 +426,7 @@ def emit_lines(settings: Counts, shapes: Words, work: Work, walks: int) -> None:
     top, holds_mfn = top_level(shapes[GUEST]), settings[at.COMBINED] != 0
     gpa, missed, count = 0, 0, 0
     for number in range(walks):
-        page_id, place = work.halves[KEYS, number], work.halves[PLACES, number]
+        page_id, place = work.halves[WALK_KEYS, number], work.halves[PLACES, number]
         region = page_id >> ORDER_32
         start = np.int64(work.marks[WALK_STARTS, number])
         page = (np.int64(place & PLACE_MASK) << ORDER) | (np.int64(page_id) & SLOT_MASK)
@@ -460,10 +461,11 @@ def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, 
 
 @bare
 def look_up(
-    counters: Counts, settings: Counts, work: Work, families: Words, accesses: int, count: int, size_before: int
+    counters: Counts, settings: Counts, work: Work, accesses: int, count: int, size_before: int, out_keys: Halves
 ) -> int:
-    """Send a block through both TLBs; return how many pages walk: their ids are in KEYS then."""
+    """Send a block through both TLBs; write the ids of the pages that walk, and return how many."""
     halves, inserted, lanes, flags = work.halves, work.rows.inserted, work.lanes, work.flags
+    families = work.families
     tags, keys, tags_left, keys_left = halves[TAGS], halves[KEYS], halves[TAGS_LEFT], halves[KEYS_LEFT]
     if accesses != count:
         packed = repeats(tags, halves[STARTS], count, accesses, size_before)
@@ -473,7 +475,7 @@ def look_up(
     misses = sizes_of(tags_left, left)
     add_by_size(counters, at.L1_HITS, uses - misses)
     add_by_size(inserted, at.L1, misses)
-    walks = sift(lanes[L2], flags[L2], families[L2], tags_left, keys_left, left, tags, keys)
+    walks = sift(lanes[L2], flags[L2], families[L2], tags_left, keys_left, left, tags, out_keys)
     uses, misses = misses, sizes_of(tags, walks)
     add_by_size(counters, at.L2_HITS, uses - misses)
     add_present(inserted, at.L2, families[L2], misses)
@@ -495,7 +497,7 @@ def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, wa
     """Send the walks through the guest's paging-structure caches; return their reads of guest tables."""
     halves, marks = work.halves, work.marks
     leaves = work.table_counts[TABLE_LEAVES]
-    sizes = describe_walks(work.regions.briefs, work.regions.frames, halves[KEYS], walks, halves[PLACES], leaves)
+    sizes = describe_walks(work.regions.briefs, work.regions.frames, halves[WALK_KEYS], walks, halves[PLACES], leaves)
     add_by_size(counters, at.ENTRIES, sizes)
     find_starts(
         work.lanes[GUEST_CACHES],
@@ -540,37 +542,108 @@ def translate_gpas(counters: Counts, shapes: Words, work: Work, families: Words,
     return add_by_level(counters, at.HOST_READS, at.HOST_TABLE_HITS, counts, inserted, at.HOST_TABLES, family)
 
 
+@bare
+def run_tlbs_of_block(
+    memory: Words,
+    shapes: Words,
+    gvas: Words,
+    settings: Counts,
+    counters: Counts,
+    work: Work,
+    first: int,
+    size_before: int,
+    out_keys: Halves,
+) -> tuple[int, int, int]:
+    """Send the block from an access on through the TLBs; return (walks or MISSING, first access behind, size of last).
+
+    size_before : of the page of the last access before the block, as is that of the last one of it
+    """
+    halves, regions = work.halves, work.regions
+    count, last = find_pages(gvas, first, work.pages, halves[STARTS])
+    if not name_pages(memory, shapes, settings, regions, work.pages, count, halves[TAGS], halves[KEYS]):
+        return MISSING, last, size_before
+    size_of_last = np.int64(halves[TAGS, count - 1] >> CODE_SHIFT) if count else size_before
+    walks = look_up(counters, settings, work, last - first, count, size_before, out_keys)
+    return walks, last, size_of_last
+
+
+@bare
+def run_walks_of_block(
+    memory: Words, shapes: Words, settings: Counts, counters: Counts, work: Work, walks: int
+) -> bool:
+    """Do the walks of the pages in WALK_KEYS; return whether all of them have a translation."""
+    families, halves = work.families, work.halves
+    if walks == 0:
+        return True
+    reads = start_walks(counters, shapes, work, families, walks)
+    if settings[at.NESTED]:
+        gpas = emit_gpas(memory, shapes, settings, work, walks, halves[GPA_TAGS])
+        if gpas == MISSING:
+            return False
+        reads += translate_gpas(counters, shapes, work, families, gpas)
+    elif has_hole(work.regions.frames, halves[WALK_KEYS], walks):
+        return False
+    if work.flags[LINES]:
+        emit_lines(settings, shapes, work, walks)
+    charge_reads(counters, settings, work.lanes[LINES] * work.flags[LINES], families[LINES], work.lines, reads)
+    return True
+
+
 @kernel
 def run(memory: Words, shapes: Words, gvas: Words, settings: Counts, counters: Counts, work: Work) -> int:
     """Access every address of a trace of loads in order; return how many were done, as many as there are or fewer.
 
     The state is in `work.rows`. When fewer could be done, neither it nor the counters are of use.
     """
-    families, regions, halves = work.families, work.regions, work.halves
-    size_before, last = 0, 0
+    size, last, keys = 0, 0, work.halves[WALK_KEYS]
     while last < len(gvas):
         first = last
-        count, last = find_pages(gvas, first, work.pages, halves[STARTS])
-        if not name_pages(memory, shapes, settings, regions, work.pages, count, halves[TAGS], halves[KEYS]):
+        walks, last, size = run_tlbs_of_block(memory, shapes, gvas, settings, counters, work, first, size, keys)
+        if walks == MISSING or not run_walks_of_block(memory, shapes, settings, counters, work, walks):
             return first
-        size_of_last = np.int64(halves[TAGS, count - 1] >> CODE_SHIFT) if count else size_before
-        walks = look_up(counters, settings, work, families, last - first, count, size_before)
-        size_before = size_of_last
-        if walks == 0:
-            continue
-        reads = start_walks(counters, shapes, work, families, walks)
-        if settings[at.NESTED]:
-            gpas = emit_gpas(memory, shapes, settings, work, walks, halves[GPA_TAGS])
-            if gpas == MISSING:
-                return first
-            reads += translate_gpas(counters, shapes, work, families, gpas)
-        elif has_hole(regions.frames, halves[KEYS], walks):
-            return first
-        if work.flags[LINES]:
-            emit_lines(settings, shapes, work, walks)
-        charge_reads(counters, settings, work.lanes[LINES] * work.flags[LINES], families[LINES], work.lines, reads)
     counters[at.ACCESSES] += len(gvas)
     return len(gvas)
 
 
-cast("Any", run).targetoptions.update(BARE)
+@kernel
+def run_tlbs(
+    memory: Words,
+    shapes: Words,
+    gvas: Words,
+    settings: Counts,
+    counters: Counts,
+    work: Work,
+    first: int,
+    size_before: int,
+    out_keys: Halves,
+) -> tuple[int, int, int]:
+    """Do the TLBs' half of `run` from an access on, until the pages that walk fill a buffer or the trace ends.
+
+    Returns
+    -------
+    (count, last, size) : pages in the buffer, or MISSING; first access not done; size of the page before it
+    """
+    count, last, size = 0, first, size_before
+    while last < len(gvas) and count + BLOCK <= len(out_keys):
+        here = out_keys[count:]
+        walks, last, size = run_tlbs_of_block(memory, shapes, gvas, settings, counters, work, last, size, here)
+        if walks == MISSING:
+            return MISSING, last, size
+        count += walks
+    return count, last, size
+
+
+@kernel
+def run_walks(memory: Words, shapes: Words, keys: Halves, settings: Counts, counters: Counts, work: Work) -> bool:
+    """Do the walks' half of `run` for pages in order; return whether all of them have a translation."""
+    for first in range(0, len(keys), BLOCK):
+        walks = min(BLOCK, len(keys) - first)
+        for number in range(walks):
+            work.halves[WALK_KEYS, number] = keys[first + number]
+        if not run_walks_of_block(memory, shapes, settings, counters, work, walks):
+            return False
+    return True
+
+
+for compiled in (run, run_tlbs, run_walks):
+    cast("Any", compiled).targetoptions.update(BARE)

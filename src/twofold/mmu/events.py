@@ -30,7 +30,11 @@ class Event:
 
 
 def run_with_events(
-    mmu: Mmu, blocks: Iterable[tuple[Words, Marks | None]], warmup: int = 0, events: Iterable[Event] = ()
+    mmu: Mmu,
+    blocks: Iterable[tuple[Words, Marks | None]],
+    warmup: int = 0,
+    events: Iterable[Event] = (),
+    threads: int = 1,
 ) -> Iterator[MmuStats]:
     """Run blocks of addresses that follow each other, with events in between; yield the counts of each piece.
 
@@ -38,6 +42,7 @@ def run_with_events(
     ----------
     blocks : (gvas, kinds of access or None) in order
     warmup : so many first accesses fill the caches without being counted [accesses]
+    threads : as for `Mmu.run`
     events : in any order; those of one access happen in the order given, those beyond the trace not at all
 
     Raises
@@ -56,6 +61,6 @@ def run_with_events(
             end = min(len(gvas), waiting[0].access - start) if waiting else len(gvas)
             cold = min(max(warmup - start - position, 0), end - position)
             piece = None if kinds is None else kinds[position:end]
-            yield mmu.run(gvas[position:end], cold, piece)
+            yield mmu.run(gvas[position:end], cold, piece, threads)
             position = end
         start += len(gvas)

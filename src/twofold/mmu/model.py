@@ -124,7 +124,11 @@ class Mmu:
         self._load_roots()
 
     def run(
-        self, gvas: npt.NDArray[np.uint64], warmup: int = 0, kinds: npt.NDArray[np.uint8] | None = None
+        self,
+        gvas: npt.NDArray[np.uint64],
+        warmup: int = 0,
+        kinds: npt.NDArray[np.uint8] | None = None,
+        threads: int = 1,
     ) -> MmuStats:
         """Access every address in order and return what that counted.
 
@@ -133,6 +137,7 @@ class Mmu:
         gvas : guest virtual addresses, uint64[accesses]
         warmup : so many first accesses fill the structures without being counted [accesses]
         kinds : LOAD, STORE or FETCH of `formats.mmu_state` for each access, uint8[accesses]; None: all are loads
+        threads : 1, or more for two of them in long traces of loads; the counts are the same, bit for bit
 
         Raises
         ------
@@ -148,8 +153,8 @@ class Mmu:
         trace = np.require(gvas, np.uint64, ["C", "A", "W"])
         kinds = _LOADS if kinds is None else np.require(kinds, np.uint8, ["C", "A", "W"])
         if warmup:
-            self._count(trace[:warmup], kinds[:warmup], 0)
-        return self._count(trace[warmup:], kinds[warmup:], warmup)
+            self._count(trace[:warmup], kinds[:warmup], 0, threads)
+        return self._count(trace[warmup:], kinds[warmup:], warmup, threads)
 
     def flush(self) -> None:
         """Empty every structure, the lines of page-table entries in the data caches included, and load CR3."""
@@ -213,16 +218,16 @@ class Mmu:
         if self._settings[at.ROOTS_LOADED]:
             self._engine.load_roots(self._memory, self._shapes, self._settings)
 
-    def _count(self, gvas: Words, kinds: Marks, first: int) -> MmuStats:
+    def _count(self, gvas: Words, kinds: Marks, first: int, threads: int) -> MmuStats:
         """Run one array; `first` is the index of its first access in the whole run."""
         if len(gvas) >= static.LEAST_ACCESSES and self._is_static and not (kinds == at.FETCH).any():
-            done, stats = self._count_fast(gvas)
+            done, stats = self._count_fast(gvas, threads)
             if done == len(gvas):
                 return stats
             return stats + self._count_all(gvas[done:], kinds[done:], first + done)
         return self._count_all(gvas, kinds, first)
 
-    def _count_fast(self, gvas: Words) -> tuple[int, MmuStats]:
+    def _count_fast(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
         """Run loads as far as the fast path gets; return how many, and what they counted."""
         if self._fast is None:
             state = self._settings, self._structures, self._tags, self._values
@@ -230,8 +235,10 @@ class Mmu:
         done = len(gvas)
         while done > 0:
             counters, asked = np.zeros(at.COUNTERS, np.int64), done
-            done = self._fast.run(gvas[:asked], counters)
-            if done == asked:
+            done = self._fast.run(gvas[:asked], counters, threads)
+            if done == 0 and threads > 1:
+                done, threads = asked, 1
+            elif done == asked:
                 return done, MmuStats.from_counters(counters)
         return 0, MmuStats.from_counters(np.zeros(at.COUNTERS, np.int64))
 

@@ -4,6 +4,7 @@ The fast path (`kernels._mmu_static`) does loads over tables that do not change,
 else goes the general way (`kernels.mmu`); both count the same, bit for bit, and leave the same state behind.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -30,6 +31,7 @@ WIDTHS: Final = (4, 16, 64)  # lanes of a row
 MAX_GUEST_LEVELS: Final = 4
 MAX_SETS: Final = 512  # of a TLB: more would take bits of a page number that its tag has not
 
+PIECE_WALKS: Final = 1 << 16  # that one thread hands to the other at a time
 LEAST_ACCESSES: Final = 1 << 15  # fewer do not pay for looking at the tables first
 MAX_MEMORY_FRAMES: Final = 1 << 26  # 256 GiB: a line number has 32 bits
 ALIGNMENT: Final = 64  # bytes: a row of sixteen lanes lies in one cache line
@@ -77,8 +79,12 @@ class FastPath:
         self._inputs = memory, shapes, settings
         self._everything = memory, shapes, settings, structures, tags, values, self._work.regions, self._work.rows
 
-    def run(self, gvas: Words, counters: Counts) -> int:
+    def run(self, gvas: Words, counters: Counts, threads: int = 1) -> int:
         """Access every address of a trace of loads in order; return how many were done.
+
+        Parameters
+        ----------
+        threads : 1, or more for two of them; what is counted is the same, bit for bit
 
         Returns
         -------
@@ -87,11 +93,45 @@ class FastPath:
         """
         if not take_rows(*self._everything):
             return -1
-        memory, shapes, settings = self._inputs
-        done = int(kernel.run(memory, shapes, gvas, settings, counters, self._work))
+        done = self._run_in_two(gvas, counters) if threads > 1 else self._run_in_one(gvas, counters)
         if done == len(gvas):
             give_rows(*self._everything)
         return done
+
+    def _run_in_one(self, gvas: Words, counters: Counts) -> int:
+        memory, shapes, settings = self._inputs
+        return int(kernel.run(memory, shapes, gvas, settings, counters, self._work))
+
+    def _run_in_two(self, gvas: Words, counters: Counts) -> int:
+        """Run the TLBs here, and on a thread of its own the walks of what missed them, a piece of the trace behind.
+
+        A walk never changes what a TLB holds, so both halves see what they would see on one thread. Tables that
+        both look at first give both the same words; only how far each has looked is kept apart.
+        """
+        memory, shapes, settings = self._inputs
+        regions = self._work.regions
+        behind = self._work._replace(regions=regions._replace(counts=np.zeros_like(regions.counts)))
+        of_walks = np.zeros_like(counters)
+        buffers = [np.zeros(PIECE_WALKS, np.uint32) for _ in range(2)]
+        last, size, is_whole = 0, 0, True
+        walks: Future[bool] | None = None
+        with ThreadPoolExecutor(1) as pool:
+            while last < len(gvas) and is_whole:
+                buffer = buffers[0]
+                count, last, size = kernel.run_tlbs(
+                    memory, shapes, gvas, settings, counters, self._work, last, size, buffer
+                )
+                is_whole = count != kernel.MISSING and (walks is None or bool(walks.result()))
+                if is_whole:
+                    walks = pool.submit(kernel.run_walks, memory, shapes, buffer[:count], settings, of_walks, behind)
+                buffers.reverse()
+        is_whole &= walks is None or bool(walks.result())
+        regions.counts[:] = np.maximum(regions.counts, behind.regions.counts)
+        if not is_whole:
+            return 0  # where it ended is for one thread to find out
+        counters += of_walks
+        counters[at.ACCESSES] += len(gvas)
+        return len(gvas)
 
 
 def _are_apart(structures: Counts) -> bool:

@@ -25,6 +25,7 @@ def simulate(
     *,
     warmup: int = 0,
     events: Iterable[Event] = (),
+    threads: int = 1,
 ) -> MmuStats:
     """Return what a trace of guest virtual addresses costs on a guest's own tables, of whichever format.
 
@@ -35,6 +36,7 @@ def simulate(
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
     events : what happens between accesses: tables change, entries are flushed
+    threads : 1, or more for two of them; what is counted is the same, bit for bit
 
     Raises
     ------
@@ -51,7 +53,7 @@ def simulate(
         machine.engine.mmu,
         (guest.tables.shape, domain.p2m.format.shape),
     )
-    parts = list(run_with_events(mmu, _blocks(trace), warmup, events))
+    parts = list(run_with_events(mmu, _blocks(trace), warmup, events, threads))
     return reduce(add, parts or [mmu.run(np.empty(0, np.uint64))])
 
 
