@@ -48,7 +48,7 @@ from .errors import (
 )
 from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGuest, TracePolicy, canonical, run
 from .machine import FreeMap, Origin
-from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
+from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_curves, write_report
 from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
@@ -81,6 +81,7 @@ __all__ = [
     "DomainOptions",
     "EncodingError",
     "Entry",
+    "Event",
     "Exact",
     "Extents",
     "Fault",

@@ -6,23 +6,37 @@ them: the window of 2M and of 1G is one leaf over the whole array, that of 4K ha
 
 import numpy as np
 
-from twofold.formats import guest, npt, x86
+from twofold.formats import guest as guest_format
+from twofold.formats import npt, shape, x86
+from twofold.formats.p2m_types import P2MType
+from twofold.formats.table_formats import GUEST_SHAPES, P2M_FORMATS
 
 ARENA_FRAMES = 256  # at most 512: one 2M leaf has to cover it
-TABLE_WINDOWS = (0x100000, 0x140000, 0x180000)  # gfns, by level of the P2M leaf
+TABLE_WINDOWS = (0x40000, 0x80000, 0xC0000)  # gfns, by level of the P2M leaf
+WINDOW = 0x40000
+# A guest with five levels has entries of the same bits as a P2M with five.
+ALL_GUESTS = GUEST_SHAPES | {"5-level": P2M_FORMATS["npt-5"].shape.copy()}
 
 
 class Tables:
-    """A P2M and a guest's tables that grow as mappings are added."""
+    """A P2M and a guest's tables that grow as mappings are added.
 
-    def __init__(self, frames=ARENA_FRAMES, tables_level=0):
+    guest, p2m : the formats, by name;  tables_level : of the P2M leaf under guest tables
+    """
+
+    def __init__(self, frames=ARENA_FRAMES, tables_level=0, guest="4-level", p2m="npt"):
+        self.guest_shape, self.format = ALL_GUESTS[guest], P2M_FORMATS[p2m]
         self.memory = np.zeros((frames, 512), np.uint64)
         self.used = 0
-        self.tables_level = tables_level  # of the P2M leaf under guest tables
+        self.tables_level = tables_level
         self.p2m_root = self.take_frame()
-        for level in (1, 2):
+        for level in leaf_levels(self.format.shape)[1:]:
             self.map_host(TABLE_WINDOWS[level], 0, level)
         self.guest_root = self.take_guest_table()
+
+    @property
+    def shapes(self):
+        return self.guest_shape, self.format.shape
 
     def take_frame(self):
         self.used += 1
@@ -38,54 +52,60 @@ class Tables:
 
     def map_host(self, gfn, mfn, level):
         """Map a gfn in the P2M, unless something maps it already."""
-        table = self.p2m_root
-        for above in range(x86.TOP_LEVEL, level, -1):
-            slot = slot_of(gfn, above)
-            entry = int(self.memory[table, slot])
-            if not entry:
-                entry = npt.encode_table(self.take_frame())
-                self.memory[table, slot] = entry
-            elif x86.is_leaf(entry, above):
-                return
-            table = x86.frame_of(entry)
-        if not self.memory[table, slot_of(gfn, level)]:
-            self.memory[table, slot_of(gfn, level)] = npt.encode_leaf(mfn, level)
+        flags = self.format.flags(P2MType.RAM_RW, "rwx")
+        self._map(self.format.shape, self.p2m_root, gfn, level, flags | shape.put_frame(self.format.shape, mfn, level))
 
-    def map_guest(self, page, gfn, level):
+    def map_guest(self, page, gfn, level, *, dirty=True):
         """Map a page number in the guest's tables, unless something maps it already."""
-        table = self.guest_root
-        for above in range(x86.TOP_LEVEL, level, -1):
-            memory, slot = self.guest_table(table), slot_of(page, above)
-            entry = int(memory[slot])
+        leaf = guest_format.leaf_flags(level) | shape.put_frame(self.guest_shape, gfn, level)
+        self._map(self.guest_shape, self.guest_root, page, level, leaf if dirty else leaf & ~x86.DIRTY)
+
+    def _map(self, form, root, frame, level, leaf):
+        """Store a leaf in the guest's tables or in the P2M, with the tables that are missing on the way."""
+        is_guest = form is self.guest_shape
+        table = root
+        for above in range(int(form[shape.LEVELS]) - 1, level, -1):
+            entries, slot = self.entries(form, table), slot_of(frame, above, form)
+            entry = int(entries[slot])
             if not entry:
-                entry = guest.encode_table(self.take_guest_table())
-                memory[slot] = entry
-            elif x86.is_leaf(entry, above):
+                taken = self.take_guest_table() if is_guest else self.take_frame()
+                entry = shape.table_entry(form, taken, above)
+                entries[slot] = entry
+            elif shape.is_leaf(form, entry, above):
                 return
-            table = x86.frame_of(entry)
-        memory = self.guest_table(table)
-        if not memory[slot_of(page, level)]:
-            memory[slot_of(page, level)] = guest.encode_leaf(gfn, level)
+            table = shape.frame_of(form, entry)
+        entries, slot = self.entries(form, table), slot_of(frame, level, form)
+        if not entries[slot]:
+            entries[slot] = leaf
 
-    def guest_table(self, gfn):
-        """Return the 512 entries of the guest's table at a gfn."""
-        return self.memory[gfn % 0x40000]
-
-
-def slot_of(frame, level):
-    return frame >> (x86.INDEX_BITS * level) & x86.INDEX_MASK
+    def entries(self, form, table):
+        """Return the entries of a table, found by its mfn or by a gfn of the windows."""
+        row = self.memory[table % WINDOW]
+        return row.view(np.uint32) if int(form[shape.ENTRY_SHIFT]) == 2 else row
 
 
-def aligned(frame, level):
+def leaf_levels(form):
+    """Return the levels that can hold a leaf."""
+    return [
+        level for level in range(int(form[shape.LEVELS])) if not level or int(form[shape.LARGE_LEVELS]) >> level & 1
+    ]
+
+
+def slot_of(frame, level, form=P2M_FORMATS["npt"].shape):
+    bits = int(form[shape.BITS])
+    return frame >> (bits * level) & ((1 << bits) - 1)
+
+
+def aligned(frame, level, bits=x86.INDEX_BITS):
     """Return a frame number with the bits inside a leaf of this level taken off."""
-    return frame >> (x86.INDEX_BITS * level) << (x86.INDEX_BITS * level)
+    return frame >> (bits * level) << (bits * level)
 
 
-def one_page(guest_level, host_level):
-    """Return tables that map page 0 with these leaves, guest tables at the host level too."""
-    tables = Tables(tables_level=host_level)
-    tables.map_guest(0, aligned(0x200000, 2), guest_level)
-    tables.map_host(0x200000, 0x40000 * 9, host_level)
+def one_page(guest_level, host_level, guest="4-level", p2m="npt"):
+    """Return tables that map page 0 with these leaves, guest tables at the host level too; data from gfn 0 on."""
+    tables = Tables(tables_level=host_level, guest=guest, p2m=p2m)
+    tables.map_guest(0, 0, guest_level)
+    tables.map_host(0, 0x40000 * 3, host_level)
     return tables
 
 
@@ -99,29 +119,42 @@ def pages(count, guest_level=0, host_level=0):
     return tables
 
 
-def random_tables(rng, mappings=24, corrupted=0):
+def random_tables(rng, mappings=24, corrupted=0, guest="4-level", p2m="npt"):
     """Return (tables, gvas worth accessing) with random leaves on both sides, holes and broken entries."""
-    tables = Tables(tables_level=int(rng.integers(3)))
+    tables = Tables(guest=guest, p2m=p2m)
+    guest_bits, host_bits = (int(form[shape.BITS]) for form in tables.shapes)
+    guest_levels, host_levels = (leaf_levels(form) for form in tables.shapes)
+    narrow = any(int(form[shape.FRAME_BITS]) <= 20 for form in tables.shapes)
     places = []
     for _ in range(mappings):
-        tables.tables_level = int(rng.integers(3))
-        levels = rng.choice(3, 2, p=(0.6, 0.3, 0.1)).tolist()
-        page = int(rng.integers(2)) << 27 | int(rng.integers(3)) << 18 | int(rng.integers(3)) << 9
-        page = page | int(rng.integers(4)) if levels[0] == 0 else aligned(page, levels[0])
-        gfn = 0x200000 + aligned(int(rng.integers(1 << 20)), levels[0])
-        if tables.used > ARENA_FRAMES - 8:
+        tables.tables_level = int(rng.choice(host_levels))
+        level, host_level = int(rng.choice(guest_levels)), int(rng.choice(host_levels))
+        page = random_page(rng, tables.guest_shape, level)
+        base, span = (0, WINDOW) if narrow else (0x200000, 1 << 20)
+        gfn = base + aligned(int(rng.integers(span)), level, guest_bits)
+        if tables.used > ARENA_FRAMES - 10:
             break
-        tables.map_guest(page, gfn, levels[0])
+        tables.map_guest(page, gfn, level, dirty=bool(rng.integers(2)))
         if rng.random() < 0.9:
-            tables.map_host(aligned(gfn, levels[1]), aligned(int(rng.integers(1 << 24)), levels[1]), levels[1])
+            mfn = aligned(int(rng.integers(1 << (20 if narrow else 24))), host_level, host_bits)
+            tables.map_host(aligned(gfn, host_level, host_bits), mfn, host_level)
         places.append(page)
     for _ in range(corrupted):
         corrupt(tables, rng)
     return tables, places
 
 
+def random_page(rng, form, level):
+    """Return a page number that leaves of this level start at, one of a few in every table."""
+    bits, levels, page = int(form[shape.BITS]), int(form[shape.LEVELS]), 0
+    for above in range(levels - 1, level - 1, -1):
+        choices = 4 if above == 0 else 2 if above >= 3 else 3
+        page |= int(rng.integers(choices)) << (bits * above)
+    return page
+
+
 def corrupt(tables, rng):
-    """Overwrite one entry that is present: by noise, by a frame outside the array, by a loop or by a hole."""
+    """Overwrite one word that is not zero: by noise, by a frame outside the array, by a loop or by a hole."""
     frames, slots = np.nonzero(tables.memory)
     pick = int(rng.integers(len(frames)))
     frame, slot = frames[pick], slots[pick]

@@ -6,6 +6,7 @@ from mmu_strategies import fully, profile_of, random_trace, structure
 from tables import TABLE_WINDOWS, Tables, aligned, one_page, pages, random_tables
 
 from twofold.errors import AddressError, FormatError, NotPresentError, ReservedBitError, SizeError, TwofoldError
+from twofold.formats import mmu_state as at
 from twofold.formats import x86
 from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.status import OK
@@ -77,7 +78,7 @@ def test_a_sequential_sweep_walks_once_a_page_and_reads_one_line_for_eight_entri
     stats = mmu_over(pages(64), profile, engine).run(np.arange(0, 64 << 12, 64, dtype=np.uint64))
     assert stats.walks == 64
     assert stats.l1_hits[0] == 64 * 63
-    assert stats.guest_reads == (64, 1, 1, 1)
+    assert stats.guest_reads == (64, 1, 1, 1, 0)
     # Lines: of the guest 3 of upper entries, 8 of leaves; of the P2M 1 + 2 + 2 of upper entries (data and guest
     # tables lie in different 1G), 8 of the data's leaves and 2 of the guest tables' (frames 3 to 8).
     assert stats.reads_served[2] == (3 + 8) + (1 + 2 + 2) + 8 + 2
@@ -117,7 +118,7 @@ def test_a_combined_entry_skips_the_nested_walk_of_the_next_table(engine):
         reads[holds] = mmu.run(gvas_of(0, 1), warmup=1)
     assert reads["combined"].reads == 1 + 4, "the guest's leaf entry, and the nested walk of the data"
     assert reads["guest"].reads == 4 + 1 + 4
-    assert reads["guest"].guest_structure_hits == reads["combined"].guest_structure_hits == (1, 0, 0)
+    assert reads["guest"].guest_structure_hits == reads["combined"].guest_structure_hits == (1, 0, 0, 0)
 
 
 def test_each_upper_level_starts_the_walk_where_it_says(engine):
@@ -202,7 +203,7 @@ def test_every_tlb_entry_is_the_translation_of_a_plain_walk(engine):
     assert len(held) > 20
     for tag, mfn in held:
         size = ((tag & 31) - 1) % 3
-        page = tag >> plain.TAG_BITS << (x86.INDEX_BITS * size)
+        page = tag >> at.PAGE_SHIFT << (x86.INDEX_BITS * size)
         steps = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
         both = tables.memory, FOUR_LEVEL_SHAPE, tables.guest_root, tables.memory, NPT.shape, tables.p2m_root
         status, _, maddr, _ = walk_2d(*both, page << 12, READ, steps)

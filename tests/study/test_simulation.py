@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from twofold.domain import DomainOptions, Machine, build
-from twofold.errors import GuestError, NotPresentError, TwofoldError
+from twofold.errors import NotPresentError, SizeError, TwofoldError
 from twofold.guest import Guest, Program, run
-from twofold.mmu import load_profile
+from twofold.guest.space import MODES
+from twofold.mmu import Event, Mmu, load_profile
 from twofold.study import simulate, workload_trace
 from twofold.study.simulation import BLOCK_STEPS
 from twofold.trace import AREA_BASE, WORKLOADS
@@ -105,11 +106,53 @@ def test_what_a_run_recorded_is_a_trace(guest):
     assert simulate(recorded, guest).accesses == 600
 
 
-@pytest.mark.parametrize(("mode", "table_format"), [("pae", "npt"), ("4-level", "ept")])
-def test_tables_that_the_model_does_not_walk_are_refused_by_name(mode, table_format):
-    with Machine("256MiB") as machine:
+MACHINES = [
+    *(("4-level", form, mode) for form in ("npt", "ept", "ept-5") for mode in MODES),
+    *(("5-level", "npt", mode) for mode in MODES),
+    *(("pae", "npt", mode) for mode in ("pae", "2-level")),
+    ("2-level", "npt", "2-level"),
+]
+
+
+@pytest.mark.parametrize(("paging", "table_format", "mode"), MACHINES)
+@pytest.mark.parametrize("design", ["small", "toolstack"])
+def test_a_walk_without_caches_reads_what_the_plain_walk_of_these_tables_reads(paging, table_format, mode, design):
+    with Machine("256MiB", paging=paging) as machine:
         domain = machine.create_domain("64MiB", options=DomainOptions(table_format=table_format))
-        build(domain)
+        build(domain, design)
         guest = Guest(domain, mode, footprint="1MiB")
-        with pytest.raises(GuestError, match=f"{mode} tables over {table_format}"):
-            simulate(np.array([guest.area_base], np.uint64), guest)
+        gvas = np.array([guest.area_base, guest.area_base + 0x5123, guest.area_base], np.uint64)
+        steps = sum(len(guest.walk(int(gva))[1]) for gva in gvas)
+        assert simulate(gvas, guest, "none").reads == steps
+
+
+def test_a_change_of_the_p2m_is_seen_only_after_a_flush():
+    with Machine("512MiB") as machine:
+        domain = machine.create_domain("128MiB")
+        build(domain, "toolstack")
+        guest = Guest(domain, page_sizes="2M", footprint=FOOTPRINT)
+        p2m = domain.p2m
+        trace = np.tile(AREA_BASE + np.arange(16, dtype=np.uint64) * np.uint64(4096), 3)
+        split = Event(16, lambda _mmu: p2m.split_all(order=0))
+        assert simulate(trace, guest).walks == 1
+        stale = simulate(trace, guest, events=[split])
+        assert stale.walks == 1, "the entry of the 2M leaf is used on"
+        p2m.merge_all()
+        flushed = simulate(trace, guest, events=[Event(32, Mmu.invalidate_p2m), split])
+        assert flushed.entry_sizes == (16, 1, 0), "from the flush on, each 4K page has an entry of its own"
+
+
+def test_events_happen_just_before_their_access_and_only_inside_the_trace(guest, gvas):
+    seen = []
+    events = [Event(at, lambda _mmu, at=at: seen.append(at)) for at in (1999, 0, 700, 700, 5, 2000, 10**9)]
+    assert simulate(np.split(gvas[:2000], [700, 701]), guest, warmup=3, events=events) == simulate(
+        gvas[:2000], guest, warmup=3
+    )
+    assert seen == [0, 5, 700, 700, 1999]
+    with pytest.raises(SizeError, match="'-1' is no index"):
+        simulate(gvas, guest, events=[Event(-1, Mmu.flush)])
+
+
+def test_a_flush_between_accesses_makes_the_rest_cold(guest, gvas):
+    cold = simulate(gvas[:600], guest) + simulate(gvas[600:], guest)
+    assert simulate(gvas, guest, events=[Event(600, Mmu.flush)]) == cold

@@ -1,6 +1,19 @@
 """Every hot loop, compiled: the fast twin of `spec`, with the same names and signatures over the same arrays."""
 
-from twofold.kernels import audit, frames, heap, lookup, mmu, p2m, requests, resize, sweep, walk, workloads
+from twofold.kernels import (
+    audit,
+    frames,
+    heap,
+    lookup,
+    lru_simd,
+    mmu,
+    p2m,
+    requests,
+    resize,
+    sweep,
+    walk,
+    workloads,
+)
 from twofold.kernels._jit import is_cold
 
 __all__ = [
@@ -9,6 +22,7 @@ __all__ = [
     "heap",
     "is_cold",
     "lookup",
+    "lru_simd",
     "mmu",
     "p2m",
     "requests",

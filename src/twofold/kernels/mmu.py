@@ -1,128 +1,131 @@
-"""The MMU of one core, fast. Twin of `spec.mmu`, which explains the arrays, their columns and the steps.
+"""The MMU of one core, fast. Twin of `spec.mmu`, which explains the steps; `formats.mmu_state` has the arrays.
 
-Most accesses end in the first way of the L1 TLB, so that is looked at first; structures that never took an entry
-in (absent ones too) are skipped before.
+This is the general path: every policy, format and kind of access. Most accesses end in the first way of the L1 TLB, so
+that is looked at first; structures that never took an entry in (absent ones too) are skipped before.
 """
 
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from twofold.formats import mmu_state as at
 from twofold.formats import status as codes
-from twofold.formats import x86
-from twofold.formats.geometry import FOUR_LEVEL
-from twofold.kernels._bits import (
+from twofold.formats.arrays import Counts, Marks, Words
+from twofold.kernels._bits import ONE, SHIFT, ZERO
+from twofold.kernels._entries import (
+    ACCESSED,
+    BITS,
+    DIRTY,
     ENTRY_SHIFT,
-    FRAME_MASK,
-    INDEX_BITS,
-    INDEX_MASK,
-    LARGE,
-    ONE,
-    PRESENT,
-    RESERVED_1G,
-    RESERVED_2M,
-    SHIFT,
-    ZERO,
+    FRAME_BITS,
+    LEVELS,
+    ROOT_EXEMPT,
+    frame_of,
+    is_leaf,
+    is_usable,
+    leaf_frame,
+    malformed,
+    slot_of,
+    span,
+    top_level,
 )
-from twofold.kernels._jit import BARE, bare, folded, kernel
+from twofold.kernels._jit import BARE, bare, folded, inline, kernel
 
-Words = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
 Word = np.uint64
 Count = int | np.int64
 
 OK, NOT_PRESENT, RESERVED, OUTSIDE = codes.OK, codes.NOT_PRESENT, codes.RESERVED, codes.OUTSIDE
-TOP_LEVEL = x86.TOP_LEVEL
-
-L1, L2 = 0, 3
-GUEST_TABLES = 6
-NESTED_TLB = 9
-HOST_TABLES = 12
-L2_LINES, L3_LINES = 15, 16
-STRUCTURES = 17
-
-OFFSET, SETS, WAYS, INSERTED = 0, 1, 2, 3
-
-GUEST_ROOT, P2M_ROOT = 0, 1
-COMBINED = 2
-SMASH_L1, SMASH_L2 = 3, 4
-READ_CYCLES = 5
-L2_TLB_PENALTY = 8
-SETTINGS = 9
-
-ACCESSES = 0
-L1_HITS, L2_HITS = 1, 4
-WALKS = 7
-GUEST_READS, HOST_READS = 8, 12
-NESTED_HITS, NESTED_MISSES = 16, 17
-GUEST_TABLE_HITS, HOST_TABLE_HITS = 18, 21
-ENTRIES = 24
-SERVED = 27
-WALK_CYCLES, L2_TLB_CYCLES = 30, 31
-COUNTERS = 32
-
-FAULT_ACCESS, FAULT_NESTED, FAULT_ADDRESS, FAULT_LEVEL, FAULT_ENTRY = 0, 1, 2, 3, 4
-FAULT_COLUMNS = 5
-
-SIZES = 3
+GUEST, P2M = 0, 1  # rows of `shapes`
 GROUP = 4  # ways compared at once
 OFFSET_MASK = (ONE << SHIFT) - ONE
-FRAME_LIMIT = np.uint64(FOUR_LEVEL.frame_limit)
-TAG_BITS = np.uint64(5)
-LINE_SHIFT = np.uint64(6)
-CANONICAL_SHIFT = np.uint64(FOUR_LEVEL.frame_bits - 1)
-CANONICAL_ONES = (ONE << (np.uint64(64) - SHIFT - CANONICAL_SHIFT)) - ONE
+SIZE_ORDER = np.uint64(at.SIZE_ORDER)
+PAGE_SHIFT, STRUCTURE_BITS = np.uint64(at.PAGE_SHIFT), np.uint64(at.STRUCTURE_BITS)
+LINE_SHIFT = np.uint64(at.LINE_SHIFT)
+CLEAN = np.uint64(at.CLEAN)
+ALL_BITS = ~ZERO
+WORD_BITS = 64
+HALF = (ONE << np.uint64(32)) - ONE
 
 
 @folded
-def check_entry(entry: Word, level: Count) -> Count:
-    """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.mmu.check_entry."""
-    if not entry & PRESENT:
+def check_entry(shape: Words, entry: Word, level: Count) -> Count:
+    """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.walk.check_entry."""
+    if not is_usable(shape, entry):
         return NOT_PRESENT
-    if level == 0 or not entry & LARGE:
-        return OK
-    if level == TOP_LEVEL:
-        return RESERVED
-    if entry & (RESERVED_2M if level == 1 else RESERVED_1G):
+    if malformed(shape, entry, level):
         return RESERVED
     return OK
 
 
 @folded
-def shift_of(level: Count) -> Word:
-    """Return log2 of the frames that a leaf of this level maps. Twin: spec.mmu.shift_of."""
-    return INDEX_BITS * np.uint64(level)
+def read_entry(memory: Words, shape: Words, table: Count, slot: Count) -> Word:
+    """Return an entry of a table; one of 32 bits is half of a word. Twin: spec.mmu.read_entry."""
+    if shape[ENTRY_SHIFT] == np.uint64(3):
+        return memory[table, slot]
+    return (memory[table, slot >> 1] >> np.uint64(32 * (slot & 1))) & HALF
 
 
 @folded
-def inside(frame: Word, level: Count) -> Word:
-    """Return the part of a frame number that lies inside a leaf of this level. Twin: spec.mmu.inside."""
-    return frame & ((ONE << shift_of(level)) - ONE)
+def mark_entry(memory: Words, shape: Words, table: Count, slot: Count, marks: Word) -> None:
+    """Set bits of an entry of a table. Twin: spec.mmu.mark_entry."""
+    if shape[ENTRY_SHIFT] == np.uint64(3):
+        memory[table, slot] |= marks
+    else:
+        memory[table, slot >> 1] |= marks << np.uint64(32 * (slot & 1))
+
+
+@folded
+def address_of(shape: Words, frame: Count, slot: Count) -> Word:
+    """Return the address of an entry of the table in a frame. Twin: spec.mmu.address_of."""
+    return (np.uint64(frame) << SHIFT) | (np.uint64(slot) << shape[ENTRY_SHIFT])
+
+
+@folded
+def shift_of(size: Count) -> Word:
+    """Return log2 of the frames of a TLB entry. Twin: spec.mmu.shift_of."""
+    return SIZE_ORDER * np.uint64(size)
+
+
+@folded
+def size_of(shape: Words, level: Count) -> Count:
+    """Return the size of the TLB entry that a leaf of this level makes. Twin: spec.mmu.size_of."""
+    return np.int64(shape[BITS]) * level // at.SIZE_ORDER
+
+
+@folded
+def inside(frame: Word, size: Count) -> Word:
+    """Return the part of a frame number that lies inside a page of this size. Twin: spec.mmu.inside."""
+    return frame & ((ONE << shift_of(size)) - ONE)
+
+
+@folded
+def is_translated(shape: Words, page: Word) -> bool:
+    """Return whether a page number of 52 bits lies in what the table translates. Twin: spec.mmu.is_translated."""
+    bits = shape[FRAME_BITS]
+    if shape[LEVELS] < np.uint64(at.SIGNED_LEVELS):
+        return page >> bits == ZERO
+    sign = page >> (bits - ONE)
+    return sign in (ZERO, (ONE << (np.uint64(WORD_BITS) - SHIFT - (bits - ONE))) - ONE)
+
+
+@folded
+def page_of(shape: Words, gva: Word) -> Word:
+    """Return the page number of a gva. Twin: spec.mmu.page_of."""
+    return (gva >> SHIFT) & ((ONE << shape[FRAME_BITS]) - ONE)
 
 
 @folded
 def front_of(structures: Counts, number: Count, page: Word) -> Word:
     """Return the first slot of the set that this page number falls in. Twin: spec.mmu.front_of."""
-    sets = np.uint64(structures[number, SETS])
+    sets = np.uint64(structures[number, at.SETS])
     index = page & (sets - ONE) if sets & (sets - ONE) == ZERO else page % sets
-    return np.uint64(structures[number, OFFSET]) + index * np.uint64(structures[number, WAYS])
+    return np.uint64(structures[number, at.OFFSET]) + index * np.uint64(structures[number, at.STRIDE])
 
 
 @folded
-def tag_of(number: Count, page: Word) -> Word:
+def tag_of(number: Count, context: Count, page: Word) -> Word:
     """Return the tag of a page number in a structure; never 0. Twin: spec.mmu.tag_of."""
-    return (page << TAG_BITS) | np.uint64(number + 1)
-
-
-@folded
-def push_down(column: Words, front: Word, ways: Count, word: Word) -> None:
-    """Move the first `ways - 1` words of a set one way down and put a word in front."""
-    last = front + np.uint64(ways - 1)
-    for way in range(ways - 1):
-        slot = last - np.uint64(way)
-        column[slot] = column[slot - ONE]
-    column[front] = word
+    return (page << PAGE_SHIFT) | (np.uint64(context) << STRUCTURE_BITS) | np.uint64(number + 1)
 
 
 @folded
@@ -147,32 +150,130 @@ def find(tags: Words, front: Word, ways: Count, tag: Word) -> Count:
 
 
 @folded
-def touch(structures: Counts, tags: Words, values: Words, number: Count, page: Word) -> Count:
-    """Move an entry to the front of its set; return its slot there, or -1. Twin: spec.mmu.touch."""
-    if structures[number, INSERTED] == 0:
-        return -1
-    front = front_of(structures, number, page)
-    tag = tag_of(number, page)
-    if tags[front] != tag:
-        way = find(tags, front, structures[number, WAYS], tag)
-        if way < 0:
-            return -1
-        value = values[front + np.uint64(way)]
-        push_down(tags, front, way + 1, tag)
-        push_down(values, front, way + 1, value)
-    return np.int64(front)
+def push_down(column: Words, front: Word, ways: Count, word: Word) -> None:
+    """Move the first `ways - 1` words of a set one way down, put a word in front. Twin: spec.mmu.push_down."""
+    last = front + np.uint64(ways - 1)
+    for way in range(ways - 1):
+        slot = last - np.uint64(way)
+        column[slot] = column[slot - ONE]
+    column[front] = word
 
 
 @bare
-def insert(structures: Counts, tags: Words, values: Words, number: Count, page: Word, value: Word) -> None:
-    """Put an entry at the front of its set; the last one drops out. Twin: spec.mmu.insert."""
-    ways = structures[number, WAYS]
+def point_away(tags: Words, front: Word, ways: Count, way: Count) -> None:
+    """Let each node of a set's tree point away from a way. Twin: spec.mmu.point_away."""
+    tree, node, bit = tags[front + np.uint64(ways)], 1, ways >> 1
+    while bit:
+        half = np.int64((way & bit) != 0)
+        tree = (tree & ~(ONE << np.uint64(node))) | (np.uint64(1 - half) << np.uint64(node))
+        node = 2 * node + half
+        bit >>= 1
+    tags[front + np.uint64(ways)] = tree
+
+
+@bare
+def pointed_to(tags: Words, front: Word, ways: Count) -> Count:
+    """Return the way that a set's tree points to. Twin: spec.mmu.pointed_to."""
+    tree, node = tags[front + np.uint64(ways)], 1
+    while node < ways:
+        node = 2 * node + np.int64((tree >> np.uint64(node)) & ONE)
+    return node - ways
+
+
+@bare
+def next_random(structures: Counts, number: Count) -> Count:
+    """Return the next random number of a structure, 32 bits. Twin: spec.mmu.next_random."""
+    mixed = structures[number, at.RANDOM]
+    mixed ^= (mixed << 13) & 0xFFFFFFFF
+    mixed ^= mixed >> 17
+    mixed ^= (mixed << 5) & 0xFFFFFFFF
+    structures[number, at.RANDOM] = mixed
+    return mixed
+
+
+@folded
+def touch(structures: Counts, tags: Words, values: Words, number: Count, context: Count, page: Word) -> Count:
+    """Use the entry of a page number; return its slot from then on, or -1. Twin: spec.mmu.touch."""
+    if structures[number, at.INSERTED] == 0:
+        return -1
+    front = front_of(structures, number, page)
+    tag = tag_of(number, context, page)
+    policy = structures[number, at.POLICY]
+    if policy == at.LRU and tags[front] == tag:
+        return np.int64(front)
+    ways = structures[number, at.WAYS]
+    way = find(tags, front, ways, tag)
+    if way < 0:
+        return -1
+    if policy == at.LRU:
+        value = values[front + np.uint64(way)]
+        push_down(tags, front, way + 1, tag)
+        push_down(values, front, way + 1, value)
+        return np.int64(front)
+    if policy == at.TREE_PLRU:
+        point_away(tags, front, ways, way)
+    return np.int64(front) + way
+
+
+@bare
+def insert(
+    structures: Counts, tags: Words, values: Words, number: Count, context: Count, page: Word, value: Word
+) -> None:
+    """Keep an entry that just missed. Twin: spec.mmu.insert."""
+    ways, policy = structures[number, at.WAYS], structures[number, at.POLICY]
     if ways == 0:
         return
+    structures[number, at.INSERTED] += 1
     front = front_of(structures, number, page)
-    push_down(tags, front, ways, tag_of(number, page))
-    push_down(values, front, ways, value)
-    structures[number, INSERTED] += 1
+    tag = tag_of(number, context, page)
+    if policy in (at.LRU, at.FIFO):
+        push_down(tags, front, ways, tag)
+        push_down(values, front, ways, value)
+        return
+    way = find(tags, front, ways, ZERO)
+    if way < 0 and policy == at.TREE_PLRU:
+        way = pointed_to(tags, front, ways)
+    elif way < 0:
+        way = next_random(structures, number) % ways
+    tags[front + np.uint64(way)] = tag
+    values[front + np.uint64(way)] = value
+    if policy == at.TREE_PLRU:
+        point_away(tags, front, ways, way)
+
+
+@bare
+def keep(
+    structures: Counts, tags: Words, values: Words, number: Count, context: Count, page: Word, value: Word
+) -> None:
+    """Keep an entry that may be there already. Twin: spec.mmu.keep."""
+    slot = touch(structures, tags, values, number, context, page)
+    if slot >= 0:
+        values[slot] = value
+    else:
+        insert(structures, tags, values, number, context, page, value)
+
+
+@kernel
+def drop(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
+    """Invalidate entries of one structure with this asid or vmid. Twin: spec.mmu.drop."""
+    ways, stride = structures[number, at.WAYS], structures[number, at.STRIDE]
+    mask, wanted = ALL_BITS, tag_of(number, context, ZERO)
+    if page == at.ANY_PAGE:
+        mask = (ONE << PAGE_SHIFT) - ONE
+    else:
+        wanted = tag_of(number, context, np.uint64(page))
+    in_order = structures[number, at.POLICY] in (at.LRU, at.FIFO)
+    for number_of_set in range(structures[number, at.SETS]):
+        front = structures[number, at.OFFSET] + number_of_set * stride
+        kept = front
+        for slot in range(front, front + ways):
+            tag, value = tags[slot], values[slot]
+            tags[slot] = ZERO
+            if tag & mask != wanted:
+                place = kept if in_order else slot
+                tags[place] = tag
+                values[place] = value
+                kept += np.int64(tag != ZERO)
 
 
 @folded
@@ -182,9 +283,9 @@ def reference(structures: Counts, tags: Words, number: Count, line: Word) -> boo
     One pass: each way takes the line of the way before it, down to where the line was found.
     """
     front = front_of(structures, number, line)
-    tag = tag_of(number, line)
+    tag = tag_of(number, 0, line)
     carried = tag
-    for way in range(structures[number, WAYS]):
+    for way in range(structures[number, at.WAYS]):
         slot = front + np.uint64(way)
         held = tags[slot]
         tags[slot] = carried
@@ -195,42 +296,82 @@ def reference(structures: Counts, tags: Words, number: Count, line: Word) -> boo
 
 
 @bare
-def charge(settings: Counts, structures: Counts, tags: Words, counters: Counts, table: Word, slot: Word) -> None:
-    """Count where one table read is served, and its cycles. Twin: spec.mmu.charge."""
-    line = ((table << SHIFT) | (slot << ENTRY_SHIFT)) >> LINE_SHIFT
+def charge(settings: Counts, structures: Counts, tags: Words, counters: Counts, address: Word) -> None:
+    """Count where the read of a table entry is served, and its cycles. Twin: spec.mmu.charge."""
+    line = address >> LINE_SHIFT
     served = 0
-    if not reference(structures, tags, L2_LINES, line):
-        served = 1 if reference(structures, tags, L3_LINES, line) else 2
-    counters[SERVED + served] += 1
-    counters[WALK_CYCLES] += settings[READ_CYCLES + served]
+    if not reference(structures, tags, at.L2_LINES, line):
+        served = 1 if reference(structures, tags, at.L3_LINES, line) else 2
+    counters[at.SERVED + served] += 1
+    counters[at.WALK_CYCLES] += settings[at.READ_CYCLES + served]
 
 
 @folded
 def fail(out_fault: Words, status: int, nested: int, address: Word, level: Count, entry: Word) -> int:
     """Write down where a walk ended, and return its status. Twin: spec.mmu.fail."""
-    out_fault[FAULT_NESTED] = nested
-    out_fault[FAULT_ADDRESS] = address
-    out_fault[FAULT_LEVEL] = level
-    out_fault[FAULT_ENTRY] = entry
+    out_fault[at.FAULT_NESTED] = nested
+    out_fault[at.FAULT_ADDRESS] = address
+    out_fault[at.FAULT_LEVEL] = level
+    out_fault[at.FAULT_ENTRY] = entry
     return status
 
 
 @folded
 def deepest(
-    structures: Counts, tags: Words, values: Words, counters: Counts, first: int, hits: int, page: Word
+    shape: Words,
+    settings: Counts,
+    structures: Counts,
+    tags: Words,
+    values: Words,
+    counters: Counts,
+    dimension: int,
+    page: Word,
 ) -> tuple[Count, Count]:
     """Return (level, slot): where a walk may start; the top level and -1 for none. Twin: spec.mmu.deepest."""
-    for cached in range(TOP_LEVEL):
-        front = touch(structures, tags, values, first + cached, page >> shift_of(cached + 1))
-        if front >= 0:
-            counters[hits + cached] += 1
-            return cached, front
-    return TOP_LEVEL, -1
+    first = at.HOST_TABLES if dimension == P2M else at.GUEST_TABLES
+    hits = at.HOST_TABLE_HITS if dimension == P2M else at.GUEST_TABLE_HITS
+    context = settings[at.VMID] if dimension == P2M else settings[at.ASID]
+    top = top_level(shape)
+    for level in range(top):
+        slot = touch(structures, tags, values, first + level, context, page >> (shape[BITS] * np.uint64(level + 1)))
+        if slot >= 0:
+            counters[hits + level] += 1
+            return level, slot
+    return top, -1
+
+
+@folded
+def is_loaded(shape: Words, settings: Counts, level: Count) -> bool:
+    """Return whether the entries of this level were read at CR3 load. Twin: spec.mmu.is_loaded."""
+    if not settings[at.ROOTS_LOADED] or not shape[ROOT_EXEMPT]:
+        return False
+    return level == top_level(shape)
+
+
+@folded
+def loaded_root(settings: Counts, column: Count) -> Word:
+    """Return a root entry that was read at CR3 load. Twin: spec.mmu.loaded_root."""
+    return np.uint64(settings[column])
+
+
+@folded
+def marks_of(shape: Words, level: Count, kind: Count) -> Word:
+    """Return the bits that a walk sets in an entry. Twin: spec.mmu.marks_of."""
+    if shape[ROOT_EXEMPT] and level == top_level(shape):
+        return ZERO
+    return shape[ACCESSED] | (shape[DIRTY] if kind == at.STORE else ZERO)
+
+
+@folded
+def clean_of(shape: Words, entry: Word) -> Word:
+    """Return CLEAN for a leaf whose D bit is not set. Twin: spec.mmu.clean_of."""
+    return ZERO if entry & shape[DIRTY] == shape[DIRTY] else CLEAN
 
 
 @bare
 def translate_gpa(
     memory: Words,
+    shapes: Words,
     settings: Counts,
     structures: Counts,
     tags: Words,
@@ -238,67 +379,112 @@ def translate_gpa(
     counters: Counts,
     out_fault: Words,
     gpa: Word,
-) -> tuple[int, Word, Count]:
-    """Return (status, mfn, level of the P2M leaf) of a gpa. Twin: spec.mmu.translate_gpa."""
+    kind: Count,
+) -> tuple[int, Word, Count, Word]:
+    """Return (status, mfn, size, clean) of a gpa. Twin: spec.mmu.translate_gpa."""
+    shape = shapes[P2M]
     gfn = gpa >> SHIFT
+    vmid = settings[at.VMID]
     # step 1: the nested TLB, for every size of leaf
-    for size in range(SIZES):
-        front = touch(structures, tags, values, NESTED_TLB + size, gfn >> shift_of(size))
-        if front >= 0:
-            counters[NESTED_HITS] += 1
-            return OK, values[front] | inside(gfn, size), size
-    counters[NESTED_MISSES] += 1
-    if gfn >= FRAME_LIMIT:
-        return fail(out_fault, NOT_PRESENT, 1, gpa, TOP_LEVEL, ZERO), ZERO, 0
+    for size in range(at.SIZES):
+        slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
+        if slot >= 0 and not (kind == at.STORE and settings[at.MARKS] and values[slot] & CLEAN):
+            counters[at.NESTED_HITS] += 1
+            return OK, (values[slot] & ~CLEAN) | inside(gfn, size), size, values[slot] & CLEAN
+    counters[at.NESTED_MISSES] += 1
+    if gfn >> shape[FRAME_BITS]:
+        return fail(out_fault, NOT_PRESENT, 1, gpa, top_level(shape), ZERO), ZERO, 0, ZERO
     # step 2: start below the deepest P2M entry that is cached
-    level, front = deepest(structures, tags, values, counters, HOST_TABLES, HOST_TABLE_HITS, gfn)
-    table = np.uint64(settings[P2M_ROOT]) if front < 0 else values[front]
+    level, slot = deepest(shape, settings, structures, tags, values, counters, P2M, gfn)
+    table = settings[at.P2M_ROOT] if slot < 0 else np.int64(values[slot])
     # step 3: walk down to the leaf
     while True:
-        if table >= np.uint64(len(memory)):
-            return fail(out_fault, OUTSIDE, 1, gpa, level, table << SHIFT), ZERO, 0
-        slot = (gfn >> shift_of(level)) & INDEX_MASK
-        entry = memory[table, slot]
-        counters[HOST_READS + level] += 1
-        charge(settings, structures, tags, counters, table, slot)
-        status = check_entry(entry, level)
+        index = slot_of(shape, np.int64(gfn), level)
+        is_read = not is_loaded(shape, settings, level)
+        if is_read:
+            if table >= len(memory):
+                return fail(out_fault, OUTSIDE, 1, gpa, level, np.uint64(table) << SHIFT), ZERO, 0, ZERO
+            entry = read_entry(memory, shape, table, index)
+            counters[at.HOST_READS + level] += 1
+            charge(settings, structures, tags, counters, address_of(shape, table, index))
+        else:
+            entry = loaded_root(settings, at.P2M_ROOTS + index)
+        status = check_entry(shape, entry, level)
         if status != OK:
-            return fail(out_fault, status, 1, gpa, level, entry), ZERO, 0
-        table = (entry & FRAME_MASK) >> SHIFT
-        if level == 0 or entry & LARGE:
+            return fail(out_fault, status, 1, gpa, level, entry), ZERO, 0, ZERO
+        is_last = is_leaf(shape, entry, level)
+        if settings[at.MARKS] and is_read:
+            marks = marks_of(shape, level, kind if is_last else at.LOAD)
+            mark_entry(memory, shape, table, index, marks)
+            entry |= marks
+        if is_last:
             break
-        insert(structures, tags, values, HOST_TABLES + level - 1, gfn >> shift_of(level), table)
+        table = frame_of(shape, entry)
+        key = gfn >> (shape[BITS] * np.uint64(level))
+        insert(structures, tags, values, at.HOST_TABLES + level - 1, vmid, key, np.uint64(table))
         level -= 1
     # step 4: keep the leaf in the nested TLB
-    mfn = table - inside(table, level)
-    insert(structures, tags, values, NESTED_TLB + level, gfn >> shift_of(level), mfn)
-    return OK, mfn | inside(gfn, level), level
+    size = size_of(shape, level)
+    clean = clean_of(shape, entry) if settings[at.MARKS] else ZERO
+    mfn = np.uint64(leaf_frame(shape, entry, level) | (np.int64(gfn) & (span(shape, level) - 1)))
+    frame = (mfn - inside(mfn, size)) | clean
+    keep(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size), frame)
+    return OK, mfn, size, clean
 
 
-@folded
+@bare
 def fill(
-    structures: Counts, tags: Words, values: Words, tlb: Count, smash: Count, page: Word, size: Count, mfn: Word
+    settings: Counts,
+    structures: Counts,
+    tags: Words,
+    values: Words,
+    number: Count,
+    page: Word,
+    size: Count,
+    value: Word,
 ) -> None:
     """Keep a translation in a TLB at its size, or smashed to 2M. Twin: spec.mmu.fill."""
-    stored = 1 if smash and size == SIZES - 1 else size
-    insert(structures, tags, values, tlb + stored, page >> shift_of(stored), mfn - inside(mfn, stored))
+    smash = settings[at.SMASH_L1] if number < at.L2 else settings[at.SMASH_L2]
+    stored = 1 if smash and size == at.SIZES - 1 else size
+    frame = value - inside(value, stored)
+    keep(structures, tags, values, number + stored, settings[at.ASID], page >> shift_of(stored), frame)
 
 
 @folded
-def lookup(settings: Counts, structures: Counts, tags: Words, values: Words, counters: Counts, gva: Word) -> bool:
-    """Return whether a TLB translates this address. Twin: spec.mmu.lookup."""
-    page = gva >> SHIFT
-    for size in range(SIZES):
-        if touch(structures, tags, values, L1 + size, page >> shift_of(size)) >= 0:
-            counters[L1_HITS + size] += 1
+def lookup(
+    shapes: Words,
+    settings: Counts,
+    structures: Counts,
+    tags: Words,
+    values: Words,
+    counters: Counts,
+    gva: Word,
+    kind: Count,
+) -> bool:
+    """Return whether a TLB translates this access. Twin: spec.mmu.lookup."""
+    page = page_of(shapes[GUEST], gva)
+    asid = settings[at.ASID]
+    is_fetch = kind == at.FETCH
+    needs_dirty = kind == at.STORE and settings[at.MARKS] != 0
+    level_1 = settings[at.FETCH_L1] if is_fetch else at.L1
+    level_2 = settings[at.FETCH_L2] if is_fetch else at.L2
+    for size in range(at.SIZES):
+        slot = touch(structures, tags, values, level_1 + size, asid, page >> shift_of(size))
+        if slot >= 0:
+            if needs_dirty and values[slot] & CLEAN:
+                counters[at.DIRTY_WALKS] += 1
+                return False
+            counters[(at.FETCH_HITS if is_fetch else at.L1_HITS) + size] += 1
             return True
-    for size in range(SIZES):
-        front = touch(structures, tags, values, L2 + size, page >> shift_of(size))
-        if front >= 0:
-            counters[L2_HITS + size] += 1
-            counters[L2_TLB_CYCLES] += settings[L2_TLB_PENALTY]
-            mfn = values[front] | inside(page, size)
-            fill(structures, tags, values, L1, settings[SMASH_L1], page, size, mfn)
+    for size in range(at.SIZES):
+        slot = touch(structures, tags, values, level_2 + size, asid, page >> shift_of(size))
+        if slot >= 0:
+            if needs_dirty and values[slot] & CLEAN:
+                counters[at.DIRTY_WALKS] += 1
+                return False
+            counters[at.L2_HITS + size] += 1
+            counters[at.L2_TLB_CYCLES] += settings[at.L2_TLB_PENALTY]
+            fill(settings, structures, tags, values, level_1, page, size, values[slot] | inside(page, size))
             return True
     return False
 
@@ -306,6 +492,7 @@ def lookup(settings: Counts, structures: Counts, tags: Words, values: Words, cou
 @folded
 def walk(
     memory: Words,
+    shapes: Words,
     settings: Counts,
     structures: Counts,
     tags: Words,
@@ -313,61 +500,85 @@ def walk(
     counters: Counts,
     out_fault: Words,
     gva: Word,
+    kind: Count,
 ) -> int:
-    """Walk both tables for one address and fill the caches; return the status. Twin: spec.mmu.walk."""
-    page = gva >> SHIFT
-    counters[WALKS] += 1
-    sign = page >> CANONICAL_SHIFT
-    if sign not in (ZERO, CANONICAL_ONES):
-        return fail(out_fault, NOT_PRESENT, 0, gva, TOP_LEVEL, ZERO)
+    """Walk the tables for one address and fill the caches; return the status. Twin: spec.mmu.walk."""
+    shape = shapes[GUEST]
+    page = page_of(shape, gva)
+    asid = settings[at.ASID]
+    is_nested = settings[at.NESTED] != 0
+    holds_mfn = settings[at.COMBINED] != 0 or not is_nested
+    counters[at.WALKS] += 1
+    if not is_translated(shape, gva >> SHIFT):
+        return fail(out_fault, NOT_PRESENT, 0, gva, top_level(shape), ZERO)
     # step 1: start below the deepest guest entry that is cached
-    level, front = deepest(structures, tags, values, counters, GUEST_TABLES, GUEST_TABLE_HITS, page)
-    table = np.uint64(settings[GUEST_ROOT]) if front < 0 else values[front]
-    translated, fresh = front >= 0 and settings[COMBINED] != 0, False
+    level, slot = deepest(shape, settings, structures, tags, values, counters, GUEST, page)
+    table = settings[at.GUEST_ROOT] if slot < 0 else np.int64(values[slot])
+    translated, fresh = not is_nested or (slot >= 0 and holds_mfn), False
     while True:
-        slot = (page >> shift_of(level)) & INDEX_MASK
-        # step 2: find the guest's table in machine memory; a combined entry did so already
-        mfn = table
-        if not translated:
-            gpa = (table << SHIFT) | (slot << ENTRY_SHIFT)
-            status, mfn, _ = translate_gpa(memory, settings, structures, tags, values, counters, out_fault, gpa)
-            if status != OK:
-                return status
-        if fresh:  # an entry is kept once the table it points to has been found
-            kept = mfn if settings[COMBINED] else table
-            insert(structures, tags, values, GUEST_TABLES + level, page >> shift_of(level + 1), kept)
-        # step 3: read the guest's entry
-        if mfn >= np.uint64(len(memory)):
-            return fail(out_fault, OUTSIDE, 0, gva, level, mfn << SHIFT)
-        entry = memory[mfn, slot]
-        counters[GUEST_READS + level] += 1
-        charge(settings, structures, tags, counters, mfn, slot)
-        status = check_entry(entry, level)
+        index = slot_of(shape, np.int64(page), level)
+        is_read, mfn = not is_loaded(shape, settings, level), table
+        if is_read:
+            # step 2: find the guest's table in machine memory; a combined entry did so already
+            if not translated:
+                gpa = address_of(shape, table, index)
+                status, found, _, _ = translate_gpa(
+                    memory, shapes, settings, structures, tags, values, counters, out_fault, gpa, at.STORE
+                )
+                if status != OK:
+                    return status
+                mfn = np.int64(found)
+            if fresh:  # an entry is kept once the table it points to has been found
+                key = page >> (shape[BITS] * np.uint64(level + 1))
+                kept = np.uint64(mfn if holds_mfn else table)
+                insert(structures, tags, values, at.GUEST_TABLES + level, asid, key, kept)
+            # step 3: read the guest's entry
+            if mfn >= len(memory):
+                return fail(out_fault, OUTSIDE, 0, gva, level, np.uint64(mfn) << SHIFT)
+            entry = read_entry(memory, shape, mfn, index)
+            counters[at.GUEST_READS + level] += 1
+            charge(settings, structures, tags, counters, address_of(shape, mfn, index))
+        else:
+            entry = loaded_root(settings, at.GUEST_ROOTS + index)
+        status = check_entry(shape, entry, level)
         if status != OK:
             return fail(out_fault, status, 0, gva, level, entry)
-        table = (entry & FRAME_MASK) >> SHIFT
-        if level == 0 or entry & LARGE:
+        is_last = is_leaf(shape, entry, level)
+        if settings[at.MARKS] and is_read:
+            marks = marks_of(shape, level, kind if is_last else at.LOAD)
+            mark_entry(memory, shape, mfn, index, marks)
+            entry |= marks
+        if is_last:
             break
-        translated, fresh = False, True
+        table, translated, fresh = frame_of(shape, entry), not is_nested, True
         level -= 1
     # step 4: the data's own gpa
-    gfn = (table - inside(table, level)) | inside(page, level)
-    gpa = (gfn << SHIFT) | (gva & OFFSET_MASK)
-    status, mfn, host_level = translate_gpa(memory, settings, structures, tags, values, counters, out_fault, gpa)
-    if status != OK:
-        return status
+    frame = np.uint64(leaf_frame(shape, entry, level) | (np.int64(page) & (span(shape, level) - 1)))
+    size = size_of(shape, level)
+    clean = clean_of(shape, entry) if settings[at.MARKS] else ZERO
+    if is_nested:
+        gpa = (frame << SHIFT) | (gva & OFFSET_MASK)
+        status, frame, host_size, host_clean = translate_gpa(
+            memory, shapes, settings, structures, tags, values, counters, out_fault, gpa, kind
+        )
+        if status != OK:
+            return status
+        size, clean = min(size, host_size), clean | host_clean
     # step 5: both TLBs take the smaller of the two leaves
-    size = min(level, host_level)
-    counters[ENTRIES + size] += 1
-    fill(structures, tags, values, L1, settings[SMASH_L1], page, size, mfn)
-    fill(structures, tags, values, L2, settings[SMASH_L2], page, size, mfn)
+    counters[at.ENTRIES + size] += 1
+    level_1 = settings[at.FETCH_L1] if kind == at.FETCH else at.L1
+    level_2 = settings[at.FETCH_L2] if kind == at.FETCH else at.L2
+    fill(settings, structures, tags, values, level_1, page, size, frame | clean)
+    fill(settings, structures, tags, values, level_2, page, size, frame | clean)
     return OK
 
 
 @kernel
 def run(
     memory: Words,
+    shapes: Words,
     gvas: Words,
+    kinds: Marks,
     settings: Counts,
     structures: Counts,
     tags: Words,
@@ -376,16 +587,57 @@ def run(
     out_fault: Words,
 ) -> int:
     """Access every address of a trace in order; return the status. Twin: spec.mmu.run."""
-    for index in range(len(gvas)):
-        gva = gvas[index]
-        if not lookup(settings, structures, tags, values, counters, gva):
-            status = walk(memory, settings, structures, tags, values, counters, out_fault, gva)
+    for number in range(len(gvas)):
+        gva = gvas[number]
+        kind = np.int64(kinds[number]) if len(kinds) else at.LOAD
+        if not lookup(shapes, settings, structures, tags, values, counters, gva, kind):
+            status = walk(memory, shapes, settings, structures, tags, values, counters, out_fault, gva, kind)
             if status != OK:
-                out_fault[FAULT_ACCESS] = index
-                counters[ACCESSES] += index
+                out_fault[at.FAULT_ACCESS] = number
+                counters[at.ACCESSES] += number
                 return status
-    counters[ACCESSES] += len(gvas)
+    counters[at.ACCESSES] += len(gvas)
     return OK
 
 
 cast("Any", run).targetoptions.update(BARE)
+cast("Any", drop).targetoptions.update(BARE)
+
+
+@kernel
+def load_roots(memory: Words, shapes: Words, settings: Counts) -> None:
+    """Read the root entries of PAE tables, as loading CR3 does. Twin: spec.mmu.load_roots."""
+    mfn = settings[at.P2M_ROOT]
+    for index in range(at.PAE_ROOTS):
+        settings[at.P2M_ROOTS + index] = root_entry(memory, shapes[P2M], mfn, index)
+    mfn = settings[at.GUEST_ROOT]
+    if settings[at.NESTED]:
+        mfn = translate_plainly(memory, shapes[P2M], settings[at.P2M_ROOT], mfn)
+    for index in range(at.PAE_ROOTS):
+        settings[at.GUEST_ROOTS + index] = root_entry(memory, shapes[GUEST], mfn, index)
+
+
+@inline
+def root_entry(memory: Words, shape: Words, mfn: Count, index: Count) -> Count:
+    """Return a root entry as the int64 that settings hold. Twin: spec.mmu.root_entry."""
+    if not shape[ROOT_EXEMPT] or not 0 <= mfn < len(memory):
+        return 0
+    return np.int64(read_entry(memory, shape, mfn, index))
+
+
+@inline
+def translate_plainly(memory: Words, shape: Words, root: Count, gfn: Count) -> Count:
+    """Return the mfn of a gfn without any cache, -1 for none. Twin: spec.mmu.translate_plainly."""
+    if gfn >> np.int64(shape[FRAME_BITS]):
+        return -1
+    table = root
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
+            return -1
+        entry = read_entry(memory, shape, table, slot_of(shape, gfn, level))
+        if check_entry(shape, entry, level) != OK:
+            return -1
+        if is_leaf(shape, entry, level):
+            return leaf_frame(shape, entry, level) | (gfn & (span(shape, level) - 1))
+        table = frame_of(shape, entry)
+    return -1

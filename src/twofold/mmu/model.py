@@ -1,10 +1,11 @@
 """The MMU of one core over one guest: state that traces stream through, and the counts of each run.
 
-It owns the arrays that `spec.mmu` describes and hands them to an engine: `kernels.mmu` (fast), or its twin
+It owns the arrays that `formats.mmu_state` describes and hands them to an engine: `kernels.mmu` (fast), or its twin
 `spec.mmu`. The model is exact in what it counts; what it leaves out stands in `ASSUMPTIONS`, to be printed with
 results.
 """
 
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 import numpy as np
@@ -18,26 +19,34 @@ from twofold.errors import (
     SizeError,
     TranslationError,
 )
+from twofold.formats import mmu_state as at
+from twofold.formats import shape as form
 from twofold.formats import status as codes
 from twofold.formats import x86
+from twofold.formats.arrays import Counts, Marks, Words
+from twofold.formats.guest import FOUR_LEVEL_SHAPE
+from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
+from twofold.mmu import static
+from twofold.mmu.layout import lay_out, settings_of
 from twofold.mmu.profile import CpuProfile
 from twofold.mmu.stats import MmuStats
-from twofold.spec import mmu as at
 from twofold.units import FRAME_SHIFT
 
 ASSUMPTIONS: Final = (
-    "Only the data side is modelled: instruction fetches take no part in any structure.",
-    "Loads and stores cost the same: A and D bits are set beforehand, and permissions are not checked.",
-    "Every structure replaces the least recently used entry of a set: page number modulo number of sets.",
+    "Permissions are not checked; without kinds of access all are loads.",
+    "A and D bits are set beforehand, unless the profile lets walks do it; a store to a clean leaf then walks again.",
+    "A set is found by page number modulo number of sets; it replaces its least recently used entry by default.",
     "A walk fills both TLBs, a hit in the L2 TLB refills the L1 TLB, and nothing is prefetched or coalesced.",
-    "A TLB entry has the smaller of the guest's and the P2M's leaf size.",
+    "A TLB entry has the smaller of the guest's and the P2M's leaf size; of a 4M page it is the 2M piece that is used.",
     "The nested TLB holds translations of guest tables and of guest data alike.",
-    "Walks are serial: one walker, no overlap with other walks or with the program's own work.",
+    "INVLPG drops a page from the TLBs, and all guest paging-structure entries of its space; no page is global.",
+    "A change of the P2M drops nothing by itself: stale entries are used until they are flushed.",
+    "Walks are counted one after another; several walkers only bound the overhead from below.",
     "A table read costs the latency of what serves it: L2 cache, L3 cache or memory; never the L1 cache.",
     "Lines of page tables compete only with each other, for the stated share of the L2 and of the L3 cache.",
     "A hit in the L1 TLB costs nothing; looking a structure up before a walk costs nothing.",
-    "The tables do not change during a run; flush after changing them.",
+    "The four root entries of PAE tables are read by each walk, unless the profile says that loading CR3 does it.",
 )
 
 _RAISES: Final[dict[int, type[NotPresentError | ReservedBitError]]] = {
@@ -46,6 +55,10 @@ _RAISES: Final[dict[int, type[NotPresentError | ReservedBitError]]] = {
     codes.OUTSIDE: ReservedBitError,
 }
 _MAX_FRAMES: Final = (x86.FRAME_MASK >> FRAME_SHIFT) + 1
+_TLBS: Final = range(at.L1, at.GUEST_TABLES)
+_GUEST_CACHES: Final = range(at.GUEST_TABLES, at.NESTED_TLB)
+_HOST_CACHES: Final = range(at.NESTED_TLB, at.L2_LINES)
+_LOADS: Final = np.zeros(0, np.uint8)
 
 
 class Engine(Protocol):
@@ -53,25 +66,35 @@ class Engine(Protocol):
 
     def run(
         self,
-        memory: at.Words,
-        gvas: at.Words,
-        settings: at.Counts,
-        structures: at.Counts,
-        tags: at.Words,
-        values: at.Words,
-        counters: at.Counts,
-        out_fault: at.Words,
+        memory: Words,
+        shapes: Words,
+        gvas: Words,
+        kinds: Marks,
+        settings: Counts,
+        structures: Counts,
+        tags: Words,
+        values: Words,
+        counters: Counts,
+        out_fault: Words,
     ) -> int:
         """Access every address in order; see `spec.mmu.run`."""
+
+    def drop(self, structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
+        """Invalidate entries of one structure; see `spec.mmu.drop`."""
+
+    def load_roots(self, memory: Words, shapes: Words, settings: Counts) -> None:
+        """Read the root entries of PAE tables; see `spec.mmu.load_roots`."""
 
 
 class Mmu:
     """TLBs, page-walk caches and walkers of one core; its state lasts from run to run.
 
     profile : sizes and latencies
-    memory : uint64[frames, 512], every machine frame seen as a table; only read
-    guest_root : gfn of the guest's top table;  p2m_root : mfn of the P2M's top table; 4-level x86 both
+    memory : uint64[frames, 512], every machine frame seen as a table; written to only where walks update A and D
+    guest_root : gfn of the guest's top table; without a P2M (native, shadow) its mfn
+    p2m_root : mfn of the P2M's top table; None: walks have one dimension
     engine : `kernels.mmu`, or `spec.mmu` for the slow, readable twin
+    shapes : the formats of the guest's tables and of the P2M (`formats.shape`); 64-bit with four levels by default
     """
 
     def __init__(
@@ -79,55 +102,155 @@ class Mmu:
         profile: CpuProfile,
         memory: npt.NDArray[np.uint64],
         guest_root: int,
-        p2m_root: int,
+        p2m_root: int | None,
         engine: Engine = kernels,
+        shapes: tuple[Words, Words] = (FOUR_LEVEL_SHAPE, NPT.shape),
     ) -> None:
         if memory.dtype != np.uint64 or memory.shape[1:] != (1 << x86.INDEX_BITS,):
             raise FormatError("memory", "must be uint64[frames, 512]")
-        for space, root in (("gfn", guest_root), ("mfn", p2m_root)):
-            if not 0 <= root < _MAX_FRAMES:
-                raise AddressError(space, root, "cannot be the frame of a top table")
+        _check_roots(guest_root, p2m_root)
         self.profile = profile
         self._memory = np.asarray(memory)
         self._engine = engine
-        self._settings = _settings(profile, guest_root, p2m_root)
-        self._structures, slots, lines = _lay_out(profile)
+        self._shapes = np.stack(shapes)
+        self._settings = settings_of(profile, guest_root, p2m_root)
+        self._structures, slots, lines = lay_out(profile)
         self._tags = np.zeros(slots, np.uint64)
         self._values = np.zeros(lines, np.uint64)
+        self._asids: dict[int, set[int]] = {0: {0}}  # by vmid
+        parts = self._memory, self._shapes, self._settings, self._structures
+        self._is_static = engine is kernels and static.is_possible(*parts)
+        self._fast: static.FastPath | None = None
+        self._load_roots()
 
-    def run(self, gvas: npt.NDArray[np.uint64], warmup: int = 0) -> MmuStats:
+    def run(
+        self,
+        gvas: npt.NDArray[np.uint64],
+        warmup: int = 0,
+        kinds: npt.NDArray[np.uint8] | None = None,
+        threads: int = 1,
+    ) -> MmuStats:
         """Access every address in order and return what that counted.
 
         Parameters
         ----------
         gvas : guest virtual addresses, uint64[accesses]
         warmup : so many first accesses fill the structures without being counted [accesses]
+        kinds : LOAD, STORE or FETCH of `formats.mmu_state` for each access, uint8[accesses]; None: all are loads
+        threads : 1, or more for two of them in long traces of loads; the counts are the same, bit for bit
 
         Raises
         ------
         NotPresentError : an address has no translation; a note gives the index of the access
         ReservedBitError : a malformed entry, or a table outside the machine; likewise
-        SizeError : `warmup` is negative
+        SizeError : `warmup` is negative, or there are not as many kinds as addresses
         """
         if warmup < 0:
             raise SizeError(str(warmup), "is no number of accesses to warm up with")
+        if kinds is not None and len(kinds) != len(gvas):
+            raise SizeError(str(len(kinds)), f"kinds of access do not go with {len(gvas)} addresses")
         # A read-only or strided array would compile a second version of the kernel.
         trace = np.require(gvas, np.uint64, ["C", "A", "W"])
-        self._count(trace[:warmup], 0)
-        return self._count(trace[warmup:], warmup)
+        kinds = _LOADS if kinds is None else np.require(kinds, np.uint8, ["C", "A", "W"])
+        if warmup:
+            self._count(trace[:warmup], kinds[:warmup], 0, threads)
+        return self._count(trace[warmup:], kinds[warmup:], warmup, threads)
 
     def flush(self) -> None:
-        """Empty every structure, the lines of page-table entries in the data caches included."""
+        """Empty every structure, the lines of page-table entries in the data caches included, and load CR3."""
         self._tags[:] = 0
         self._structures[:, at.INSERTED] = 0
+        self._load_roots()
 
-    def _count(self, gvas: at.Words, first: int) -> MmuStats:
-        """Run one array through the engine; `first` is the index of its first access in the whole run."""
+    def invalidate_page(self, gva: int) -> None:
+        """Do as INVLPG: forget this address's translation, and all guest paging-structure entries of its space."""
+        bits = int(self._shapes[0][form.FRAME_BITS])
+        page = gva >> FRAME_SHIFT & ((1 << bits) - 1)
+        asid = int(self._settings[at.ASID])
+        for number in _TLBS:
+            self._drop([number], asid, page >> at.SIZE_ORDER * (number % at.SIZES))
+        self._drop(_GUEST_CACHES, asid)
+
+    def invalidate_asid(self, asid: int = 0) -> None:
+        """Forget every translation and guest paging-structure entry of an address space."""
+        self._drop(_TLBS, asid)
+        self._drop(_GUEST_CACHES, asid)
+
+    def invalidate_p2m(self, vmid: int = 0) -> None:
+        """Forget what came from a domain's P2M: its own entries, and all that combine it with guest tables."""
+        self._drop(_HOST_CACHES, vmid)
+        if self._settings[at.NESTED]:
+            for asid in self._asids.get(vmid, ()):
+                self._drop(_TLBS, asid)
+                if self._settings[at.COMBINED]:
+                    self._drop(_GUEST_CACHES, asid)
+
+    def switch_to(self, guest_root: int, p2m_root: int | None = None, asid: int = 0, vmid: int = 0) -> None:
+        """Load another address space; what is cached stays when entries are tagged, and is dropped when not.
+
+        Parameters
+        ----------
+        p2m_root : of the domain; None: the one that is loaded
+        asid, vmid : numbers of the address space and of the domain, unique in this core
+        """
+        for number in (asid, vmid):
+            if not 0 <= number < at.CONTEXTS:
+                raise SizeError(str(number), f"is no address-space number below {at.CONTEXTS}")
+        _check_roots(guest_root, p2m_root)
+        self._settings[at.GUEST_ROOT] = guest_root
+        if p2m_root is not None:
+            self._settings[at.P2M_ROOT] = p2m_root
+        if self.profile.tags.value == "asid":
+            self._settings[at.ASID], self._settings[at.VMID] = asid, vmid
+            self._asids.setdefault(vmid, set()).add(asid)
+        else:
+            self.invalidate_asid()
+            if p2m_root is not None:
+                self.invalidate_p2m()
+        self._load_roots()
+
+    def _drop(self, numbers: Iterable[int], context: int, page: int = at.ANY_PAGE) -> None:
+        for number in numbers:
+            self._engine.drop(self._structures, self._tags, self._values, number, context, page)
+
+    def _load_roots(self) -> None:
+        """Read the root entries of PAE tables, where loading CR3 does it."""
+        if self._settings[at.ROOTS_LOADED]:
+            self._engine.load_roots(self._memory, self._shapes, self._settings)
+
+    def _count(self, gvas: Words, kinds: Marks, first: int, threads: int) -> MmuStats:
+        """Run one array; `first` is the index of its first access in the whole run."""
+        if len(gvas) >= static.LEAST_ACCESSES and self._is_static and not (kinds == at.FETCH).any():
+            done, stats = self._count_fast(gvas, threads)
+            if done == len(gvas):
+                return stats
+            return stats + self._count_all(gvas[done:], kinds[done:], first + done)
+        return self._count_all(gvas, kinds, first)
+
+    def _count_fast(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
+        """Run loads as far as the fast path gets; return how many, and what they counted."""
+        if self._fast is None:
+            state = self._settings, self._structures, self._tags, self._values
+            self._fast = static.FastPath(self._memory, self._shapes, *state)
+        done = len(gvas)
+        while done > 0:
+            counters, asked = np.zeros(at.COUNTERS, np.int64), done
+            done = self._fast.run(gvas[:asked], counters, threads)
+            if done == 0 and threads > 1:
+                done, threads = asked, 1
+            elif done == asked:
+                return done, MmuStats.from_counters(counters)
+        return 0, MmuStats.from_counters(np.zeros(at.COUNTERS, np.int64))
+
+    def _count_all(self, gvas: Words, kinds: Marks, first: int) -> MmuStats:
+        """Run one array through the engine."""
         counters = np.zeros(at.COUNTERS, np.int64)
         fault = np.zeros(at.FAULT_COLUMNS, np.uint64)
         status = self._engine.run(
             self._memory,
+            self._shapes,
             gvas,
+            kinds,
             self._settings,
             self._structures,
             self._tags,
@@ -140,39 +263,16 @@ class Mmu:
         return MmuStats.from_counters(counters)
 
 
-def _error(status: int, fault: at.Words, first: int) -> TranslationError:
+def _check_roots(guest_root: int, p2m_root: int | None) -> None:
+    """Refuse what cannot be the frame of a top table."""
+    for space, root in (("gfn", guest_root), ("mfn", 0 if p2m_root is None else p2m_root)):
+        if not 0 <= root < _MAX_FRAMES:
+            raise AddressError(space, root, "cannot be the frame of a top table")
+
+
+def _error(status: int, fault: Words, first: int) -> TranslationError:
     """Return the exception for a fault that an engine wrote down."""
     access, nested, address, level, entry = (int(word) for word in fault)
     error = _RAISES[status]("gpa" if nested else "gva", address, level, entry)
     error.add_note(f"at access {first + access} of this run")
     return error
-
-
-def _settings(profile: CpuProfile, guest_root: int, p2m_root: int) -> at.Counts:
-    """Return a profile's settings and both roots as the array that engines take."""
-    smash = profile.smash_1g.value
-    settings = np.zeros(at.SETTINGS, np.int64)
-    settings[at.GUEST_ROOT] = guest_root
-    settings[at.P2M_ROOT] = p2m_root
-    settings[at.COMBINED] = profile.guest_structure_holds.value == "combined"
-    settings[at.SMASH_L1] = smash in {"l1", "both"}
-    settings[at.SMASH_L2] = smash in {"l2", "both"}
-    cycles = (profile.l2_cycles, profile.l3_cycles, profile.memory_cycles)
-    settings[at.READ_CYCLES : at.READ_CYCLES + len(cycles)] = [latency.value for latency in cycles]
-    settings[at.L2_TLB_PENALTY] = profile.l2_tlb_cycles.value
-    return settings
-
-
-def _lay_out(profile: CpuProfile) -> tuple[at.Counts, int, int]:
-    """Return (structures, slots of the pool, slots before the lines); sharers get their owner's slots."""
-    rows: dict[str, tuple[int, int, int, int]] = {}
-    slots, lines = 0, 0
-    for name, part in profile.structures.items():
-        if name == "l2_lines":
-            lines = slots
-        rows[name] = (slots, part.sets, part.ways, 0)
-        slots += part.entries
-    for name, part in profile.structures.items():
-        if part.shares:
-            rows[name] = rows[part.shares]
-    return np.array(list(rows.values()), np.int64), slots, lines

@@ -13,7 +13,8 @@ A profile is a TOML file, one section a field; the shipped ones lie in `data/cpu
     shares = "l1_4k"                    # the same entries hold both sizes
     source = ...
 
-A structure with 0 entries is absent. Left out: the instruction side, several walkers, coalesced entries.
+A structure with 0 entries is absent. Sections from `l1i_4k` on may be left out: they then say so, and what is assumed.
+A structure replaces its least recently used entry unless `replacement` says otherwise. Left out: coalesced entries.
 Read first: `spec.mmu` for what each structure does.
 """
 
@@ -36,6 +37,8 @@ SUFFIX: Final = ".toml"
 MAX_ENTRIES: Final = 1 << 24  # of one structure: as lines, a share of 1 GiB
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_CYCLES: Final = 1_000_000  # of one table read
+MAX_WALKERS: Final = 64
+MAX_TREE_WAYS: Final = 64  # a set's tree is one word
 _STRICT: Final = {"extra": "forbid"}  # what Pydantic reads from a dataclass: no field that is not declared
 
 
@@ -50,6 +53,7 @@ class Structure:
     entries: int = 0  # 0: absent
     ways: int = 0
     shares: str = ""  # the structure whose entries this one uses too
+    replacement: Literal["lru", "fifo", "tree-plru", "random"] = "lru"
 
     @property
     def sets(self) -> int:
@@ -91,8 +95,57 @@ class Smashing:
 
 
 @dataclass(frozen=True)
+class Number:
+    """A plain number: of walkers, or a seed."""
+
+    __pydantic_config__ = _STRICT
+
+    value: int
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
+class PaeRoot:
+    """When the four root entries of PAE tables are read: in each walk, or once when CR3 is loaded."""
+
+    __pydantic_config__ = _STRICT
+
+    value: Literal["walk", "load"]
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
+class Tagging:
+    """Whether entries carry an address-space number, so that they survive a switch; "none": a switch drops them."""
+
+    __pydantic_config__ = _STRICT
+
+    value: Literal["asid", "none"]
+    source: str
+    confidence: Confidence
+
+
+@dataclass(frozen=True)
+class Marking:
+    """A and D bits: "preset" before the run, or by walks ("update"), where a store to a clean leaf walks again."""
+
+    __pydantic_config__ = _STRICT
+
+    value: Literal["preset", "update"]
+    source: str
+    confidence: Confidence
+
+
+_NOT_STATED: Final = "Not stated in this profile"
+_FETCHES: Final = Structure(f"{_NOT_STATED}: fetches use the TLB of the data side", "low")
+_LEVEL_5: Final = Structure(f"{_NOT_STATED}: entries of level 4 are not cached", "low")
+
+
+@dataclass(frozen=True)
 class CpuProfile:
-    """The data side of one core's address translation; structures stand in the order of `spec.mmu`."""
+    """One core's address translation."""
 
     __pydantic_config__ = _STRICT
 
@@ -121,10 +174,23 @@ class CpuProfile:
     l3_cycles: Cycles
     memory_cycles: Cycles
     l2_tlb_cycles: Cycles  # what an access loses that misses the L1 TLB and hits the L2 TLB
+    l1i_4k: Structure = _FETCHES  # all three absent: fetches use the data side's
+    l1i_2m: Structure = _FETCHES
+    l1i_1g: Structure = _FETCHES
+    l2i_4k: Structure = _FETCHES
+    l2i_2m: Structure = _FETCHES
+    l2i_1g: Structure = _FETCHES
+    guest_pml5e: Structure = _LEVEL_5
+    host_pml5e: Structure = _LEVEL_5
+    walkers: Number = Number(1, f"{_NOT_STATED}: one page walker", "low")
+    pae_root: PaeRoot = PaeRoot("walk", f"{_NOT_STATED}: walks read root entries", "low")
+    tags: Tagging = Tagging("asid", f"{_NOT_STATED}: entries are tagged", "low")
+    accessed_dirty: Marking = Marking("preset", f"{_NOT_STATED}: set beforehand", "low")
+    random_seed: Number = Number(1, "Of structures that replace at random", "high")
 
     @property
     def structures(self) -> dict[str, Structure]:
-        """All caching structures by field name, in the order of `spec.mmu`."""
+        """All caching structures by field name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: part for name, part in named.items() if isinstance(part, Structure)}
 
@@ -157,7 +223,8 @@ def profile_fields(name_or_path: str | Path) -> list[tuple[str, str, str, str]]:
 def _structure_text(part: Structure) -> str:
     if part.shares:
         return f"those of {part.shares}"
-    return f"{part.entries} entries, {part.ways} ways" if part.entries else "absent"
+    policy = "" if part.replacement == "lru" else f", {part.replacement}"
+    return f"{part.entries} entries, {part.ways} ways{policy}" if part.entries else "absent"
 
 
 def load_profile(name_or_path: str | Path) -> CpuProfile:
@@ -212,6 +279,10 @@ def _problem(profile: CpuProfile, field: str) -> str:
         return _structure_problem(profile, field, part)
     if isinstance(part, Cycles) and not 0 <= part.value <= MAX_CYCLES:
         return f"{part.value} cycles are out of range"
+    if field == "walkers" and not 1 <= profile.walkers.value <= MAX_WALKERS:
+        return f"{profile.walkers.value} walkers are out of range"
+    if field == "random_seed" and not 1 <= profile.random_seed.value < 1 << 16:
+        return f"{profile.random_seed.value} is no seed from 1 to 65535"
     return ""
 
 
@@ -229,4 +300,8 @@ def _structure_problem(profile: CpuProfile, field: str, structure: Structure) ->
         return f"{entries} entries are out of range"
     if (ways < 1 or entries % ways) if entries else ways:
         return f"{entries} entries cannot stand in {ways} ways"
+    if structure.replacement == "tree-plru" and (ways & (ways - 1) or ways > MAX_TREE_WAYS):
+        return f"no tree has {ways} ways: a power of two of at most {MAX_TREE_WAYS}"
+    if structure.replacement != "lru" and field in {"l2_lines", "l3_lines"}:
+        return "lines are replaced by least recent use"
     return ""

@@ -6,11 +6,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from twofold.spec import mmu as at
+from twofold.formats import mmu_state as at
 
-BySize = tuple[int, int, int]  # 4K, 2M, 1G
-ByLevel = tuple[int, int, int, int]  # level 0 (the table of 4K leaves) to 3
-ByUpperLevel = tuple[int, int, int]  # entries of level 1, 2 and 3: PDE, PDPTE, PML4E
+BySize = tuple[int, int, int]  # 4K, 2M, 1G; a 4M page counts as the 2M pieces of it that were used
+ByLevel = tuple[int, int, int, int, int]  # level 0 (the table of 4K leaves) to 4
+ByUpperLevel = tuple[int, int, int, int]  # entries of level 1 to 4: PDE, PDPTE, PML4E, PML5E
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,11 @@ class MmuStats:
     """Counters of one run, or of several added up with `+`."""
 
     accesses: int  # that were translated
-    l1_hits: BySize  # by the size of the TLB entry
+    l1_hits: BySize  # of loads and stores, by the size of the TLB entry
+    fetch_hits: BySize  # of instruction fetches in their L1 TLB
     l2_hits: BySize
-    walks: int  # accesses that missed both TLBs
+    walks: int  # accesses that missed both TLBs, or stored through a clean entry
+    dirty_walks: int  # those that stored through a clean entry
     guest_reads: ByLevel  # entries read of the guest's tables
     host_reads: ByLevel  # entries read of the P2M
     nested_hits: int  # gpas that the nested TLB translated
@@ -34,22 +36,27 @@ class MmuStats:
 
     @classmethod
     def from_counters(cls, counters: npt.NDArray[np.int64]) -> Self:
-        """Return the statistics of one counter array, laid out as `spec.mmu` says."""
+        """Return the statistics of one counter array, laid out as `formats.mmu_state` says."""
         count = counters.tolist()
-        sizes, levels, upper = at.SIZES, 4, 3
+
+        def columns(first: int, length: int) -> Any:
+            return tuple(count[first : first + length])
+
         return cls(
             accesses=count[at.ACCESSES],
-            l1_hits=tuple(count[at.L1_HITS : at.L1_HITS + sizes]),
-            l2_hits=tuple(count[at.L2_HITS : at.L2_HITS + sizes]),
+            l1_hits=columns(at.L1_HITS, at.SIZES),
+            fetch_hits=columns(at.FETCH_HITS, at.SIZES),
+            l2_hits=columns(at.L2_HITS, at.SIZES),
             walks=count[at.WALKS],
-            guest_reads=tuple(count[at.GUEST_READS : at.GUEST_READS + levels]),
-            host_reads=tuple(count[at.HOST_READS : at.HOST_READS + levels]),
+            dirty_walks=count[at.DIRTY_WALKS],
+            guest_reads=columns(at.GUEST_READS, at.LEVELS),
+            host_reads=columns(at.HOST_READS, at.LEVELS),
             nested_hits=count[at.NESTED_HITS],
             nested_misses=count[at.NESTED_MISSES],
-            guest_structure_hits=tuple(count[at.GUEST_TABLE_HITS : at.GUEST_TABLE_HITS + upper]),
-            host_structure_hits=tuple(count[at.HOST_TABLE_HITS : at.HOST_TABLE_HITS + upper]),
-            entry_sizes=tuple(count[at.ENTRIES : at.ENTRIES + sizes]),
-            reads_served=tuple(count[at.SERVED : at.SERVED + 3]),
+            guest_structure_hits=columns(at.GUEST_TABLE_HITS, at.UPPER_LEVELS),
+            host_structure_hits=columns(at.HOST_TABLE_HITS, at.UPPER_LEVELS),
+            entry_sizes=columns(at.ENTRIES, at.SIZES),
+            reads_served=columns(at.SERVED, 3),
             walk_cycles=count[at.WALK_CYCLES],
             l2_tlb_cycles=count[at.L2_TLB_CYCLES],
         )
@@ -97,3 +104,23 @@ class MmuStats:
     def cycles_per_access(self) -> float:
         """All translation cycles, spread over all accesses [core cycles]."""
         return self.translation_cycles / self.accesses if self.accesses else 0.0
+
+    def overhead(self, own_cycles: float, walkers: int = 1) -> tuple[float, float]:
+        """Return the least and the most of a program's cycles that go into walks: walk cycles / all cycles.
+
+        The most has all walks one after another, each in the program's way; the least has every walker busy all the
+        time and the program waiting for that alone. What a core does lies between.
+
+        Parameters
+        ----------
+        own_cycles : what the program takes apart from walks, L2 TLB hits included [core cycles]
+        walkers : walks that the core does at a time
+
+        Source: Panwar et al., HawkEye, ASPLOS 2019, for the formula.
+        """
+        least = self.walk_cycles / walkers
+
+        def share(cycles: float) -> float:
+            return cycles / (cycles + own_cycles) if cycles else 0.0
+
+        return share(least), share(self.walk_cycles)

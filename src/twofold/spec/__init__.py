@@ -1,5 +1,31 @@
 """The algorithms in plain Python, following the manuals' steps: the readable twin of `kernels`."""
 
-from twofold.spec import audit, frames, heap, lookup, mmu, p2m, requests, resize, sweep, walk, workloads
+from twofold.spec import (
+    audit,
+    frames,
+    heap,
+    lookup,
+    lru_simd,
+    mmu,
+    p2m,
+    requests,
+    resize,
+    sweep,
+    walk,
+    workloads,
+)
 
-__all__ = ["audit", "frames", "heap", "lookup", "mmu", "p2m", "requests", "resize", "sweep", "walk", "workloads"]
+__all__ = [
+    "audit",
+    "frames",
+    "heap",
+    "lookup",
+    "lru_simd",
+    "mmu",
+    "p2m",
+    "requests",
+    "resize",
+    "sweep",
+    "walk",
+    "workloads",
+]

@@ -1,122 +1,89 @@
-"""The MMU of one core, step by step: TLBs, paging-structure caches, nested TLB, the two-dimensional walk.
+"""The MMU of one core, step by step: TLBs, paging-structure caches, nested TLB, walks in one or two dimensions.
 
-An access looks up the L1 TLB, then the L2 TLB, each for every page size. A miss in both walks: the guest's tables
-are read from below the deepest paging-structure entry that is cached, and each guest-physical address on the way
-(of a guest table, at last of the data) goes through the nested TLB or a walk of the P2M. Entries are really read
-from memory. Permissions, A and D are left out: all accesses are loads, and A and D of all tables are set.
+An access looks up the L1 TLB (fetches have one of their own, where the CPU has), then the L2 TLB, each for every page
+size. A miss in both walks: the guest's tables are read from below the deepest paging-structure entry that is cached,
+and each guest-physical address on the way (of a guest table, at last of the data) goes through the nested TLB or a walk
+of the P2M. Without a P2M (native, shadow) the one table holds machine frames, and the rest is the same.
+Entries are really read from memory, in whichever format `shapes` names. Permissions are left out.
 
-Every caching structure is a run of entries in one pool, cut into sets; a set is a row in order of use, most
-recent first, so that taking the last one out is exact LRU. The arrays, shared with `kernels.mmu`:
+A set that replaces by LRU or FIFO is a row, newest first, so taking the last one out is exact. The arrays, their
+columns and their tags stand in `formats.mmu_state`; beside them:
 
-memory : uint64[frames, 512], every machine frame seen as a table
-settings : int64[SETTINGS], what the columns below say
-structures : int64[STRUCTURES, 4], where each structure lies and how many entries it has taken in
-tags : uint64[slots], page number and structure of each entry; 0 is an empty slot
-values : uint64[slots], frame number that the entry holds; not used by entry lines, so it may end before them
-counters : int64[COUNTERS], added to
-out_fault : uint64[FAULT_COLUMNS], where an access ended that has no translation
+memory : uint64[frames, 512], every machine frame seen as a table; a 32-bit entry is half a word of it
+shapes : uint64[2, shape.COLUMNS], the format of the guest's tables and of the P2M
 
-Two structures may share their slots (a TLB for all sizes): a tag names its structure, so they never mix.
 Read first: `spec.walk` for a walk without caches. Source: AMD APM vol. 2, "Nested Paging"; Intel SDM vol. 3,
 "Caching Translation Information".
 """
 
-from typing import Final
-
 import numpy as np
-import numpy.typing as npt
 
-from twofold.formats import x86
-from twofold.formats.geometry import FOUR_LEVEL
-from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE, RESERVED
+from twofold.formats import mmu_state as at
+from twofold.formats import shape as form
+from twofold.formats.arrays import Counts, Marks, Words
+from twofold.formats.shape import frame_of, is_leaf, leaf_frame, span
+from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
+from twofold.spec.walk import check_entry, index_of
 from twofold.units import FRAME_SHIFT
 
-Words = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
-
-# Structures. A TLB has one a page size (0: 4K, 1: 2M, 2: 1G), a paging-structure cache one a level (1, 2, 3).
-L1: Final = 0
-L2: Final = 3
-GUEST_TABLES: Final = 6  # guest PDE, PDPTE and PML4E cache
-NESTED_TLB: Final = 9
-HOST_TABLES: Final = 12  # the same three of the P2M
-L2_LINES: Final = 15  # lines of page-table entries in the share of the L2 cache that they have
-L3_LINES: Final = 16
-STRUCTURES: Final = 17
-
-# Columns of `structures`. An absent structure has no ways and one set.
-OFFSET: Final = 0  # first slot
-SETS: Final = 1
-WAYS: Final = 2
-INSERTED: Final = 3  # entries taken in since the last flush; a structure with none is not searched
-
-# Columns of `settings`.
-GUEST_ROOT: Final = 0  # gfn of the guest's top table
-P2M_ROOT: Final = 1  # mfn of the P2M's top table
-COMBINED: Final = 2  # 1: guest paging-structure entries hold an mfn, 0: a gfn that is translated again
-SMASH_L1: Final = 3  # 1: the L1 TLB keeps a 1G page as the 2M piece that was used
-SMASH_L2: Final = 4
-READ_CYCLES: Final = 5  # of one table read that the L2 cache serves; then the L3 cache, then memory
-L2_TLB_PENALTY: Final = 8  # of an access that the L2 TLB serves [cycles]
-SETTINGS: Final = 9
-
-# Columns of `counters`. Sizes are 0: 4K, 1: 2M, 2: 1G.
-ACCESSES: Final = 0  # that ended with a translation
-L1_HITS: Final = 1  # by size
-L2_HITS: Final = 4  # by size
-WALKS: Final = 7
-GUEST_READS: Final = 8  # by level 0..3
-HOST_READS: Final = 12  # by level 0..3
-NESTED_HITS: Final = 16
-NESTED_MISSES: Final = 17
-GUEST_TABLE_HITS: Final = 18  # by level 1..3
-HOST_TABLE_HITS: Final = 21  # by level 1..3
-ENTRIES: Final = 24  # translations found by walks, by size: the smaller of both leaves
-SERVED: Final = 27  # table reads served by the L2 cache, the L3 cache, memory
-WALK_CYCLES: Final = 30
-L2_TLB_CYCLES: Final = 31
-COUNTERS: Final = 32
-
-# Columns of `out_fault`.
-FAULT_ACCESS: Final = 0  # index of the access
-FAULT_NESTED: Final = 1  # 1: the address is a gpa, 0: a gva
-FAULT_ADDRESS: Final = 2
-FAULT_LEVEL: Final = 3
-FAULT_ENTRY: Final = 4
-FAULT_COLUMNS: Final = 5
-
-SIZES: Final = 3
-TAG_BITS: Final = 5  # of a tag, for the number of the structure
-LINE_SHIFT: Final = 6  # log2 of the bytes of a cache line
-CANONICAL_SHIFT: Final = FOUR_LEVEL.frame_bits - 1  # bits of a page number from here up are all equal
-CANONICAL_ONES: Final = (1 << (64 - FRAME_SHIFT - CANONICAL_SHIFT)) - 1
+GUEST, P2M = 0, 1  # rows of `shapes`
 
 
-def check_entry(entry: int, level: int) -> int:
-    """Return OK, NOT_PRESENT or RESERVED for one 64-bit entry of either dimension."""
-    if not x86.is_present(entry):
-        return NOT_PRESENT
-    return RESERVED if x86.reserved_bits(entry, level) else OK
+def read_entry(memory: Words, shape: Words, table: int, slot: int) -> int:
+    """Return an entry of a table; one of 32 bits is half of a word."""
+    narrow = 3 - int(shape[form.ENTRY_SHIFT])
+    bits = 64 >> narrow
+    return int(memory[table, slot >> narrow]) >> bits * (slot & narrow) & (1 << bits) - 1
 
 
-def shift_of(level: int) -> int:
-    """Return log2 of the frames that a leaf of this level maps."""
-    return x86.INDEX_BITS * level
+def mark_entry(memory: Words, shape: Words, table: int, slot: int, marks: int) -> None:
+    """Set bits of an entry of a table."""
+    narrow = 3 - int(shape[form.ENTRY_SHIFT])
+    memory[table, slot >> narrow] |= np.uint64(marks << (64 >> narrow) * (slot & narrow))
 
 
-def inside(frame: int, level: int) -> int:
-    """Return the part of a frame number that lies inside a leaf of this level."""
-    return frame & ((1 << shift_of(level)) - 1)
+def address_of(shape: Words, frame: int, slot: int) -> int:
+    """Return the address of an entry of the table in a frame."""
+    return frame << FRAME_SHIFT | slot << int(shape[form.ENTRY_SHIFT])
+
+
+def shift_of(size: int) -> int:
+    """Return log2 of the frames of a TLB entry."""
+    return at.SIZE_ORDER * size
+
+
+def size_of(shape: Words, level: int) -> int:
+    """Return the size of the TLB entry that a leaf of this level makes; a 4M leaf makes one of 2M."""
+    return int(shape[form.BITS]) * level // at.SIZE_ORDER
+
+
+def inside(frame: int, size: int) -> int:
+    """Return the part of a frame number that lies inside a page of this size."""
+    return frame & ((1 << shift_of(size)) - 1)
+
+
+def is_translated(shape: Words, page: int) -> bool:
+    """Return whether a page number of 52 bits lies in what the table translates: signed in 64-bit formats."""
+    bits = int(shape[form.FRAME_BITS])
+    if int(shape[form.LEVELS]) < at.SIGNED_LEVELS:
+        return page >> bits == 0
+    return page >> (bits - 1) in {0, (1 << 64 - FRAME_SHIFT - (bits - 1)) - 1}
+
+
+def page_of(shape: Words, gva: int) -> int:
+    """Return the page number of a gva, of as many bits as the table translates."""
+    return gva >> FRAME_SHIFT & ((1 << int(shape[form.FRAME_BITS])) - 1)
 
 
 def front_of(structures: Counts, number: int, page: int) -> int:
     """Return the first slot of the set that this page number falls in."""
-    return int(structures[number, OFFSET]) + page % int(structures[number, SETS]) * int(structures[number, WAYS])
+    offset, sets, stride = (int(structures[number, column]) for column in (at.OFFSET, at.SETS, at.STRIDE))
+    return offset + page % sets * stride
 
 
-def tag_of(number: int, page: int) -> int:
+def tag_of(number: int, context: int, page: int) -> int:
     """Return the tag of a page number in a structure; never 0."""
-    return page << TAG_BITS | (number + 1)
+    return page << at.PAGE_SHIFT | context << at.STRUCTURE_BITS | (number + 1)
 
 
 def find(tags: Words, front: int, ways: int, tag: int) -> int:
@@ -131,77 +98,183 @@ def push_down(column: Words, front: int, ways: int, word: int) -> None:
     column[front] = word
 
 
-def touch(structures: Counts, tags: Words, values: Words, number: int, page: int) -> int:
-    """Move the entry of a page number to the front of its set; return its slot there, or -1 for a miss."""
-    if structures[number, INSERTED] == 0:
+def point_away(tags: Words, front: int, ways: int, way: int) -> None:
+    """Let each node of a set's tree, on the way down to a way, point to its other half. Node 1 is the root."""
+    tree, node = int(tags[front + ways]), 1
+    for bit in range(ways.bit_length() - 2, -1, -1):
+        half = way >> bit & 1
+        tree = tree & ~(1 << node) | (1 - half) << node
+        node = 2 * node + half
+    tags[front + ways] = tree
+
+
+def pointed_to(tags: Words, front: int, ways: int) -> int:
+    """Return the way that a set's tree points to."""
+    tree, node = int(tags[front + ways]), 1
+    while node < ways:
+        node = 2 * node + (tree >> node & 1)
+    return node - ways
+
+
+def next_random(structures: Counts, number: int) -> int:
+    """Return the next random number of a structure, 32 bits. Source: Marsaglia, "Xorshift RNGs", 2003."""
+    word = int(structures[number, at.RANDOM])
+    word ^= word << 13 & 0xFFFFFFFF
+    word ^= word >> 17
+    word ^= word << 5 & 0xFFFFFFFF
+    structures[number, at.RANDOM] = word
+    return word
+
+
+def touch(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> int:
+    """Use the entry of a page number; return its slot from then on, or -1 for a miss."""
+    if structures[number, at.INSERTED] == 0:
         return -1
-    front, tag = front_of(structures, number, page), tag_of(number, page)
-    way = find(tags, front, int(structures[number, WAYS]), tag)
+    ways = int(structures[number, at.WAYS])
+    front, tag = front_of(structures, number, page), tag_of(number, context, page)
+    way = find(tags, front, ways, tag)
     if way < 0:
         return -1
-    push_down(values, front, way + 1, int(values[front + way]))
-    push_down(tags, front, way + 1, tag)
-    return front
+    if structures[number, at.POLICY] == at.LRU:
+        push_down(values, front, way + 1, int(values[front + way]))
+        push_down(tags, front, way + 1, tag)
+        return front
+    if structures[number, at.POLICY] == at.TREE_PLRU:
+        point_away(tags, front, ways, way)
+    return front + way
 
 
-def insert(structures: Counts, tags: Words, values: Words, number: int, page: int, value: int) -> None:
-    """Put an entry that just missed at the front of its set; the least recently used one drops out."""
-    ways = int(structures[number, WAYS])
+def insert(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int, value: int) -> None:
+    """Keep an entry that just missed: in an empty way if there is one, else in the place of one that drops out."""
+    ways, policy = int(structures[number, at.WAYS]), int(structures[number, at.POLICY])
     if ways == 0:
         return
-    front = front_of(structures, number, page)
-    push_down(tags, front, ways, tag_of(number, page))
-    push_down(values, front, ways, value)
-    structures[number, INSERTED] += 1
+    structures[number, at.INSERTED] += 1
+    front, tag = front_of(structures, number, page), tag_of(number, context, page)
+    if policy in {at.LRU, at.FIFO}:
+        push_down(tags, front, ways, tag)
+        push_down(values, front, ways, value)
+        return
+    way = find(tags, front, ways, 0)
+    if way < 0 and policy == at.TREE_PLRU:
+        way = pointed_to(tags, front, ways)
+    elif way < 0:
+        way = next_random(structures, number) % ways
+    tags[front + way], values[front + way] = tag, value
+    if policy == at.TREE_PLRU:
+        point_away(tags, front, ways, way)
+
+
+def keep(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int, value: int) -> None:
+    """Keep an entry that may be there already, as a clean one is when a store walks again."""
+    slot = touch(structures, tags, values, number, context, page)
+    if slot >= 0:
+        values[slot] = value
+    else:
+        insert(structures, tags, values, number, context, page, value)
+
+
+def drop(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
+    """Invalidate the entries of one structure with this asid or vmid: that of a page number, or ANY_PAGE.
+
+    In a row the others move up, so that the empty ways are the last ones, and the next to be taken.
+    """
+    ways, stride = int(structures[number, at.WAYS]), int(structures[number, at.STRIDE])
+    mask = (1 << at.PAGE_SHIFT) - 1 if page == at.ANY_PAGE else (1 << 64) - 1
+    wanted = tag_of(number, context, 0 if page == at.ANY_PAGE else page)
+    in_order = int(structures[number, at.POLICY]) in {at.LRU, at.FIFO}
+    for number_of_set in range(int(structures[number, at.SETS])):
+        front = int(structures[number, at.OFFSET]) + number_of_set * stride
+        kept = front
+        for slot in range(front, front + ways):
+            tag, value = int(tags[slot]), int(values[slot])
+            tags[slot] = 0
+            if tag & mask != wanted:
+                tags[kept if in_order else slot] = tag
+                values[kept if in_order else slot] = value
+                kept += tag != 0
 
 
 def reference(structures: Counts, tags: Words, number: int, line: int) -> bool:
     """Bring a line to the front of its set, in it before or not; return whether it was."""
-    ways = int(structures[number, WAYS])
+    ways = int(structures[number, at.WAYS])
     if ways == 0:
         return False
-    front, tag = front_of(structures, number, line), tag_of(number, line)
+    front, tag = front_of(structures, number, line), tag_of(number, 0, line)
     way = find(tags, front, ways, tag)
     push_down(tags, front, way + 1 if way >= 0 else ways, tag)
     return way >= 0
 
 
-def charge(settings: Counts, structures: Counts, tags: Words, counters: Counts, table: int, slot: int) -> None:
-    """Count where one table read is served, and its cycles: L2 cache, else L3 cache, else memory."""
-    line = (table << FRAME_SHIFT | slot << x86.ENTRY_SHIFT) >> LINE_SHIFT
+def charge(settings: Counts, structures: Counts, tags: Words, counters: Counts, address: int) -> None:
+    """Count where the read of a table entry is served, and its cycles: L2 cache, else L3 cache, else memory."""
+    line = address >> at.LINE_SHIFT
     served = 0
-    if not reference(structures, tags, L2_LINES, line):
-        served = 1 if reference(structures, tags, L3_LINES, line) else 2
-    counters[SERVED + served] += 1
-    counters[WALK_CYCLES] += settings[READ_CYCLES + served]
+    if not reference(structures, tags, at.L2_LINES, line):
+        served = 1 if reference(structures, tags, at.L3_LINES, line) else 2
+    counters[at.SERVED + served] += 1
+    counters[at.WALK_CYCLES] += settings[at.READ_CYCLES + served]
 
 
 def fail(out_fault: Words, status: int, nested: int, address: int, level: int, entry: int) -> int:
     """Write down where a walk ended, and return its status."""
-    out_fault[FAULT_NESTED] = nested
-    out_fault[FAULT_ADDRESS] = address
-    out_fault[FAULT_LEVEL] = level
-    out_fault[FAULT_ENTRY] = entry
+    out_fault[at.FAULT_NESTED] = nested
+    out_fault[at.FAULT_ADDRESS] = address
+    out_fault[at.FAULT_LEVEL] = level
+    out_fault[at.FAULT_ENTRY] = entry
     return status
 
 
 def deepest(
-    structures: Counts, tags: Words, values: Words, counters: Counts, first: int, hits: int, page: int
+    shape: Words,
+    settings: Counts,
+    structures: Counts,
+    tags: Words,
+    values: Words,
+    counters: Counts,
+    dimension: int,
+    page: int,
 ) -> tuple[int, int]:
-    """Return (level, slot): where a walk may start, by the deepest cached entry; the top level and -1 for none.
+    """Return (level, slot): where a walk may start, by the deepest cached entry; the top level and -1 for none."""
+    first = at.HOST_TABLES if dimension == P2M else at.GUEST_TABLES
+    hits = at.HOST_TABLE_HITS if dimension == P2M else at.GUEST_TABLE_HITS
+    context = int(settings[at.VMID if dimension == P2M else at.ASID])
+    top = int(shape[form.LEVELS]) - 1
+    for level in range(top):
+        slot = touch(structures, tags, values, first + level, context, page >> int(shape[form.BITS]) * (level + 1))
+        if slot >= 0:
+            counters[hits + level] += 1
+            return level, slot
+    return top, -1
 
-    first : the lowest of three paging-structure caches;  hits : its counter
-    """
-    for cached in range(x86.TOP_LEVEL):
-        front = touch(structures, tags, values, first + cached, page >> shift_of(cached + 1))
-        if front >= 0:
-            counters[hits + cached] += 1
-            return cached, front
-    return x86.TOP_LEVEL, -1
+
+def is_loaded(shape: Words, settings: Counts, level: int) -> bool:
+    """Return whether the entries of this level were read at CR3 load: the root of PAE tables, where it is done so."""
+    if not settings[at.ROOTS_LOADED] or not shape[form.ROOT_EXEMPT]:
+        return False
+    return level == int(shape[form.LEVELS]) - 1
+
+
+def loaded_root(settings: Counts, column: int) -> int:
+    """Return a root entry that was read at CR3 load."""
+    return int(settings[column]) & ((1 << 64) - 1)
+
+
+def marks_of(shape: Words, level: int, kind: int) -> int:
+    """Return the bits that a walk sets in an entry: A, and D in the leaf of a store. Root entries of PAE have none."""
+    if shape[form.ROOT_EXEMPT] and level == int(shape[form.LEVELS]) - 1:
+        return 0
+    return int(shape[form.ACCESSED]) | (int(shape[form.DIRTY]) if kind == at.STORE else 0)
+
+
+def clean_of(shape: Words, entry: int) -> int:
+    """Return CLEAN for a leaf whose D bit is not set, 0 for others; formats without a D bit are never clean."""
+    return 0 if entry & int(shape[form.DIRTY]) == int(shape[form.DIRTY]) else at.CLEAN
 
 
 def translate_gpa(
     memory: Words,
+    shapes: Words,
     settings: Counts,
     structures: Counts,
     tags: Words,
@@ -209,69 +282,110 @@ def translate_gpa(
     counters: Counts,
     out_fault: Words,
     gpa: int,
-) -> tuple[int, int, int]:
-    """Return (status, mfn, level): the machine frame of a gpa, and the level of the P2M leaf that maps it."""
-    gfn = gpa >> FRAME_SHIFT
+    kind: int,
+) -> tuple[int, int, int, int]:
+    """Return (status, mfn, size, clean): the machine frame of a gpa, and what the P2M leaf that maps it is like."""
+    shape, gfn, vmid = shapes[P2M], gpa >> FRAME_SHIFT, int(settings[at.VMID])
     # step 1: the nested TLB, for every size of leaf
-    for level in range(SIZES):
-        front = touch(structures, tags, values, NESTED_TLB + level, gfn >> shift_of(level))
-        if front >= 0:
-            counters[NESTED_HITS] += 1
-            return OK, int(values[front]) | inside(gfn, level), level
-    counters[NESTED_MISSES] += 1
-    if gfn >= FOUR_LEVEL.frame_limit:
-        return fail(out_fault, NOT_PRESENT, 1, gpa, x86.TOP_LEVEL, 0), 0, 0
+    for size in range(at.SIZES):
+        slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
+        if slot >= 0 and not (kind == at.STORE and settings[at.MARKS] and int(values[slot]) & at.CLEAN):
+            counters[at.NESTED_HITS] += 1
+            clean = int(values[slot]) & at.CLEAN
+            return OK, int(values[slot]) & ~at.CLEAN | inside(gfn, size), size, clean
+    counters[at.NESTED_MISSES] += 1
+    top = int(shape[form.LEVELS]) - 1
+    if gfn >> int(shape[form.FRAME_BITS]):
+        return fail(out_fault, NOT_PRESENT, 1, gpa, top, 0), 0, 0, 0
     # step 2: start below the deepest P2M entry that is cached
-    level, front = deepest(structures, tags, values, counters, HOST_TABLES, HOST_TABLE_HITS, gfn)
-    table = int(settings[P2M_ROOT]) if front < 0 else int(values[front])
+    level, slot = deepest(shape, settings, structures, tags, values, counters, P2M, gfn)
+    table = int(settings[at.P2M_ROOT]) if slot < 0 else int(values[slot])
     # step 3: walk down to the leaf
     while True:
-        if table >= len(memory):
-            return fail(out_fault, OUTSIDE, 1, gpa, level, table << FRAME_SHIFT), 0, 0
-        slot = gfn >> shift_of(level) & x86.INDEX_MASK
-        entry = int(memory[table, slot])
-        counters[HOST_READS + level] += 1
-        charge(settings, structures, tags, counters, table, slot)
-        status = check_entry(entry, level)
+        index = index_of(shape, gfn, level)
+        is_read = not is_loaded(shape, settings, level)
+        if is_read:
+            if table >= len(memory):
+                return fail(out_fault, OUTSIDE, 1, gpa, level, table << FRAME_SHIFT), 0, 0, 0
+            entry = read_entry(memory, shape, table, index)
+            counters[at.HOST_READS + level] += 1
+            charge(settings, structures, tags, counters, address_of(shape, table, index))
+        else:
+            entry = loaded_root(settings, at.P2M_ROOTS + index)
+        status = check_entry(shape, entry, level)
         if status != OK:
-            return fail(out_fault, status, 1, gpa, level, entry), 0, 0
-        if x86.is_leaf(entry, level):
+            return fail(out_fault, status, 1, gpa, level, entry), 0, 0, 0
+        leaf = is_leaf(shape, entry, level)
+        if settings[at.MARKS] and is_read:
+            marks = marks_of(shape, level, kind if leaf else at.LOAD)
+            mark_entry(memory, shape, table, index, marks)
+            entry |= marks
+        if leaf:
             break
-        table = x86.frame_of(entry)
-        insert(structures, tags, values, HOST_TABLES + level - 1, gfn >> shift_of(level), table)
+        table = frame_of(shape, entry)
+        insert(structures, tags, values, at.HOST_TABLES + level - 1, vmid, gfn >> int(shape[form.BITS]) * level, table)
         level -= 1
     # step 4: keep the leaf in the nested TLB
-    mfn = x86.leaf_frame(entry, level)
-    insert(structures, tags, values, NESTED_TLB + level, gfn >> shift_of(level), mfn)
-    return OK, mfn | inside(gfn, level), level
+    size, clean = size_of(shape, level), clean_of(shape, entry) if settings[at.MARKS] else 0
+    mfn = leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1)
+    number, page = at.NESTED_TLB + size, gfn >> shift_of(size)
+    keep(structures, tags, values, number, vmid, page, mfn - inside(mfn, size) | clean)
+    return OK, mfn, size, clean
 
 
-def fill(structures: Counts, tags: Words, values: Words, tlb: int, smash: int, page: int, size: int, mfn: int) -> None:
-    """Keep a translation in a TLB (L1 or L2) at its size, or smashed: the 2M piece that was used of a 1G page."""
-    stored = 1 if smash and size == SIZES - 1 else size
-    insert(structures, tags, values, tlb + stored, page >> shift_of(stored), mfn - inside(mfn, stored))
+def fill(
+    settings: Counts, structures: Counts, tags: Words, values: Words, number: int, page: int, size: int, value: int
+) -> None:
+    """Keep a translation in a TLB at its size, or smashed: the 2M piece that was used of a 1G page.
+
+    number : first structure of the TLB;  value : mfn of the page itself, not of its first frame, and CLEAN
+    """
+    smash = settings[at.SMASH_L1 if number < at.L2 else at.SMASH_L2]
+    stored = 1 if smash and size == at.SIZES - 1 else size
+    frame = value - inside(value, stored)
+    keep(structures, tags, values, number + stored, int(settings[at.ASID]), page >> shift_of(stored), frame)
 
 
-def lookup(settings: Counts, structures: Counts, tags: Words, values: Words, counters: Counts, gva: int) -> bool:
-    """Return whether a TLB translates this address; a hit in the L2 TLB refills the L1 TLB."""
-    page = gva >> FRAME_SHIFT
-    for size in range(SIZES):
-        if touch(structures, tags, values, L1 + size, page >> shift_of(size)) >= 0:
-            counters[L1_HITS + size] += 1
+def lookup(
+    shapes: Words,
+    settings: Counts,
+    structures: Counts,
+    tags: Words,
+    values: Words,
+    counters: Counts,
+    gva: int,
+    kind: int,
+) -> bool:
+    """Return whether a TLB translates this access; a hit in the L2 TLB refills the L1 TLB."""
+    page, asid = page_of(shapes[GUEST], gva), int(settings[at.ASID])
+    is_fetch, needs_dirty = kind == at.FETCH, kind == at.STORE and bool(settings[at.MARKS])
+    level_1, level_2 = (
+        (int(settings[at.FETCH_L1]), int(settings[at.FETCH_L2])) if is_fetch else (int(at.L1), int(at.L2))
+    )
+    for size in range(at.SIZES):
+        slot = touch(structures, tags, values, level_1 + size, asid, page >> shift_of(size))
+        if slot >= 0:
+            if needs_dirty and int(values[slot]) & at.CLEAN:
+                counters[at.DIRTY_WALKS] += 1
+                return False
+            counters[(at.FETCH_HITS if is_fetch else at.L1_HITS) + size] += 1
             return True
-    for size in range(SIZES):
-        front = touch(structures, tags, values, L2 + size, page >> shift_of(size))
-        if front >= 0:
-            counters[L2_HITS + size] += 1
-            counters[L2_TLB_CYCLES] += settings[L2_TLB_PENALTY]
-            mfn = int(values[front]) | inside(page, size)
-            fill(structures, tags, values, L1, int(settings[SMASH_L1]), page, size, mfn)
+    for size in range(at.SIZES):
+        slot = touch(structures, tags, values, level_2 + size, asid, page >> shift_of(size))
+        if slot >= 0:
+            if needs_dirty and int(values[slot]) & at.CLEAN:
+                counters[at.DIRTY_WALKS] += 1
+                return False
+            counters[at.L2_HITS + size] += 1
+            counters[at.L2_TLB_CYCLES] += settings[at.L2_TLB_PENALTY]
+            fill(settings, structures, tags, values, level_1, page, size, int(values[slot]) | inside(page, size))
             return True
     return False
 
 
 def walk(
     memory: Words,
+    shapes: Words,
     settings: Counts,
     structures: Counts,
     tags: Words,
@@ -279,58 +393,75 @@ def walk(
     counters: Counts,
     out_fault: Words,
     gva: int,
+    kind: int,
 ) -> int:
-    """Walk both tables for one address and fill the caches; return the status."""
-    page = gva >> FRAME_SHIFT
-    counters[WALKS] += 1
-    if page >> CANONICAL_SHIFT not in {0, CANONICAL_ONES}:
-        return fail(out_fault, NOT_PRESENT, 0, gva, x86.TOP_LEVEL, 0)
+    """Walk the tables for one address and fill the caches; return the status."""
+    shape, page, asid = shapes[GUEST], page_of(shapes[GUEST], gva), int(settings[at.ASID])
+    state = (settings, structures, tags, values, counters)
+    is_nested = bool(settings[at.NESTED])
+    holds_mfn = bool(settings[at.COMBINED]) or not is_nested  # paging-structure entries
+    counters[at.WALKS] += 1
+    if not is_translated(shape, gva >> FRAME_SHIFT):
+        return fail(out_fault, NOT_PRESENT, 0, gva, int(shape[form.LEVELS]) - 1, 0)
     # step 1: start below the deepest guest entry that is cached
-    level, front = deepest(structures, tags, values, counters, GUEST_TABLES, GUEST_TABLE_HITS, page)
-    table = int(settings[GUEST_ROOT]) if front < 0 else int(values[front])
-    translated, fresh = front >= 0 and settings[COMBINED] != 0, False
+    level, slot = deepest(shape, *state, GUEST, page)
+    table = int(settings[at.GUEST_ROOT]) if slot < 0 else int(values[slot])
+    translated, fresh = not is_nested or (slot >= 0 and holds_mfn), False
     while True:
-        slot = page >> shift_of(level) & x86.INDEX_MASK
-        # step 2: find the guest's table in machine memory; a combined entry did so already
-        mfn = table
-        if not translated:
-            gpa = table << FRAME_SHIFT | slot << x86.ENTRY_SHIFT
-            status, mfn, _ = translate_gpa(memory, settings, structures, tags, values, counters, out_fault, gpa)
-            if status != OK:
-                return status
-        if fresh:  # an entry is kept once the table it points to has been found
-            kept = mfn if settings[COMBINED] else table
-            insert(structures, tags, values, GUEST_TABLES + level, page >> shift_of(level + 1), kept)
-        # step 3: read the guest's entry
-        if mfn >= len(memory):
-            return fail(out_fault, OUTSIDE, 0, gva, level, mfn << FRAME_SHIFT)
-        entry = int(memory[mfn, slot])
-        counters[GUEST_READS + level] += 1
-        charge(settings, structures, tags, counters, mfn, slot)
-        status = check_entry(entry, level)
+        index = index_of(shape, page, level)
+        is_read, mfn = not is_loaded(shape, settings, level), table
+        if is_read:
+            # step 2: find the guest's table in machine memory; a combined entry did so already
+            if not translated:
+                gpa = address_of(shape, table, index)
+                status, mfn, _, _ = translate_gpa(memory, shapes, *state, out_fault, gpa, at.STORE)
+                if status != OK:
+                    return status
+            if fresh:  # an entry is kept once the table it points to has been found
+                key = page >> int(shape[form.BITS]) * (level + 1)
+                insert(structures, tags, values, at.GUEST_TABLES + level, asid, key, mfn if holds_mfn else table)
+            # step 3: read the guest's entry
+            if mfn >= len(memory):
+                return fail(out_fault, OUTSIDE, 0, gva, level, mfn << FRAME_SHIFT)
+            entry = read_entry(memory, shape, mfn, index)
+            counters[at.GUEST_READS + level] += 1
+            charge(settings, structures, tags, counters, address_of(shape, mfn, index))
+        else:
+            entry = loaded_root(settings, at.GUEST_ROOTS + index)
+        status = check_entry(shape, entry, level)
         if status != OK:
             return fail(out_fault, status, 0, gva, level, entry)
-        if x86.is_leaf(entry, level):
+        leaf = is_leaf(shape, entry, level)
+        if settings[at.MARKS] and is_read:
+            marks = marks_of(shape, level, kind if leaf else at.LOAD)
+            mark_entry(memory, shape, mfn, index, marks)
+            entry |= marks
+        if leaf:
             break
-        table, translated, fresh = x86.frame_of(entry), False, True
+        table, translated, fresh = frame_of(shape, entry), not is_nested, True
         level -= 1
     # step 4: the data's own gpa
-    gfn = x86.leaf_frame(entry, level) | inside(page, level)
-    gpa = gfn << FRAME_SHIFT | gva & ((1 << FRAME_SHIFT) - 1)
-    status, mfn, host_level = translate_gpa(memory, settings, structures, tags, values, counters, out_fault, gpa)
-    if status != OK:
-        return status
+    mfn = leaf_frame(shape, entry, level) | page & (span(shape, level) - 1)
+    size, clean = size_of(shape, level), clean_of(shape, entry) if settings[at.MARKS] else 0
+    if is_nested:
+        gpa = mfn << FRAME_SHIFT | gva & ((1 << FRAME_SHIFT) - 1)
+        status, mfn, host_size, host_clean = translate_gpa(memory, shapes, *state, out_fault, gpa, kind)
+        if status != OK:
+            return status
+        size, clean = min(size, host_size), clean | host_clean
     # step 5: both TLBs take the smaller of the two leaves
-    size = min(level, host_level)
-    counters[ENTRIES + size] += 1
-    fill(structures, tags, values, L1, int(settings[SMASH_L1]), page, size, mfn)
-    fill(structures, tags, values, L2, int(settings[SMASH_L2]), page, size, mfn)
+    counters[at.ENTRIES + size] += 1
+    is_fetch = kind == at.FETCH
+    fill(settings, structures, tags, values, int(settings[at.FETCH_L1]) if is_fetch else at.L1, page, size, mfn | clean)
+    fill(settings, structures, tags, values, int(settings[at.FETCH_L2]) if is_fetch else at.L2, page, size, mfn | clean)
     return OK
 
 
 def run(
     memory: Words,
+    shapes: Words,
     gvas: Words,
+    kinds: Marks,
     settings: Counts,
     structures: Counts,
     tags: Words,
@@ -340,15 +471,54 @@ def run(
 ) -> int:
     """Access every address of a trace in order; return OK, or the status of the first without a translation.
 
-    gvas : uint64[accesses], guest virtual addresses; the other arrays stand at the top of this module.
+    gvas : uint64[accesses], guest virtual addresses
+    kinds : uint8[accesses], LOAD, STORE or FETCH; or of length 0 when all are loads
     Nothing is undone on a fault: what was cached before it stays cached.
     """
-    for index, gva in enumerate(gvas.tolist()):
-        if not lookup(settings, structures, tags, values, counters, gva):
-            status = walk(memory, settings, structures, tags, values, counters, out_fault, gva)
+    state = (settings, structures, tags, values, counters)
+    for number, gva in enumerate(gvas.tolist()):
+        kind = int(kinds[number]) if len(kinds) else at.LOAD
+        if not lookup(shapes, *state, gva, kind):
+            status = walk(memory, shapes, *state, out_fault, gva, kind)
             if status != OK:
-                out_fault[FAULT_ACCESS] = index
-                counters[ACCESSES] += index
+                out_fault[at.FAULT_ACCESS] = number
+                counters[at.ACCESSES] += number
                 return status
-    counters[ACCESSES] += len(gvas)
+    counters[at.ACCESSES] += len(gvas)
     return OK
+
+
+def load_roots(memory: Words, shapes: Words, settings: Counts) -> None:
+    """Read the root entries of PAE tables, as loading CR3 does; one that cannot be read is as not present."""
+    mfn = int(settings[at.P2M_ROOT])
+    for index in range(at.PAE_ROOTS):
+        settings[at.P2M_ROOTS + index] = root_entry(memory, shapes[P2M], mfn, index)
+    mfn = int(settings[at.GUEST_ROOT])
+    if settings[at.NESTED]:
+        mfn = translate_plainly(memory, shapes[P2M], int(settings[at.P2M_ROOT]), mfn)
+    for index in range(at.PAE_ROOTS):
+        settings[at.GUEST_ROOTS + index] = root_entry(memory, shapes[GUEST], mfn, index)
+
+
+def root_entry(memory: Words, shape: Words, mfn: int, index: int) -> int:
+    """Return a root entry as the int64 that settings hold, 0 where there is no such table."""
+    if not shape[form.ROOT_EXEMPT] or not 0 <= mfn < len(memory):
+        return 0
+    return int(np.uint64(read_entry(memory, shape, mfn, index)).astype(np.int64))
+
+
+def translate_plainly(memory: Words, shape: Words, root: int, gfn: int) -> int:
+    """Return the mfn of a gfn without any cache and without counting, -1 for none."""
+    if gfn >> int(shape[form.FRAME_BITS]):
+        return -1
+    table = root
+    for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
+        if table >= len(memory):
+            return -1
+        entry = read_entry(memory, shape, table, index_of(shape, gfn, level))
+        if check_entry(shape, entry, level) != OK:
+            return -1
+        if is_leaf(shape, entry, level):
+            return leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1)
+        table = frame_of(shape, entry)
+    return -1

@@ -8,62 +8,70 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import GuestError
-from twofold.guest import ACCESS_DTYPE, Guest
-from twofold.mmu import CpuProfile, Mmu, MmuStats, load_profile
+from twofold.formats.mmu_state import LOAD, STORE
+from twofold.guest import ACCESS_DTYPE, AddressSpace
+from twofold.mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, run_with_events
 from twofold.trace import AREA_BASE, Workload
 
 Gvas = npt.NDArray[np.uint64]
+Kinds = npt.NDArray[np.uint8]
 BLOCK_STEPS: Final = 1 << 20  # of a generated trace that are in memory at a time
 
 
 def simulate(
-    trace: npt.ArrayLike | Iterable[Gvas], guest: Guest, cpu: str | CpuProfile = "zen3", *, warmup: int = 0
+    trace: npt.ArrayLike | Iterable[Gvas],
+    guest: AddressSpace,
+    cpu: str | CpuProfile = "zen3",
+    *,
+    warmup: int = 0,
+    events: Iterable[Event] = (),
+    threads: int = 1,
 ) -> MmuStats:
-    """Return what a trace of guest virtual addresses costs on a guest's own tables.
+    """Return what a trace of guest virtual addresses costs on a guest's own tables, of whichever format.
 
     Parameters
     ----------
-    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded
+    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded, which
+        tells stores from loads
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
+    events : what happens between accesses: tables change, entries are flushed
+    threads : 1, or more for two of them; what is counted is the same, bit for bit
 
     Raises
     ------
     NotPresentError : an address that the guest has not mapped
-    GuestError : tables that the model does not walk
     """
-    _check_tables(guest)
     profile = load_profile(cpu) if isinstance(cpu, str) else cpu
     domain = guest.domain
     machine = domain.machine
-    mmu = Mmu(profile, machine.arena.tables, guest.tables.root, domain.p2m.root, machine.engine.mmu)
-    parts = []
-    for block in _blocks(trace):
-        cold = min(warmup, len(block))
-        warmup -= cold
-        parts.append(mmu.run(block, cold))
+    mmu = Mmu(
+        profile,
+        machine.arena.tables,
+        guest.tables.root,
+        domain.p2m.root,
+        machine.engine.mmu,
+        (guest.tables.shape, domain.p2m.format.shape),
+    )
+    parts = list(run_with_events(mmu, _blocks(trace), warmup, events, threads))
     return reduce(add, parts or [mmu.run(np.empty(0, np.uint64))])
 
 
-def _check_tables(guest: Guest) -> None:
-    """Refuse what the model would misread: it walks 4-level guest tables over a 4-level NPT, and no others yet."""
-    table_format = guest.domain.p2m.format.name
-    if (guest.mode, table_format) != ("4-level", "npt"):
-        raise GuestError(
-            f"the MMU model walks 4-level guest tables over a 4-level NPT; this guest has {guest.mode} tables over "
-            f"{table_format}: run it, or build it anew"
-        )
-
-
-def _blocks(trace: Any) -> Iterator[Gvas]:
+def _blocks(trace: Any) -> Iterator[tuple[Gvas, Kinds | None]]:
     """Yield the arrays of a trace; a list of numbers is one array, and so is a recording."""
-    if isinstance(trace, np.ndarray) and trace.dtype == ACCESS_DTYPE:
-        yield np.ascontiguousarray(trace["gva"])
+    if isinstance(trace, np.ndarray):
+        yield _block(trace)
     elif isinstance(trace, Iterator) or (isinstance(trace, Sequence) and trace and isinstance(trace[0], np.ndarray)):
-        yield from trace
+        yield from map(_block, trace)
     else:
-        yield np.ascontiguousarray(trace, np.uint64).reshape(-1)
+        yield _block(np.ascontiguousarray(trace, np.uint64))
+
+
+def _block(part: npt.NDArray[Any]) -> tuple[Gvas, Kinds | None]:
+    """Return addresses and kinds of access of one array; None where it does not tell."""
+    if part.dtype == ACCESS_DTYPE:
+        return np.ascontiguousarray(part["gva"]), np.where(part["write"], STORE, LOAD).astype(np.uint8)
+    return np.ascontiguousarray(part, np.uint64).reshape(-1), None
 
 
 def workload_trace(workload: Workload, seed: int, footprint: int, accesses: int) -> Iterator[Gvas]:

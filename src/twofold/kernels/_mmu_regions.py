@@ -1,0 +1,227 @@
+"""What the fast MMU path knows of the tables: each region of 2 MiB is looked at once, when it is first accessed.
+
+Tables do not change during a run, so a page's size, its gfn and the tables on its way are numbers to look up. Regions
+of guest virtual memory are numbered as they come (`region id`), so that a page id of 30 bits names a page of a large
+and sparse address space. Regions of guest-physical memory are found by their number.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from twofold.formats import mmu_state as at
+from twofold.formats import status as codes
+from twofold.formats.arrays import Counts, Halves, Words
+from twofold.kernels._entries import FRAME_BITS, LEVELS, frame_of, is_leaf, leaf_frame, slot_of, span, top_level
+from twofold.kernels._jit import bare
+from twofold.kernels.mmu import check_entry, read_entry
+
+OK = codes.OK
+GUEST, P2M = 0, 1
+SLOTS, SLOT_MASK = 512, 511
+ORDER = at.SIZE_ORDER
+GUEST_REGION_BITS = 27  # of a region number: addresses of 48 bits
+HOST_REGION_BITS = 20  # guest-physical memory of 2 TiB
+HOST_GFN_BITS = HOST_REGION_BITS + ORDER
+MAX_REGIONS = 1 << 17  # of guest virtual memory, 256 GiB; 2 KiB each
+MAX_LEVELS = 5
+NO_FRAME = np.uint32(0xFFFFFFFF)
+CODE_BITS, CODE_MASK, PARTIAL = np.uint64(3), np.uint64(3), np.uint64(4)
+ZERO, ONE = np.uint64(0), np.uint64(1)
+CODE_SHIFT = 30  # of a tag
+
+USED, REACHED = 0, 1  # columns of `counts`: region ids in use, guest-physical regions up to the last one seen
+
+# Columns of `records`.
+TABLE_TAGS = 0  # by level: tag in the nested TLB of the gfn of the guest's table
+TABLE_MFNS = 4  # by level
+RECORD_COLUMNS = 8
+
+# A region in brief, what most stages ask of it:
+#     31: 1 when a 1G page is smashed | 30, 29: level of the guest's leaf | 28, 27: size in the TLBs | 26..0: its number
+NUMBER_MASK = np.uint32((1 << GUEST_REGION_BITS) - 1)
+SIZE_SHIFT, LEAF_SHIFT, SMASHED_SHIFT = np.uint32(27), np.uint32(29), np.uint32(31)
+TWO_BITS = np.uint32(3)
+
+
+class Regions(NamedTuple):
+    """What is known of the tables so far.
+
+    ids : uint32[1 << GUEST_REGION_BITS], region number to region id + 1; 0: not seen yet
+    briefs : uint32[ids];  records : uint32[ids, RECORD_COLUMNS];  counts : int64[2]
+    frames : uint32[ids * 512], gfn of each page (mfn in one dimension); NO_FRAME where there is none
+    host : uint64[1 << HOST_REGION_BITS], guest-physical region to frame << 3 | PARTIAL | level + 1 of its leaves, where
+        frame is that of the table at level 0, of the memory above; 0: not seen yet
+    host_tables : uint32[MAX_LEVELS, regions >> 9], the P2M's table of a level by region number >> 9 * level
+    """
+
+    ids: Halves
+    briefs: Halves
+    records: Halves
+    counts: Counts
+    frames: Halves
+    host: Words
+    host_tables: Halves
+
+
+@bare
+def size_in_tlbs(brief: int) -> int:
+    """Return the size that a region in brief says."""
+    return (brief >> SIZE_SHIFT) & TWO_BITS
+
+
+@bare
+def next_table(memory: Words, shape: Words, table: int, frame: int, level: int) -> int:
+    """Return the frame of the table that the entry of a frame number points to, -1 unless it points to one."""
+    if not 0 <= table < len(memory):
+        return -1
+    entry = read_entry(memory, shape, table, slot_of(shape, frame, level))
+    if check_entry(shape, entry, level) != OK or is_leaf(shape, entry, level):
+        return -1
+    return frame_of(shape, entry)
+
+
+@bare
+def find_host(memory: Words, shape: Words, settings: Counts, regions: Regions, region: int) -> int:
+    """Look at a region of guest-physical memory; return its word in `host`, 0 where nothing is mapped."""
+    known = regions.host[region]
+    if known != ZERO:
+        return known
+    table, gfn = settings[at.P2M_ROOT], region << ORDER
+    if gfn >> np.int64(shape[FRAME_BITS]):
+        return ZERO
+    for level in range(top_level(shape), -1, -1):
+        if table >= len(memory):
+            return ZERO
+        if level == 0:
+            known = (np.uint64(table) << CODE_BITS) | ONE
+            for slot in range(SLOTS):
+                if check_entry(shape, memory[table, slot], 0) != OK:
+                    known |= PARTIAL
+                    break
+            break
+        regions.host_tables[level, region >> (ORDER * level)] = table
+        entry = read_entry(memory, shape, table, slot_of(shape, gfn, level))
+        if check_entry(shape, entry, level) != OK:
+            return ZERO
+        if is_leaf(shape, entry, level):
+            frame = leaf_frame(shape, entry, level) | (gfn & (span(shape, level) - 1))
+            known = (np.uint64(frame) << CODE_BITS) | np.uint64(level + 1)
+            break
+        table = frame_of(shape, entry)
+    regions.host[region] = known
+    regions.counts[REACHED] = max(regions.counts[REACHED], region + 1)
+    return known
+
+
+@bare
+def host_frame(memory: Words, shape: Words, known: int, gfn: int) -> int:
+    """Return the mfn of a gfn by the word of its region, -1 where there is none."""
+    frame = np.int64(known >> CODE_BITS)
+    if (known & CODE_MASK) != ONE:
+        return frame | (gfn & SLOT_MASK)
+    entry = memory[frame, gfn & SLOT_MASK]
+    return frame_of(shape, entry) if check_entry(shape, entry, 0) == OK else -1
+
+
+@bare
+def tag_of_gfn(known: int, gfn: int) -> int:
+    """Return the tag of a gfn in the nested TLB, by the word of its region."""
+    size = np.int64(known & CODE_MASK) - 1
+    return (gfn >> (ORDER * size)) | (size << CODE_SHIFT)
+
+
+@bare
+def translated(memory: Words, shapes: Words, settings: Counts, regions: Regions, gfn: int) -> int:
+    """Return the mfn of a gfn, the gfn itself in one dimension, -1 where there is none."""
+    if settings[at.NESTED] == 0:
+        return gfn
+    if gfn >> HOST_GFN_BITS:
+        return -1
+    known = find_host(memory, shapes[P2M], settings, regions, gfn >> ORDER)
+    return host_frame(memory, shapes[P2M], known, gfn) if known != ZERO else -1
+
+
+@bare
+def note_pages(memory: Words, shape: Words, regions: Regions, table: int, first: int) -> None:
+    """Write the frames of a region: those of a table's entries, or without one (-1) `first` and those that follow."""
+    base = regions.counts[USED] << ORDER
+    for slot in range(SLOTS):
+        frame = first + slot
+        if table >= 0:
+            entry = memory[table, slot]
+            frame = frame_of(shape, entry) if check_entry(shape, entry, 0) == OK else np.int64(NO_FRAME)
+        frame = min(frame, np.int64(NO_FRAME))
+        regions.frames[base + slot] = frame
+
+
+@bare
+def note_region(settings: Counts, regions: Regions, number: int, size: int, leaf: int) -> int:
+    """Give a region an id; return it, or -1 where the TLBs disagree on its size."""
+    stored = size
+    if size == at.SIZES - 1:
+        if settings[at.SMASH_L1] != settings[at.SMASH_L2]:
+            return -1  # what the L1 TLB holds of such a page depends on whether the L2 TLB refilled it
+        if settings[at.SMASH_L1]:
+            stored = 1
+    region = regions.counts[USED]
+    regions.briefs[region] = (
+        np.uint32(number)
+        | (np.uint32(stored) << SIZE_SHIFT)
+        | (np.uint32(leaf) << LEAF_SHIFT)
+        | (np.uint32(size - stored) << SMASHED_SHIFT)
+    )
+    regions.ids[number] = region + 1
+    regions.counts[USED] = region + 1
+    return region
+
+
+@bare
+def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions, number: int) -> int:
+    """Look at a region of guest virtual memory; return its id, -1 where the general path has to do it."""
+    if regions.ids[number]:
+        return np.int64(regions.ids[number]) - 1
+    shape, region = shapes[GUEST], regions.counts[USED]
+    if region >= len(regions.records):
+        return -1
+    if shape[LEVELS] < np.uint64(at.SIGNED_LEVELS) and number >> (np.int64(shape[FRAME_BITS]) - ORDER):
+        return -1
+    table, page = settings[at.GUEST_ROOT], number << ORDER
+    for level in range(top_level(shape), -1, -1):
+        mfn = translated(memory, shapes, settings, regions, table)
+        if not 0 <= mfn < len(memory):
+            return -1
+        regions.records[region, TABLE_MFNS + level] = mfn
+        if settings[at.NESTED]:
+            regions.records[region, TABLE_TAGS + level] = tag_of_gfn(regions.host[table >> ORDER], table)
+        if level == 0:
+            note_pages(memory, shape, regions, mfn, 0)
+            return note_region(settings, regions, number, 0, 0)
+        entry = read_entry(memory, shape, mfn, slot_of(shape, page, level))
+        if check_entry(shape, entry, level) != OK:
+            return -1
+        if is_leaf(shape, entry, level):
+            first = leaf_frame(shape, entry, level) | (page & (span(shape, level) - 1))
+            size = level
+            if settings[at.NESTED]:
+                if first >> HOST_GFN_BITS:
+                    return -1
+                known = find_host(memory, shapes[P2M], settings, regions, first >> ORDER)
+                if known == ZERO:
+                    return -1
+                size = min(level, np.int64(known & CODE_MASK) - 1)
+            note_pages(memory, shape, regions, -1, first)
+            return note_region(settings, regions, number, size, level)
+        table = frame_of(shape, entry)
+    return -1
+
+
+@bare
+def forget(regions: Regions) -> None:
+    """Forget all regions, for a run over tables that may have changed since."""
+    for region in range(regions.counts[USED]):
+        regions.ids[regions.briefs[region] & NUMBER_MASK] = 0
+    for region in range(regions.counts[REACHED]):
+        regions.host[region] = ZERO
+    regions.counts[USED] = 0
+    regions.counts[REACHED] = 0

@@ -1,0 +1,209 @@
+"""The stages of the fast MMU path: each is one loop over a block, through one structure, and passes on what missed.
+
+A structure only ever sees what missed the one before it, and tables do not change: so a stage may finish its block
+before the next one begins, and the counts stay exact. No stage branches on a hit: what missed is written and the place
+moves on, or is overwritten. A structure of one set stays in a register for the whole block.
+
+A tag has the size of its entry (or its level - 1) in the two top bits; the low bits of the rest pick the set. Its *key*
+is what the next stages need: a page id, an index. A *place* is a region's number below the level of its leaf. A family
+is uint64[4 * FAMILY_COLUMNS], the structures of one kind by size or by level - 1. A row has 4, 16 or 64 lanes, by the
+ways of the largest of its family.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from twofold.formats.arrays import Counts, Halves, Marks, Words
+from twofold.kernels._jit import bare
+from twofold.kernels._prefetch import prefetch
+from twofold.kernels._rows import FOUR, SIXTEEN, SIXTY_FOUR, RowOperations
+
+BASE, MASK, LAST, HITS = 0, 1, 2, 3  # address of the first row, sets - 1, bit of the last way, bits that count as hits
+FAMILY_COLUMNS = 4
+
+ZERO, ONE = np.uint64(0), np.uint64(1)
+CODE_SHIFT = np.uint32(30)  # of a tag, to its size or level - 1; of a place, to the level of its leaf
+PLACE_MASK = np.uint32((1 << 30) - 1)
+TAG_BYTES = 4
+AHEAD = 8  # rows of a data cache that are asked for before they are used
+ORDER = 9
+
+
+def make_sift_rows(operations: RowOperations) -> Callable[..., Any]:
+    """Return the stage of a TLB whose structures have rows of this width."""
+    load, store, ways_of, moved = operations[1:]
+    row_bytes = np.uint64(operations.lanes * TAG_BYTES)
+
+    @bare
+    def sift_rows(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
+        kept = 0
+        for number in range(count):
+            tag, key = tags[number], keys[number]
+            at = np.int64(tag >> CODE_SHIFT) * FAMILY_COLUMNS
+            address = family[at + BASE] + (np.uint64(tag) & family[at + MASK]) * row_bytes
+            row = load(address)
+            held = ways_of(row, tag)
+            store(address, moved(row, tag, held, family[at + LAST]))
+            out_tags[kept] = tag
+            out_keys[kept] = key
+            kept += np.int64((held & family[at + HITS]) == ZERO)
+        return kept
+
+    return sift_rows
+
+
+def make_sift_one(operations: RowOperations) -> Callable[..., Any]:
+    """Return the stage of a TLB that is one row of this width for all sizes."""
+    load, store, ways_of, moved = operations[1:]
+
+    @bare
+    def sift_one(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
+        kept, last = 0, family[LAST]
+        row = load(family[BASE])
+        for number in range(count):
+            tag, key = tags[number], keys[number]
+            held = ways_of(row, tag)
+            row = moved(row, tag, held, last)
+            out_tags[kept] = tag
+            out_keys[kept] = key
+            kept += np.int64(held == ZERO)
+        store(family[BASE], row)
+        return kept
+
+    return sift_one
+
+
+def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
+    """Return the stage of one paging-structure cache, which shares with no other."""
+    load, store, ways_of, moved = operations[1:]
+    row_bytes = np.uint64(operations.lanes * TAG_BYTES)
+
+    @bare
+    def pass_rows(
+        structure: Words, level: int, top: int, places: Halves, indices: Halves, count: int, out_starts: Marks
+    ) -> tuple[int, int]:
+        kept, used, is_first = 0, 0, level == 1
+        shift, code = np.uint32(ORDER * (level - 1)), np.uint32(level - 1) << CODE_SHIFT
+        mask, last, base = structure[MASK], structure[LAST], structure[BASE]
+        for number in range(count):
+            index = np.uint32(number) if is_first else indices[number]
+            is_used = places[index] >> CODE_SHIFT < level
+            tag = ((places[index] & PLACE_MASK) >> shift) | code
+            address = base + (np.uint64(tag) & mask) * row_bytes
+            row = load(address)
+            held = ways_of(row, tag)
+            if is_used:  # an item whose leaf is higher up does not use this level
+                store(address, moved(row, tag, held, last))
+            hit = is_used and (held & structure[HITS]) != ZERO
+            out_starts[index] = level - 1 if hit else top
+            used += np.int64(is_used)
+            indices[kept] = index
+            kept += 1 - np.int64(hit)
+        return kept, used
+
+    return pass_rows
+
+
+def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
+    """Return the stage of one paging-structure cache that is one row."""
+    load, store, ways_of, moved = operations[1:]
+
+    @bare
+    def pass_one(
+        structure: Words, level: int, top: int, places: Halves, indices: Halves, count: int, out_starts: Marks
+    ) -> tuple[int, int]:
+        kept, used, is_first = 0, 0, level == 1
+        shift, code = np.uint32(ORDER * (level - 1)), np.uint32(level - 1) << CODE_SHIFT
+        last, hits = structure[LAST], structure[HITS]
+        row = load(structure[BASE])
+        for number in range(count):
+            index = np.uint32(number) if is_first else indices[number]
+            is_used = places[index] >> CODE_SHIFT < level
+            tag = ((places[index] & PLACE_MASK) >> shift) | code
+            held = ways_of(row, tag) & hits
+            if is_used:
+                row = moved(row, tag, held, last)
+            hit = is_used and held != ZERO
+            out_starts[index] = level - 1 if hit else top
+            used += np.int64(is_used)
+            indices[kept] = index
+            kept += 1 - np.int64(hit)
+        store(structure[BASE], row)
+        return kept, used
+
+    return pass_one
+
+
+def make_chain(operations: RowOperations) -> Callable[..., Any]:
+    """Return the stage of paging-structure caches that share entries: one item at a time, through all levels."""
+    load, store, ways_of, moved = operations[1:]
+    row_bytes = np.uint64(operations.lanes * TAG_BYTES)
+
+    @bare
+    def use(family: Words, level: int, region: int, keeps: int) -> bool:
+        tag = (region >> np.uint32(ORDER * (level - 1))) | (np.uint32(level - 1) << CODE_SHIFT)
+        at = (level - 1) * FAMILY_COLUMNS
+        address = family[at + BASE] + (np.uint64(tag) & family[at + MASK]) * row_bytes
+        row = load(address)
+        held = ways_of(row, tag)
+        if keeps:
+            store(address, moved(row, tag, held, family[at + LAST]))
+        return (held & family[at + HITS]) != ZERO
+
+    @bare
+    def chain(family: Words, top: int, places: Halves, count: int, out_counts: Counts, out_starts: Marks) -> None:
+        for number in range(count):
+            region, leaf = places[number] & PLACE_MASK, np.int64(places[number] >> CODE_SHIFT)
+            level = leaf + 1
+            while level <= top and not use(family, level, region, 0):
+                level += 1
+            if level <= top:
+                out_counts[0, level] += 1
+                use(family, level, region, 1)
+            out_starts[number] = np.uint8(level - 1)
+            # Walks go down, so the entry nearest to the leaf is the last one kept.
+            for kept in range(level - 1, leaf, -1):
+                if family[(kept - 1) * FAMILY_COLUMNS + HITS] != ZERO:
+                    use(family, kept, region, 1)
+                out_counts[1, kept] += 1
+
+    return chain
+
+
+def make_sift_lines(operations: RowOperations) -> Callable[..., Any]:
+    """Return the stage of a data cache that holds lines of page tables."""
+    load, store, ways_of, moved = operations[1:]
+    row_bytes = np.uint64(operations.lanes * TAG_BYTES)
+
+    @bare
+    def sift_lines(structure: Words, lines: Halves, count: int, out_lines: Halves) -> int:
+        kept, last, base = 0, structure[LAST], structure[BASE]
+        mask, sets = np.uint32(structure[MASK]), np.uint32(structure[MASK]) + np.uint32(1)
+        is_power = mask & sets == 0
+        for number in range(count):
+            ahead = lines[min(number + AHEAD, count - 1)]
+            tag = lines[number]
+            if is_power:
+                index, index_ahead = tag & mask, ahead & mask
+            else:
+                index, index_ahead = tag % sets, ahead % sets
+            prefetch(base + np.uint64(index_ahead) * row_bytes)  # type: ignore[call-arg]  # an intrinsic, as ever
+            address = base + np.uint64(index) * row_bytes
+            row = load(address)
+            held = ways_of(row, tag)
+            store(address, moved(row, tag, held, last))
+            out_lines[kept] = tag
+            kept += np.int64((held & structure[HITS]) == ZERO)
+        return kept
+
+    return sift_lines
+
+
+sift_rows_4, sift_rows_16, sift_rows_64 = (make_sift_rows(each) for each in (FOUR, SIXTEEN, SIXTY_FOUR))
+sift_one_16, sift_one_64 = make_sift_one(SIXTEEN), make_sift_one(SIXTY_FOUR)
+pass_rows_4, pass_rows_16, pass_rows_64 = (make_pass_rows(each) for each in (FOUR, SIXTEEN, SIXTY_FOUR))
+pass_one_4, pass_one_16, pass_one_64 = make_pass_one(FOUR), make_pass_one(SIXTEEN), make_pass_one(SIXTY_FOUR)
+chain_16, chain_64 = make_chain(SIXTEEN), make_chain(SIXTY_FOUR)
+sift_lines_16, sift_lines_64 = make_sift_lines(SIXTEEN), make_sift_lines(SIXTY_FOUR)

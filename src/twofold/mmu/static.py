@@ -1,0 +1,236 @@
+"""When the fast path may run, and what it works with.
+
+The fast path (`kernels._mmu_static`) does loads over tables that do not change, with all structures exact LRU. All
+else goes the general way (`kernels.mmu`); both count the same, bit for bit, and leave the same state behind.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+
+from twofold.formats import mmu_state as at
+from twofold.formats import shape as form
+from twofold.formats.arrays import Counts, Halves, Words
+from twofold.kernels import _mmu_static as kernel
+from twofold.kernels._mmu_regions import (
+    GUEST_REGION_BITS,
+    HOST_REGION_BITS,
+    MAX_LEVELS,
+    MAX_REGIONS,
+    RECORD_COLUMNS,
+    SLOTS,
+    Regions,
+)
+from twofold.kernels._mmu_rows import Rows, give_rows, take_rows
+from twofold.kernels._mmu_stages import BASE, FAMILY_COLUMNS, HITS, LAST, MASK
+from twofold.kernels._mmu_static import Work
+from twofold.kernels._rows import EMPTY
+
+WIDTHS: Final = (4, 16, 64)  # lanes of a row
+MAX_GUEST_LEVELS: Final = 4
+MAX_SETS: Final = 512  # of a TLB: more would take bits of a page number that its tag has not
+
+PIECE_WALKS: Final = 1 << 16  # that one thread hands to the other at a time
+LEAST_ACCESSES: Final = 1 << 15  # fewer do not pay for looking at the tables first
+MAX_MEMORY_FRAMES: Final = 1 << 26  # 256 GiB: a line number has 32 bits
+ALIGNMENT: Final = 64  # bytes: a row of sixteen lanes lies in one cache line
+# The structures of each family, in the order of `kernels._mmu_static`; both lines are structures of one family.
+FAMILIES: Final = (
+    range(at.L1, at.L1_FETCH),
+    range(at.L2, at.L2_FETCH),
+    range(at.GUEST_TABLES, at.NESTED_TLB),
+    range(at.NESTED_TLB, at.HOST_TABLES),
+    range(at.HOST_TABLES, at.L2_LINES),
+    range(at.L2_LINES, at.STRUCTURES),
+)
+LOOKED_UP_ALONE: Final = (kernel.L1, kernel.GUEST_CACHES, kernel.NESTED_TLB, kernel.HOST_CACHES)
+
+
+def is_possible(memory: Words, shapes: Words, settings: Counts, structures: Counts) -> bool:
+    """Return whether the fast path can take this CPU over tables of these formats."""
+    used = structures[[number for family in FAMILIES for number in family]]
+    used = used[used[:, at.WAYS] > 0]
+    sets = np.where(used[:, at.OFFSET] >= structures[at.L2_LINES, at.OFFSET], 1, used[:, at.SETS])  # lines may have any
+    is_plain = (used[:, at.POLICY] == at.LRU) & (used[:, at.WAYS] <= WIDTHS[-1]) & (sets & (sets - 1) == 0)
+    if not is_plain.all() or settings[at.MARKS] or not _are_apart(structures):
+        return False
+    # Repeated accesses to a page are hits in the L1 TLB, so there must be one for every size.
+    if (structures[at.L1 : at.L1_FETCH, at.WAYS] == 0).any() or len(memory) >= MAX_MEMORY_FRAMES:
+        return False
+    if (structures[at.L1 : at.GUEST_TABLES, at.SETS] > MAX_SETS).any() or shapes[0, form.LEVELS] > MAX_GUEST_LEVELS:
+        return False
+    return all(_is_plain_format(shape, settings) for shape in shapes[: 2 if settings[at.NESTED] else 1])
+
+
+def _is_plain_format(shape: Words, settings: Counts) -> bool:
+    """Return whether tables of this format have 64-bit entries, all of which walks read from memory."""
+    is_loaded = settings[at.ROOTS_LOADED] and shape[form.ROOT_EXEMPT]
+    return int(shape[form.BITS]) == at.SIZE_ORDER and not is_loaded
+
+
+class FastPath:
+    """The fast path over one MMU's arrays, which it shares."""
+
+    def __init__(
+        self, memory: Words, shapes: Words, settings: Counts, structures: Counts, tags: Words, values: Words
+    ) -> None:
+        self._work = make_work(structures)
+        self._inputs = memory, shapes, settings
+        self._everything = memory, shapes, settings, structures, tags, values, self._work.regions, self._work.rows
+
+    def run(self, gvas: Words, counters: Counts, threads: int = 1) -> int:
+        """Access every address of a trace of loads in order; return how many were done.
+
+        Parameters
+        ----------
+        threads : 1, or more for two of them; what is counted is the same, bit for bit
+
+        Returns
+        -------
+        done : all of them; or fewer, and the state is as it was, and counters are of no use; -1 when the state cannot
+            be taken: an entry is stale, or out of reach
+        """
+        if not take_rows(*self._everything):
+            return -1
+        done = self._run_in_two(gvas, counters) if threads > 1 else self._run_in_one(gvas, counters)
+        if done == len(gvas):
+            give_rows(*self._everything)
+        return done
+
+    def _run_in_one(self, gvas: Words, counters: Counts) -> int:
+        memory, shapes, settings = self._inputs
+        return int(kernel.run(memory, shapes, gvas, settings, counters, self._work))
+
+    def _run_in_two(self, gvas: Words, counters: Counts) -> int:
+        """Run the TLBs here, and on a thread of its own the walks of what missed them, a piece of the trace behind.
+
+        A walk never changes what a TLB holds, so both halves see what they would see on one thread. Tables that
+        both look at first give both the same words; only how far each has looked is kept apart.
+        """
+        memory, shapes, settings = self._inputs
+        regions = self._work.regions
+        behind = self._work._replace(regions=regions._replace(counts=np.zeros_like(regions.counts)))
+        of_walks = np.zeros_like(counters)
+        buffers = [np.zeros(PIECE_WALKS, np.uint32) for _ in range(2)]
+        last, size, is_whole = 0, 0, True
+        walks: Future[bool] | None = None
+        with ThreadPoolExecutor(1) as pool:
+            while last < len(gvas) and is_whole:
+                buffer = buffers[0]
+                count, last, size = kernel.run_tlbs(
+                    memory, shapes, gvas, settings, counters, self._work, last, size, buffer
+                )
+                is_whole = count != kernel.MISSING and (walks is None or bool(walks.result()))
+                if is_whole:
+                    walks = pool.submit(kernel.run_walks, memory, shapes, buffer[:count], settings, of_walks, behind)
+                buffers.reverse()
+        is_whole &= walks is None or bool(walks.result())
+        regions.counts[:] = np.maximum(regions.counts, behind.regions.counts)
+        if not is_whole:
+            return 0  # where it ended is for one thread to find out
+        counters += of_walks
+        counters[at.ACCESSES] += len(gvas)
+        return len(gvas)
+
+
+def _are_apart(structures: Counts) -> bool:
+    """Return whether no two families share entries."""
+    owners = [
+        {int(structures[number, at.OFFSET]) for number in family if structures[number, at.WAYS]} for family in FAMILIES
+    ]
+    return sum(map(len, owners)) == len(set().union(*owners))
+
+
+def make_work(structures: Counts) -> Work:
+    """Return what the fast path works with for these structures; memory that is not touched costs nothing."""
+    families = np.zeros((len(FAMILIES), at.UPPER_LEVELS * FAMILY_COLUMNS), np.uint64)
+    lanes, flags = np.zeros(len(FAMILIES), np.int64), np.zeros(len(FAMILIES), np.int64)
+    places = np.zeros((at.STRUCTURES, 3), np.int64)
+    first = WIDTHS[-1]  # the first row is that of absent structures
+    for family, numbers in enumerate(FAMILIES):
+        width = max(int(structures[number, at.WAYS]) for number in numbers)
+        flags[family] = _flag(structures, family, numbers)
+        # Rows of four are there for structures that are looked up alone.
+        least = WIDTHS[0] if family in LOOKED_UP_ALONE and not flags[family] else WIDTHS[1]
+        lanes[family] = next(each for each in WIDTHS if each >= max(width, least))
+        first = _place(structures, numbers, int(lanes[family]), places, first)
+    pool = _aligned(first)
+    for family, numbers in enumerate(FAMILIES):
+        for index, number in enumerate(numbers):
+            here = slice(index * FAMILY_COLUMNS, (index + 1) * FAMILY_COLUMNS)
+            families[family, here] = _describe(structures[number], pool, int(places[number, 0]))
+    rows = Rows(pool, places, np.zeros(at.STRUCTURES, np.int64))
+    nested = kernel.BLOCK * kernel.MAX_NESTED + 2
+    halves = np.zeros((kernel.HALVES, nested), np.uint32)
+    halves[kernel.NUMBERS] = np.arange(nested)
+    return Work(
+        regions=_make_regions(),
+        rows=rows,
+        families=families,
+        lanes=lanes,
+        flags=flags,
+        pages=np.zeros(kernel.BLOCK, np.uint64),
+        halves=halves,
+        marks=np.zeros((kernel.MARKS, nested), np.uint8),
+        lines=np.zeros((2, kernel.BLOCK * kernel.MAX_READS), np.uint32),
+        table_counts=np.zeros((3, MAX_LEVELS), np.int64),
+    )
+
+
+def _place(structures: Counts, numbers: range, lanes: int, places: Counts, first: int) -> int:
+    """Give the structures of a family their rows from lane `first` on; return the first lane behind them."""
+    owners: dict[int, int] = {}  # by offset
+    for number in numbers:
+        offset, sets, ways = (int(structures[number, column]) for column in (at.OFFSET, at.SETS, at.WAYS))
+        if ways and offset in owners:
+            places[number] = places[owners[offset]]
+            places[number, 2] = 0
+        elif ways:
+            owners[offset] = number
+            places[number] = first, lanes, 1
+            first += sets * lanes
+    return first + -first % (ALIGNMENT // 4)
+
+
+def _flag(structures: Counts, family: int, numbers: range) -> int:
+    """Return what the kernel wants to know of a family; see `kernels.mmu_static.Work`."""
+    present = structures[[number for number in numbers if structures[number, at.WAYS]]]
+    owners = len(set(present[:, at.OFFSET].tolist()))
+    if family == kernel.LINES:
+        return int(owners > 0)
+    if family in {kernel.GUEST_CACHES, kernel.HOST_CACHES}:
+        return int(owners < len(present))
+    return int(owners == 1 and len(present) == len(numbers) and int(present[0, at.SETS]) == 1)
+
+
+def _describe(structure: Counts, pool: Halves, first: int) -> list[int]:
+    """Return the row of a family for one structure; an absent one uses a row that nobody looks at."""
+    row = [0] * FAMILY_COLUMNS
+    ways = int(structure[at.WAYS])
+    row[BASE] = pool.ctypes.data + first * pool.itemsize
+    row[MASK] = int(structure[at.SETS]) - 1 if ways else 0
+    row[LAST] = 1 << max(ways - 1, 0)
+    row[HITS] = (1 << ways) - 1
+    return row
+
+
+def _aligned(lanes: int) -> Halves:
+    """Return a pool of so many lanes that hold nothing, at the start of a cache line."""
+    raw = np.full(lanes + ALIGNMENT, EMPTY, np.uint32)
+    skip = -raw.ctypes.data % ALIGNMENT // raw.itemsize
+    return raw[skip : skip + lanes]
+
+
+def _make_regions() -> Regions:
+    """Return what is known of the tables: nothing yet."""
+    ids, host = 1 << GUEST_REGION_BITS, 1 << HOST_REGION_BITS
+    return Regions(
+        ids=np.zeros(ids, np.uint32),
+        briefs=np.zeros(MAX_REGIONS, np.uint32),
+        records=np.zeros((MAX_REGIONS, RECORD_COLUMNS), np.uint32),
+        counts=np.zeros(2, np.int64),
+        frames=np.zeros(MAX_REGIONS * SLOTS, np.uint32),
+        host=np.zeros(host, np.uint64),
+        host_tables=np.zeros((MAX_LEVELS, host // SLOTS), np.uint32),
+    )
