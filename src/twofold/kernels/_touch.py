@@ -2,7 +2,7 @@
 
 A set is 16 tags of 32 bits, latest use first. With the tag at position p, lanes 0 to p move one back and the tag
 comes in front: a compare, a shuffle by one lane and a choice between both. LLVM makes of that the vectors that the
-CPU has. Measured for 128 sets on one Zen 4 core, in millions a second: 450 with AVX-512, 350 with AVX2, 220 with
+CPU has. Measured for 128 sets on one Zen 4 core, in millions a second: 420 with AVX-512, 340 with AVX2, 250 with
 SSE2, and 90 by the scalar loop of `count_ways`, which is the way for wider tags and more ways.
 
 The choice is made by a mask that is loaded from memory: of a mask that it can see through, LLVM makes a masked store,

@@ -63,7 +63,7 @@ def count_sixteen_ways(
     """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways."""
     sets = np.uint64(len(out_stacks))
     bits, mask, is_power = log2_of(sets), sets - ONE, (sets & (sets - ONE)) == ZERO
-    stacks, others = np.uint64(out_stacks.ctypes.data), len(out_tallies) - 1
+    stacks, others = np.uint64(out_stacks.ctypes.data), np.uint64(len(out_tallies)) - ONE
     last, counted = NO_PAGE, len(gvas)
     for i in range(len(gvas)):
         page = gvas[i] >> page_shift
@@ -80,7 +80,7 @@ def count_sixteen_ways(
         last = page
         place = stacks + (row << SET_BYTES_SHIFT)
         position: np.uint64 = touch_sixteen(place, np.uint32(tag))  # type: ignore[call-arg]  # as `prefetch`
-        out_tallies[i & others, position] += ONE  # a row each in turn: no count waits for the one before
+        out_tallies[np.uint64(i) & others, position] += ONE  # a row each in turn: no count waits for the one before
     for turn in range(len(out_tallies)):
         deeper = ZERO
         for way in range(LANES, 0, -1):
