@@ -137,7 +137,8 @@ class RandomGuest:
         if self.rng.random() < 0.5 or self.mode == "2-level":
             return 0
         if not shape.is_leaf(form, entry, level):
-            return entry | _NO_FRAME
+            # Under a P2M such a gpa is a hole of it: Twofold has no physical-address width of its own.
+            return entry | _NO_FRAME if form is self.shapes[P2M] or not self.is_nested else 0
         return entry | _MISALIGNED if level else 0
 
 

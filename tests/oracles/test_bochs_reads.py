@@ -150,7 +150,7 @@ def test_the_kernel_counts_the_reads_that_bochs_makes(nested, mode, seed):
     counts = counts_of_kernel(guest, gvas)
     theirs = [Counter(guest.places[maddr >> FRAME_SHIFT] for maddr in walk) for walk in reads]
     assert [(ours, walk) for ours, walk in zip(counts, theirs, strict=True) if ours is not None and ours != walk] == []
-    assert WALKS // 5 < WALKS - counts.count(None) < WALKS, "some walks find a translation, some do not"
+    assert 0 < counts.count(None) < WALKS, "some walks find a translation, some do not"
 
 
 @pytest.mark.parametrize("engine", [plain_walk, fast_walk], ids=["spec", "kernels"])
