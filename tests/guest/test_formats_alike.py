@@ -100,3 +100,20 @@ def test_a_walk_reads_as_many_entries_as_both_dimensions_have(table_format):
             skipped = {"4K": 0, "2M": 1, "4M": 1, "1G": 2}[pages]
             _, steps, _ = guest.walk(guest.area_base + 0x1238)
             assert len(steps) == (LEVELS[mode] - skipped + 1) * (LEVELS[table_format] + 1) - 1
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_a_step_of_a_walk_says_where_its_entry_stands_and_what_it_is(table_format):
+    sizes = P2M_SIZES.get(table_format, LONG_SIZES)[0]
+    machine, domain = made(table_format, sizes, "toolstack")
+    with machine:
+        for mode, pages in guests_of(table_format):
+            guest = Guest(domain, mode=mode, page_sizes=pages, footprint=FOOTPRINTS[pages])
+            _, steps, _ = guest.walk(guest.area_base + FOOTPRINTS[pages] - 1)
+            for step in steps:
+                narrow = (mode if step.guest else table_format) in {"2-level", "npt-2"}
+                word = machine.arena.read(step.maddr, 4 if narrow else 8)
+                assert int.from_bytes(word, "little") == step.entry
+            own = [step.meaning for step in steps if step.guest]
+            assert [meaning.split()[0] for meaning in own] == ["table,"] * (len(own) - 1) + [pages]
+            assert steps[-1].meaning.startswith("4K leaf, mfn ")

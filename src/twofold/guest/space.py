@@ -70,7 +70,8 @@ class AddressSpace:
             raise AddressError("gva", gva, f"is not an address of {bits} bits")
         rows = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
         status, count, maddr, _ = self.translate(gva, ACCESSES[access], rows)
-        return status, steps_of(rows[:count]), maddr if status == OK else 0
+        steps = steps_of(rows[:count], self.tables.shape, self.domain.p2m.format.shape)
+        return status, steps, maddr if status == OK else 0
 
     def translate(self, gva: int, access: int, out_steps: Array) -> tuple[int, int, int, int]:
         """Return (status, steps, maddr, writable) of one walk; see `spec.walk.walk_2d`."""

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from twofold.formats import x86
-from twofold.spec.walk import DATA, ENTRY, FOR_LEVEL, GUEST, LEVEL, SLOT, TABLE
-from twofold.units import FRAME_SHIFT, Mfn
+from twofold.formats import shape as form
+from twofold.formats.arrays import Words
+from twofold.formats.shape import allows, frame_of, is_leaf, is_usable, leaf_frame, malformed
+from twofold.spec.walk import DATA, ENTRY, FOR_LEVEL, GUEST, LEVEL, SLOT, TABLE, WRITE
+from twofold.units import FRAME_SHIFT, Mfn, order_name
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class NestedStep:
     level : of the table read, 0 is the table of 4K leaves
     table, slot : where the entry stands
     entry : its value
+    maddr : where the entry stands in machine memory [byte address]
+    meaning : what the entry says, in a few words
     """
 
     guest: bool
@@ -29,37 +33,37 @@ class NestedStep:
     table: Mfn
     slot: int
     entry: int
-
-    @property
-    def maddr(self) -> int:
-        """Where the entry stands in machine memory [byte address]."""
-        return self.table << FRAME_SHIFT | self.slot << x86.ENTRY_SHIFT
-
-    @property
-    def meaning(self) -> str:
-        """What the entry says, in a few words."""
-        space = "gfn" if self.guest else "mfn"
-        if not x86.is_present(self.entry):
-            return "not present"
-        if x86.reserved_bits(self.entry, self.level):
-            return "reserved bits set"
-        if x86.is_leaf(self.entry, self.level):
-            size = ("4K", "2M", "1G")[self.level]
-            rights = "" if self.entry & x86.WRITABLE else ", read-only"
-            return f"{size} leaf, {space} {x86.leaf_frame(self.entry, self.level):#x}{rights}"
-        return f"table, {space} {x86.frame_of(self.entry):#x}"
+    maddr: int
+    meaning: str
 
 
-def steps_of(rows: npt.NDArray[np.uint64]) -> tuple[NestedStep, ...]:
-    """Return the rows that a walk recorded as steps."""
-    return tuple(
-        NestedStep(
+def steps_of(rows: npt.NDArray[np.uint64], guest_shape: Words, p2m_shape: Words) -> tuple[NestedStep, ...]:
+    """Return the rows that a walk recorded as steps; the shapes are the formats of both dimensions."""
+    steps = []
+    for row in rows.tolist():
+        shape = guest_shape if row[GUEST] else p2m_shape
+        step = NestedStep(
             guest=bool(row[GUEST]),
             serves=None if row[FOR_LEVEL] == DATA else row[FOR_LEVEL],
             level=row[LEVEL],
             table=Mfn(row[TABLE]),
             slot=row[SLOT],
             entry=row[ENTRY],
+            maddr=row[TABLE] << FRAME_SHIFT | row[SLOT] << int(shape[form.ENTRY_SHIFT]),
+            meaning=_meaning(shape, row[ENTRY], row[LEVEL], "gfn" if row[GUEST] else "mfn"),
         )
-        for row in rows.tolist()
-    )
+        steps.append(step)
+    return tuple(steps)
+
+
+def _meaning(shape: Words, entry: int, level: int, space: str) -> str:
+    """Return what an entry says; `space` is that of the frame numbers it holds."""
+    if not is_usable(shape, entry):
+        return "not present"
+    if malformed(shape, entry, level):
+        return "reserved bits set"
+    if not is_leaf(shape, entry, level):
+        return f"table, {space} {frame_of(shape, entry):#x}"
+    size = order_name(level * int(shape[form.BITS]))
+    rights = "" if allows(shape, entry, WRITE, level) else ", read-only"
+    return f"{size} leaf, {space} {leaf_frame(shape, entry, level):#x}{rights}"
