@@ -41,7 +41,7 @@ from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_report
 from .study import Outcome, Row, Scenario, compare, load_scenario, make_scenario, simulate
-from .trace import AREA_BASE, WORKLOADS, Workload, get_workload
+from .trace import AREA_BASE, WORKLOADS, Converted, Trace, TraceBlock, TraceInfo, Workload, convert_trace, get_workload
 from .units import INVALID_GFN, INVALID_MFN
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "AuditReport",
     "BuildError",
     "Built",
+    "Converted",
     "Counters",
     "CpuProfile",
     "Design",
@@ -94,6 +95,9 @@ __all__ = [
     "RunResult",
     "Scenario",
     "SizeError",
+    "Trace",
+    "TraceBlock",
+    "TraceInfo",
     "TranslationError",
     "TwofoldError",
     "UnknownNameError",
@@ -101,6 +105,7 @@ __all__ = [
     "Workload",
     "build",
     "compare",
+    "convert_trace",
     "design_names",
     "get_design",
     "get_workload",

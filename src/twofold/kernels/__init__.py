@@ -1,6 +1,6 @@
 """Every hot loop, compiled: the fast twin of `spec`, with the same names and signatures over the same arrays."""
 
-from twofold.kernels import audit, frames, heap, lookup, mmu, p2m, resize, walk, workloads
+from twofold.kernels import audit, frames, heap, lookup, mmu, p2m, resize, traces, walk, workloads
 from twofold.kernels._jit import is_cold
 
-__all__ = ["audit", "frames", "heap", "is_cold", "lookup", "mmu", "p2m", "resize", "walk", "workloads"]
+__all__ = ["audit", "frames", "heap", "is_cold", "lookup", "mmu", "p2m", "resize", "traces", "walk", "workloads"]

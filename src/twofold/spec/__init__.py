@@ -1,5 +1,5 @@
 """The algorithms in plain Python, following the manuals' steps: the readable twin of `kernels`."""
 
-from twofold.spec import audit, frames, heap, lookup, mmu, p2m, resize, walk, workloads
+from twofold.spec import audit, frames, heap, lookup, mmu, p2m, resize, traces, walk, workloads
 
-__all__ = ["audit", "frames", "heap", "lookup", "mmu", "p2m", "resize", "walk", "workloads"]
+__all__ = ["audit", "frames", "heap", "lookup", "mmu", "p2m", "resize", "traces", "walk", "workloads"]

@@ -11,20 +11,21 @@ import numpy.typing as npt
 from twofold.errors import GuestError
 from twofold.guest import ACCESS_DTYPE, Guest
 from twofold.mmu import CpuProfile, Mmu, MmuStats, load_profile
-from twofold.trace import AREA_BASE, Workload
+from twofold.trace import AREA_BASE, Trace, Workload
 
 Gvas = npt.NDArray[np.uint64]
 BLOCK_STEPS: Final = 1 << 20  # of a generated trace that are in memory at a time
 
 
 def simulate(
-    trace: npt.ArrayLike | Iterable[Gvas], guest: Guest, cpu: str | CpuProfile = "zen3", *, warmup: int = 0
+    trace: Trace | npt.ArrayLike | Iterable[Gvas], guest: Guest, cpu: str | CpuProfile = "zen3", *, warmup: int = 0
 ) -> MmuStats:
     """Return what a trace of guest virtual addresses costs on a guest's own tables.
 
     Parameters
     ----------
-    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded
+    trace : gvas in order, one array or an iterable of arrays that follow each other; what `run` recorded; or a `Trace`,
+        whose loads and stores are taken
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
 
@@ -58,7 +59,9 @@ def _check_tables(guest: Guest) -> None:
 
 def _blocks(trace: Any) -> Iterator[Gvas]:
     """Yield the arrays of a trace; a list of numbers is one array, and so is a recording."""
-    if isinstance(trace, np.ndarray) and trace.dtype == ACCESS_DTYPE:
+    if isinstance(trace, Trace):
+        yield from trace.gvas()
+    elif isinstance(trace, np.ndarray) and trace.dtype == ACCESS_DTYPE:
         yield np.ascontiguousarray(trace["gva"])
     elif isinstance(trace, Iterator) or (isinstance(trace, Sequence) and trace and isinstance(trace[0], np.ndarray)):
         yield from trace

@@ -1,5 +1,10 @@
 """Traces of memory accesses, and the workloads that make them."""
 
+from twofold.trace.accesses import DATA_KINDS, KIND_NAMES, TraceBlock
+from twofold.trace.convert import Converted, convert_trace
+from twofold.trace.readers import FORMATS, open_reader
+from twofold.trace.summary import TraceInfo
+from twofold.trace.trace import Trace
 from twofold.trace.workloads import (
     AREA_BASE,
     AREA_BASE_32,
@@ -19,6 +24,9 @@ from twofold.trace.workloads import (
 __all__ = [
     "AREA_BASE",
     "AREA_BASE_32",
+    "DATA_KINDS",
+    "FORMATS",
+    "KIND_NAMES",
     "MIN_FOOTPRINT",
     "PARAMETERS_BYTES",
     "PHASE_DONE",
@@ -28,6 +36,12 @@ __all__ = [
     "RESULT_OFFSET",
     "STACK_BYTES",
     "WORKLOADS",
+    "Converted",
+    "Trace",
+    "TraceBlock",
+    "TraceInfo",
     "Workload",
+    "convert_trace",
     "get_workload",
+    "open_reader",
 ]
