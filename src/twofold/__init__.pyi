@@ -41,7 +41,19 @@ from .mmu import CpuProfile, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_report
 from .study import Outcome, Row, Scenario, compare, load_scenario, make_scenario, simulate
-from .trace import AREA_BASE, WORKLOADS, Converted, Trace, TraceBlock, TraceInfo, Workload, convert_trace, get_workload
+from .trace import (
+    AREA_BASE,
+    WORKLOADS,
+    Captured,
+    Converted,
+    Trace,
+    TraceBlock,
+    TraceInfo,
+    Workload,
+    capture_trace,
+    convert_trace,
+    get_workload,
+)
 from .units import INVALID_GFN, INVALID_MFN
 
 __all__ = [
@@ -54,6 +66,7 @@ __all__ = [
     "AuditReport",
     "BuildError",
     "Built",
+    "Captured",
     "Converted",
     "Counters",
     "CpuProfile",
@@ -104,6 +117,7 @@ __all__ = [
     "WalkStep",
     "Workload",
     "build",
+    "capture_trace",
     "compare",
     "convert_trace",
     "design_names",

@@ -10,7 +10,7 @@ from twofold.spec import traces as at
 from twofold.trace.templates import Line, compile_lines
 from twofold.trace.text_formats import TEXT_FORMATS, csv_format
 
-CSV = csv_format("vaddr,kind,size,tid,icount")
+CSV = csv_format("t.csv", "vaddr,kind,size,tid,icount")
 FORMS = [*TEXT_FORMATS.values(), CSV]
 SAMPLES = [
     b"I  04001000,3",

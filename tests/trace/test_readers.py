@@ -291,7 +291,7 @@ def test_what_follows_packed_data_is_refused(tmp_path):
 
 
 def test_a_bomb_is_refused(tmp_path):
-    bomb = lzma.compress(bytes(400 << 20), preset=1)
+    bomb = lzma.compress(bytes(80 << 20), preset=0)
     with pytest.raises(tf.FormatError, match="unpacks to more than 4096 times its size"):
         read_text(tmp_path, bomb, "champsim")
 
@@ -346,7 +346,7 @@ def test_a_target_that_cannot_be_written_is_refused_before_anything_is_read(tmp_
 
 def test_a_broken_file_without_an_access_leaves_nothing(tmp_path):
     (tmp_path / "t").write_text("garbage\n")
-    with pytest.raises(tf.FormatError, match="line 1"):
+    with pytest.raises(tf.FormatError, match="at byte 0: line 1"):
         tf.convert_trace(tmp_path / "t", tmp_path / "a", "lackey")
     assert [path.name for path in tmp_path.iterdir()] == ["t"]
 

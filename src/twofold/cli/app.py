@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, host, run, walk, workloads
+from twofold.cli import audit, build, compare, cpus, host, run, trace, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -29,6 +29,7 @@ app.command()(walk.walk)
 app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")
+app.add_typer(trace.app, name="trace")
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 3

@@ -1,7 +1,8 @@
 """Traces of memory accesses, and the workloads that make them."""
 
 from twofold.trace.accesses import DATA_KINDS, KIND_NAMES, TraceBlock
-from twofold.trace.convert import Converted, convert_trace
+from twofold.trace.capture import Captured, capture_trace
+from twofold.trace.convert import Converted, convert_trace, inspect_trace
 from twofold.trace.readers import FORMATS, open_reader
 from twofold.trace.summary import TraceInfo
 from twofold.trace.trace import Trace
@@ -36,12 +37,15 @@ __all__ = [
     "RESULT_OFFSET",
     "STACK_BYTES",
     "WORKLOADS",
+    "Captured",
     "Converted",
     "Trace",
     "TraceBlock",
     "TraceInfo",
     "Workload",
+    "capture_trace",
     "convert_trace",
     "get_workload",
+    "inspect_trace",
     "open_reader",
 ]

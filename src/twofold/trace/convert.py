@@ -1,13 +1,15 @@
 """Turning a trace of any format into a trace file of our own; what comes before a broken place is kept."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twofold.errors import FormatError
 from twofold.files import check_target
+from twofold.trace.accesses import TraceBlock
 from twofold.trace.readers import Progress, Reader, open_reader
 from twofold.trace.stored import TraceWriter, write_trace
+from twofold.trace.summary import TraceInfo, summarise
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,47 @@ def convert_trace(
 
 def store(reader: Reader, target: Path) -> Converted:
     """Write what a reader yields as a trace file."""
-    problem: FormatError | None = None
+    kept = _Kept(reader)
 
     def fill(writer: TraceWriter) -> Iterable[str]:
-        nonlocal problem
-        try:
-            for block in reader.blocks():
-                writer.append(block)
-        except FormatError as error:
-            if not writer.accesses:
-                raise
-            problem = error
-        cut = () if problem is None else (f"Cut short: {problem.problem}.",)
+        for block in kept:
+            writer.append(block)
+        cut = () if kept.problem is None else (f"Cut short: {kept.problem.problem}.",)
         return (*reader.notes(), *cut)
 
-    return Converted(write_trace(target, reader.name, fill), reader.name, problem)
+    return Converted(write_trace(target, reader.name, fill), reader.name, kept.problem)
+
+
+def inspect_trace(
+    path: str | Path, source_format: str | None = None, progress: Progress | None = None
+) -> tuple[TraceInfo, FormatError | None]:
+    """Return what is in a trace of any format, and why it ended early, None when it did not.
+
+    Raises
+    ------
+    UnknownNameError : no such format
+    FormatError : no trace, or one that is broken before its first access
+    """
+    reader = open_reader(Path(path), source_format, progress)
+    kept = _Kept(reader)
+    info = summarise(kept, reader.name)
+    return replace(info, notes=reader.notes()), kept.problem
+
+
+class _Kept:
+    """The blocks of a reader up to where it breaks; then `problem` says why. It must have given an access before."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.problem: FormatError | None = None
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[TraceBlock]:
+        accesses = 0
+        try:
+            for block in self._reader.blocks():
+                accesses += len(block)
+                yield block
+        except FormatError as error:
+            if not accesses:
+                raise
+            self.problem = error

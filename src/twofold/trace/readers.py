@@ -19,6 +19,7 @@ OWN: Final = "twotrace"
 CSV: Final = "csv"
 STDIN: Final = Path("-")
 FORMATS: Final = (OWN, *TEXT_FORMATS, champsim.NAME, CSV)
+_KNOWN: Final = ", ".join(FORMATS)
 _HEAD_BYTES: Final = 64 << 10
 
 Progress = Callable[[str, int, int], None]
@@ -39,9 +40,10 @@ class Reader(Protocol):
 class StoredReader:
     """The accesses of a trace file of our own, each part checked against its checksum."""
 
-    def __init__(self, parts: StoredParts) -> None:
+    def __init__(self, parts: StoredParts, progress: Progress | None) -> None:
         self.name = parts.header.source
         self._parts = parts
+        self._progress = progress
 
     def notes(self) -> tuple[str, ...]:
         """Return the notes of the file."""
@@ -49,7 +51,7 @@ class StoredReader:
 
     def blocks(self) -> Iterator[TraceBlock]:
         """Yield the parts that are whole; FormatError where they end too early."""
-        return self._parts.verified()
+        return self._parts.verified(self._progress)
 
 
 def open_reader(path: Path, name: str | None = None, progress: Progress | None = None) -> Reader:
@@ -69,30 +71,28 @@ def open_reader(path: Path, name: str | None = None, progress: Progress | None =
     if name is not None and name not in FORMATS:
         raise UnknownNameError("trace format", name, FORMATS)
     if name == OWN:
-        return StoredReader(StoredParts(path))
+        return StoredReader(StoredParts(path), progress)
     raw = _open(path)
     source = ByteSource(path, raw if progress is None else _Watched(raw, path, progress))
-    head = source.peek(_HEAD_BYTES) or source.read(1)  # which says why there is nothing
-    if name is None and head.startswith(MAGIC) and not source.packing:
-        return StoredReader(StoredParts(path))
     if name == champsim.NAME:
         return ChampSimReader(source)
-    form = _find_format(head, name)
+    if name in TEXT_FORMATS:  # at once: a program may still be writing
+        return TextReader(source, TEXT_FORMATS[name])
+    head = source.peek(_HEAD_BYTES) or source.read(1)  # which says why there is nothing
+    if name is None and head.startswith(MAGIC) and not source.packing:
+        return StoredReader(StoredParts(path), progress)
+    form = _find_format(path, head, name)
     if form is not None:
         return TextReader(source, form)
     if name is None and champsim.looks_like_champsim(head):
         return ChampSimReader(source)
-    if name is not None:
-        raise FormatError(path, f"is no {name} trace", 0)
-    raise FormatError(path, f"is no trace that is known; name its format, one of {', '.join(FORMATS)}")
+    problem = f"is no {name} trace" if name else f"is no trace that is known; name its format, one of {_KNOWN}"
+    raise FormatError(path, problem, 0)
 
 
-def _find_format(head: bytes, name: str | None) -> TextFormat | None:
-    """Return the text format of that name, or else of a file with these first bytes; None when there is none."""
-    if name in TEXT_FORMATS:
-        return TEXT_FORMATS[name]
-    first = head.partition(b"\n")[0].decode("utf-8", "replace")
-    csv = csv_format(first)
+def _find_format(path: Path, head: bytes, name: str | None) -> TextFormat | None:
+    """Return the text format of a file with these first bytes; None when there is none."""
+    csv = csv_format(path, head.partition(b"\n")[0].decode("utf-8", "replace"))
     if name == CSV:
         return csv
     is_whole = len(head) < _HEAD_BYTES

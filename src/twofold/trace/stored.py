@@ -160,9 +160,16 @@ class StoredParts(Sequence[TraceBlock]):
             )
         return TraceBlock(**columns)
 
-    def verified(self) -> Iterator[TraceBlock]:
-        """Yield every part whose data match their checksum, in order; then raise what is wrong with the file."""
+    def verified(self, progress: Callable[[str, int, int], None] | None = None) -> Iterator[TraceBlock]:
+        """Yield every part whose data match their checksum, in order; then raise what is wrong with the file.
+
+        Parameters
+        ----------
+        progress : called before each part: text, bytes done, bytes in all
+        """
         for index, (start, head) in enumerate(self._heads):
+            if progress is not None:
+                progress("reading", start + head.bytes_, self.bytes_)
             block, crc = self[index], 0
             for name, (at, _) in zip(COLUMNS, head.columns, strict=True):
                 crc = zlib.crc32(getattr(block, name), crc) if at else crc

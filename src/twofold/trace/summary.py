@@ -1,6 +1,6 @@
 """What is in a trace, in numbers: one pass, and memory for the pages that it touches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -102,14 +102,8 @@ def distinct_pages(blocks: Iterable[Gvas], order: int) -> Gvas:
     return pages.numbers
 
 
-def summarise(
-    parts: Iterable[TraceBlock],
-    accesses: int,
-    source: str,
-    notes: tuple[str, ...],
-    progress: Callable[[str, int, int], None] | None,
-) -> TraceInfo:
-    """Return what is in these blocks; `accesses` says how far the progress goes."""
+def summarise(parts: Iterable[TraceBlock], source: str) -> TraceInfo:
+    """Return what is in these blocks."""
     kinds, vcpus = np.zeros(256, np.int64), np.zeros(MAX_VCPUS, np.int64)
     lowest, highest, instructions, done = 2**64 - 1, 0, 0, 0
     pages = _PageSet(ORDER_4K)
@@ -122,8 +116,6 @@ def summarise(
             instructions = max(instructions, int(block.icounts.max()))
             pages.add(block.gvas)
             done += len(block)
-            if progress is not None:
-                progress("reading", done, accesses)
     return TraceInfo(
         accesses=done,
         loads=int(kinds[LOAD]),
@@ -135,7 +127,7 @@ def summarise(
         pages={order_name(order): _pages_of(pages, order) for order in _PAGE_ORDERS},
         instructions=instructions,
         source=source,
-        notes=notes,
+        notes=(),
     )
 
 

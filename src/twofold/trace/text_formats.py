@@ -7,6 +7,7 @@ with an error that names its place: what is read is never guessed.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from twofold.errors import FormatError
@@ -190,15 +191,20 @@ _CSV_WORDS: Final = {
 _CSV_MAX_COLUMNS: Final = 64
 
 
-def csv_format(header: str) -> TextFormat | None:
-    """Return the format of a CSV file with this header line; None when no column of it holds addresses."""
+def csv_format(path: Path, header: str) -> TextFormat | None:
+    """Return the format of a CSV file with this header line; None when no column of it holds addresses.
+
+    Raises
+    ------
+    FormatError : two columns for the same thing; `path` says of which file
+    """
     delimiter = next((each for each in (",", ";", "\t") if each in header), ",")
     columns = [_csv_column(name) for name in header.strip().split(delimiter)]
     known = [column for column in columns if column]
     if "gva" not in known or len(columns) > _CSV_MAX_COLUMNS:
         return None
     if twice := {column for column in known if known.count(column) > 1}:
-        raise FormatError("CSV", f"has two columns for {', '.join(sorted(twice))}")
+        raise FormatError(path, f"has two columns for {', '.join(sorted(twice))}", 0)
     template = _csv_template(columns, delimiter)
     words = {form: kind for word, kind in _CSV_WORDS.items() for form in {word, word.upper(), word.capitalize()}}
     emits = BY_KIND if "kind" in known else LOAD

@@ -1,6 +1,7 @@
 """A trace: memory accesses in the order in which they were made, in memory or in a file."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,8 +17,6 @@ from twofold.units import ORDER_4K, Order
 
 BLOCK_ACCESSES: Final = 1 << 18  # its gvas, 2 MiB, stay in an L2 or L3 cache between reader and simulator
 _RECORDING: Final = {"gva", "bytes", "write"}
-
-Progress = Callable[[str, int, int], None]
 
 
 class Trace:
@@ -116,7 +115,7 @@ class Trace:
         """Return the numbers of the pages of one size that are touched, ascending, each once."""
         return distinct_pages(self.gvas(kinds, PART_ACCESSES), order)
 
-    def info(self, progress: Progress | None = None) -> TraceInfo:
+    def info(self) -> TraceInfo:
         """Return what is in the trace: kinds, vCPUs, span and footprint; each access is looked at once.
 
         Raises
@@ -124,4 +123,4 @@ class Trace:
         FormatError : a part of the file does not match its checksum
         """
         parts = self._parts.verified() if isinstance(self._parts, StoredParts) else iter(self._parts)
-        return summarise(parts, len(self), self.source, self.notes, progress)
+        return replace(summarise(parts, self.source), notes=self.notes)
