@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from twofold.machine import FreeMap
-from twofold.trace import WORKLOADS
+from twofold.trace import AREA_BASE, WORKLOADS, Trace
 
 COMMANDS = ("compare", "build", "run", "audit", "walk", "workloads", "cpus", "host show", "host snapshot")
-TRACE_COMMANDS = ("trace convert", "trace info", "trace capture")
+TRACE_COMMANDS = ("trace convert", "trace info", "trace capture", "simulate")
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
@@ -53,6 +53,8 @@ def test_the_example_of_the_help_runs(twofold, command):
         pytest.skip("needs valgrind")
     if command in {"trace convert", "trace info"}:
         shutil.copy(TRACES / "lackey.txt", twofold.folder)
+    if command == "simulate":
+        Trace.of(AREA_BASE + np.arange(1000) * 4096).save(twofold.folder / "gups.twotrace")
     done = twofold(*argv)
     assert done.code == 0, done.err
     assert done.out or command in {"host snapshot", "trace convert", "trace capture"}
@@ -63,6 +65,7 @@ def test_the_example_of_the_help_runs(twofold, command):
         "trace convert": ["lackey.txt", "sample.twotrace"],
         "trace info": ["lackey.txt"],
         "trace capture": ["true.twotrace"],
+        "simulate": ["gups.twotrace"],
     }
     assert twofold.files() == left.get(command, [])
 
@@ -361,6 +364,8 @@ FAILURES = [
     ("trace", "capture", "-o", "missing/a.twotrace", "--", "true"),
     ("trace", "capture", "--", "no-such-program"),
     ("trace", "convert", "garbage.elf", ""),
+    ("simulate", "garbage.elf", *HOST),
+    ("simulate", "missing.twotrace", *HOST),
     (*QUICK, "-o", "missing/r.json"),
     (*QUICK, "-o", ""),
     (*QUICK, "-o", "/"),

@@ -8,9 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from twofold.trace import Trace
+from twofold.domain import Machine, build
+from twofold.guest import Guest
+from twofold.study import simulate
+from twofold.trace import AREA_BASE, Trace
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 NEEDS_VALGRIND = pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
@@ -111,3 +115,40 @@ def test_without_valgrind_one_line_says_so(twofold):
     assert (done.code, done.out) == (3, "")
     assert done.line == "twofold: valgrind: is not installed; recording a program takes its tool lackey"
     assert twofold.files() == []
+
+
+# -- simulate -----------------------------------------------------------------------------------------------------
+
+HOST = ("--size", "1GiB", "--guest", "64MiB", "--footprint", "16MiB")
+
+
+def test_a_trace_file_costs_what_its_accesses_cost(twofold):
+    gvas = AREA_BASE + (np.arange(20_000, dtype=np.uint64) * np.uint64(77 * 4096)) % np.uint64(16 << 20)
+    Trace.of(gvas, kinds=np.arange(20_000) % 3).save(twofold.folder / "a.twotrace")
+    done = twofold("simulate", "a.twotrace", *HOST, "--json", "--warmup", "100", "--design", "small")
+    assert (done.code, done.err) == (0, "")
+    shown = json.loads(done.out)
+    with Machine("1GiB") as machine:
+        domain = machine.create_domain("64MiB")
+        build(domain, "small")
+        stats = simulate(gvas[np.arange(20_000) % 3 < 2], Guest(domain, footprint="16MiB"), warmup=100)
+    assert shown["stats"]["walks"] == stats.walks > 0
+    assert shown["ratios"]["reads per walk"] == round(stats.reads_per_walk, 3)
+    assert shown["resident_bytes"] > 1 << 20
+    assert "reads per walk" in twofold("simulate", "a.twotrace", *HOST).out
+
+
+def test_a_simulation_that_would_hold_too_much_is_given_up(twofold):
+    Trace.of([AREA_BASE]).save(twofold.folder / "a.twotrace")
+    done = twofold("simulate", "a.twotrace", *HOST, "--max-memory", "1MiB")
+    assert (done.code, done.out) == (3, "")
+    assert "1MiB' is too little memory" in done.line
+    assert twofold("simulate", "a.twotrace", *HOST, "--max-memory", "4GiB").code == 0
+    assert twofold("simulate", "a.twotrace", *HOST, "--max-memory", "much").code == 3
+
+
+def test_an_address_that_the_guest_has_not_mapped_is_named(twofold):
+    Trace.of([AREA_BASE, 0x401000]).save(twofold.folder / "a.twotrace")
+    done = twofold("simulate", "a.twotrace", *HOST)
+    assert done.code == 3
+    assert "gva 0x401000" in done.line

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, host, run, trace, walk, workloads
+from twofold.cli import audit, build, compare, cpus, host, run, simulate, trace, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command()(compare.compare)
 app.command()(build.build)
 app.command()(run.run)
+app.command()(simulate.simulate)
 app.command()(audit.audit)
 app.command()(walk.walk)
 app.command()(workloads.workloads)
