@@ -83,12 +83,15 @@ class TraceBlock:
 
     def of_kinds(self, kinds: tuple[int, ...] = DATA_KINDS) -> Gvas:
         """Return the gvas of the accesses of these kinds, in order; not a copy where that is all of them."""
-        if len(self.kinds) and not self.kinds.strides[0]:  # one kind throughout, stored once
-            return self.gvas if self.kinds[0] in kinds else self.gvas[:0]
+        if not len(self):
+            return self.gvas
+        seen = self.kinds[:1] if not self.kinds.strides[0] else self.kinds  # one kind throughout is stored once
+        if set(range(int(seen.min()), int(seen.max()) + 1)) <= set(kinds):
+            return self.gvas
         wanted = np.zeros(len(self), np.bool_)
         for kind in kinds:
             wanted |= self.kinds == kind
-        return self.gvas if wanted.all() else self.gvas[wanted]
+        return self.gvas[wanted]
 
 
 def _column(name: str, given: npt.ArrayLike, rows: int) -> npt.NDArray[Any]:
