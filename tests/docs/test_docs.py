@@ -8,7 +8,7 @@ import pytest
 import twofold
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "docs" / "tour.md", ROOT / "docs" / "linear.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "tour.md", ROOT / "docs" / "linear.md", ROOT / "docs" / "traces.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
