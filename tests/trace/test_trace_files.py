@@ -86,6 +86,9 @@ def test_blocks_joined_are_the_trace(rows, accesses):
 def test_gvas_are_those_of_loads_and_stores_unless_others_are_asked_for(rows):
     trace = trace_of(rows)
     assert [gva for block in trace.gvas() for gva in block.tolist()] == [row[0] for row in rows if row[4] < 2]
+    assert [gva for block in trace for gva in block.tolist()] == [row[0] for row in rows if row[4] < 2]
+    pairs = [pair for gvas, kinds in trace.accesses(3) for pair in zip(gvas.tolist(), kinds.tolist(), strict=True)]
+    assert pairs == [(row[0], row[4]) for row in rows if row[4] < 2]
     fetches = [gva for block in trace.gvas((2,), accesses=3) for gva in block.tolist()]
     assert fetches == [row[0] for row in rows if row[4] == 2]
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import SizeError
-from twofold.trace.accesses import DATA_KINDS, Gvas, TraceBlock
+from twofold.spec.traces import FETCH
+from twofold.trace.accesses import DATA_KINDS, Bytes, Gvas, TraceBlock
 from twofold.trace.layout import PART_ACCESSES
 from twofold.trace.stored import StoredParts, TraceWriter, write_trace
 from twofold.trace.summary import TraceInfo, distinct_pages, summarise
@@ -110,6 +111,18 @@ class Trace:
             chosen = block.of_kinds(kinds)
             if len(chosen):
                 yield chosen
+
+    def accesses(self, accesses: int = BLOCK_ACCESSES) -> Iterator[tuple[Gvas, Bytes]]:
+        """Yield (gvas, kinds) of the loads and stores, in order, in blocks."""
+        for block in self.blocks(accesses):
+            is_data = block.kinds < FETCH
+            part = (block.gvas, block.kinds) if is_data.all() else (block.gvas[is_data], block.kinds[is_data])
+            if len(part[0]):
+                yield part
+
+    def __iter__(self) -> Iterator[Gvas]:
+        """Yield the addresses of the loads and stores, in blocks: whoever takes an iterable of arrays takes a trace."""
+        return self.gvas()
 
     def pages(self, order: Order = ORDER_4K, kinds: tuple[int, ...] = DATA_KINDS) -> Gvas:
         """Return the numbers of the pages of one size that are touched, ascending, each once."""
