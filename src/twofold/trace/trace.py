@@ -16,7 +16,7 @@ from twofold.trace.stored import StoredParts, TraceWriter, write_trace
 from twofold.trace.summary import TraceInfo, distinct_pages, summarise
 from twofold.units import ORDER_4K, Order
 
-BLOCK_ACCESSES: Final = 1 << 18  # its gvas, 2 MiB, stay in an L2 or L3 cache between reader and simulator
+BLOCK_ACCESSES: Final = PART_ACCESSES  # one part of a file
 _RECORDING: Final = {"gva", "bytes", "write"}
 
 
