@@ -20,7 +20,8 @@ from twofold.trace.text_formats import TEXT_FORMATS
 from twofold.trace.text_reader import MAX_LINE_BYTES, TextReader
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "traces"
-HAS_ZSTD = sys.version_info >= (3, 14) or importlib.util.find_spec("backports.zstd") is not None
+ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+HAS_ZSTD = importlib.util.find_spec(ZSTD.partition(".")[0]) is not None and importlib.util.find_spec(ZSTD) is not None
 NEEDS_ZSTD = pytest.mark.skipif(not HAS_ZSTD, reason="needs backports.zstd, or Python 3.14")
 SAMPLES = {
     "lackey.txt": ("lackey", 202),
