@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import io
 import lzma
 import os
 import sys
@@ -264,7 +265,7 @@ def test_records_that_were_cut_are_noticed(tmp_path):
     raw = (GOLDEN / "instructions.champsim").read_bytes()
     (tmp_path / "t").write_bytes(raw[:-10])
     converted = tf.convert_trace(tmp_path / "t", tmp_path / "a")
-    assert converted.problem.problem == "ends in a record of 64 bytes, 10 bytes before its end"
+    assert converted.problem.problem == "ends in a record of 64 bytes, 10 before its end"
     assert converted.problem.offset == len(raw) - 10
     assert converted.accesses == 65
 
@@ -278,6 +279,20 @@ def test_packed_data_that_were_cut_give_everything_before(tmp_path):
     assert converted.problem.offset == len(packed) // 2
     assert converted.accesses > 30_000
     assert [row[0] for row in read(tmp_path / "a")[:-1]] == list(range(0, 37 * (converted.accesses - 1), 37))
+
+
+def test_a_place_in_a_packed_file_is_said_to_be_one_of_what_it_unpacks_to(tmp_path):
+    with pytest.raises(tf.FormatError, match="at byte 8: line 2 of the unpacked data is no line"):
+        read_text(tmp_path, lzma.compress(b" L 10,8\ngarbage\n"), "lackey")
+
+
+def test_a_pipe_that_gives_a_byte_at_a_time_is_unpacked_too(tmp_path):
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 1))
+
+    source = ByteSource(tmp_path, Slow(lzma.compress(b" L 10,8\n S 20,8\n")))
+    assert [row[0] for row in rows_of(TextReader(source, TEXT_FORMATS["lackey"]).blocks())] == [0x10, 0x20]
 
 
 @pytest.mark.parametrize("pack", [lzma.compress, gzip.compress])

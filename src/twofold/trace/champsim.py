@@ -69,11 +69,9 @@ class ChampSimReader:
         if problem is not None:
             raise problem
         if held:
-            raise FormatError(
-                self._source.path,
-                f"ends in a record of {RECORD_BYTES} bytes, {RECORD_BYTES - len(held)} bytes before its end",
-                self._source.offset,
-            )
+            missing = RECORD_BYTES - len(held)
+            problem = f"ends in a record of {RECORD_BYTES} bytes{self._source.place}, {missing} before its end"
+            raise FormatError(self._source.path, problem, self._source.offset)
 
 
 def _unpack(records: Words, first_icount: int) -> TraceBlock:

@@ -107,9 +107,16 @@ class ByteSource:
         weakref.finalize(self, raw.close)
         self._held = b""  # unpacked, not yet read
         self._problem: FormatError | None = None  # met while looking ahead
-        self._ahead = self._read_raw(_READ_BYTES)
+        self._ahead = b""
+        while len(self._ahead) < _MAGIC_BYTES and (more := self._read_raw(_READ_BYTES)):  # a pipe may give a few bytes
+            self._ahead += more
         self.packing = next((name for magic, name in _MAGICS.items() if self._ahead.startswith(magic)), "")
         self._decoder: _Decoder | None = self._new_decoder() if self.packing else None
+
+    @property
+    def place(self) -> str:
+        """Words that say that an offset is not one of the file itself; none for a file that is not packed."""
+        return " of the unpacked data" if self.packing else ""
 
     def peek(self, bytes_: int) -> bytes:
         """Return the next bytes without reading on; fewer only at the end of the file, or before what is broken."""
@@ -193,6 +200,7 @@ class ByteSource:
 
 
 _MAGICS: Final = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
+_MAGIC_BYTES: Final = max(map(len, _MAGICS))
 
 
 def _zstd_decoder(path: Path) -> Any:

@@ -136,7 +136,9 @@ class TextReader:
 
     def _error(self, problem: str) -> FormatError:
         offset = self._base + int(self._state[at.POSITION])
-        return FormatError(self._source.path, f"line {int(self._state[at.LINES]) + 1} {problem}", offset)
+        return FormatError(
+            self._source.path, f"line {int(self._state[at.LINES]) + 1}{self._source.place} {problem}", offset
+        )
 
 
 def count_accesses(head: bytes, form: TextFormat, *, is_whole: bool) -> int:
