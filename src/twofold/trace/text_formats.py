@@ -1,7 +1,7 @@
 """The text formats of other tools, as templates of their lines. How templates read is explained in `trace.templates`.
 
-Lines are tried in the order in which they stand, the frequent ones first. A line that matches none ends the reading
-with an error that names its place: what is read is never guessed.
+Lines are tried in the order in which they stand: the empty one, which costs nothing to tell, then the frequent ones. A
+line that matches none ends the reading with an error that names its place: what is read is never guessed.
 """
 
 import re
@@ -58,6 +58,7 @@ DRMEMTRACE: Final = TextFormat(
     "drmemtrace",
     "record of drmemtrace's view tool",
     (
+        Line(""),
         Line("{~}{:d}{~}{icount:d}:{~}{thread:d} ", then=1),
         Line("{~}{:d}{~}{icount:d}:{~}W{:d}.T{thread:d} ", then=1),
         Line("ifetch{~}{:d} byte(s) @ {:x} non-fetched instruction", stage=1),
@@ -72,7 +73,6 @@ DRMEMTRACE: Final = TextFormat(
         Line("<--record#-> {*}"),
         Line("View tool results:"),
         Line("{~}{:d} : total{*}"),
-        Line(""),
     ),
     {"ifetch": FETCH, "read": LOAD, "write": STORE},
 )
@@ -82,6 +82,7 @@ EXECLOG: Final = TextFormat(
     "execlog",
     "line of QEMU's execlog plugin",
     (
+        Line(""),
         Line('{vcpu:d}, {gva:x}, {:x}, "{*}"', FETCH, then=1),
         Line(", {kind}, {gva:x}", BY_KIND, stage=1, then=1),
         Line(", {*} -> {*}", stage=1),  # registers that changed
@@ -89,7 +90,6 @@ EXECLOG: Final = TextFormat(
         Line(", {*}", stage=1, note=_PHYSICAL),
         Line("", stage=1),
         Line(" {kind}, {gva:x}", BY_KIND, stage=2, then=1),
-        Line(""),
     ),
     {"load": LOAD, "store": STORE},
     notes=("Lengths are not in the log.",),
@@ -102,10 +102,10 @@ PERF_SCRIPT: Final = TextFormat(
     "perf-script",
     "sample of perf script",
     (
+        Line(""),
         Line("{*}[{vcpu:d}] {*}: ", then=1),
         Line("{*}: ", then=1),
         Line("#{*}"),
-        Line(""),
         Line("{*}", note=(_NO_ADDRESS := "Lines without an address are left out.")),
         Line("{*}loads{*}: {~}", stage=1, then=2),
         Line("{*}stores{*}: {~}", stage=1, then=3),
@@ -128,13 +128,13 @@ PERF_MEM: Final = TextFormat(
     "perf-mem",
     "raw sample of perf mem",
     (
+        Line(""),
         Line("{:d} {:d} {:x} {gva:x} {:d} {source} {*}", BY_KIND),
         Line("{:d},{:d},{:x},{gva:x},{:d},{source},{*}", BY_KIND),
         # perf writes "0x016" for "0x" and a width of 16 in its first line
         Line("{~}{:d}{~}{:d}{~}{:x}{~}0x016{gva:x}{~}{:d}{~}{source} {*}", BY_KIND),
         Line("{~}{:d}{~}{:d}{~}{:x}{~}{gva:x}{~}{:d}{~}{source} {*}", BY_KIND),
         Line("# PID, TID, IP, ADDR, LOCAL WEIGHT, DSRC, SYMBOL"),
-        Line(""),
     ),
     notes=(_SAMPLES, "Where a sample does not say what it is it is taken for a load."),
 )
@@ -158,6 +158,7 @@ GEM5_EXEC: Final = TextFormat(
     "gem5-exec",
     "line of gem5's Exec flag",
     (
+        Line(""),
         Line("{~}{:d}: {*}.cpu{vcpu:d}", then=1),
         Line("{~}{:d}: {*}.switch_cpus{vcpu:d}", then=1),
         Line("{~}{:d}: ", then=1),
@@ -170,7 +171,6 @@ GEM5_EXEC: Final = TextFormat(
         Line("info: {*}"),
         Line("warn: {*}"),
         Line("**** {*}"),
-        Line(""),
     ),
     notes=("Lengths and fetches are not in the log.",),
 )
