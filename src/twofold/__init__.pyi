@@ -52,7 +52,19 @@ from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_curves, write_report
 from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
-from .trace import AREA_BASE, WORKLOADS, Workload, get_workload
+from .trace import (
+    AREA_BASE,
+    WORKLOADS,
+    Captured,
+    Converted,
+    Trace,
+    TraceBlock,
+    TraceInfo,
+    Workload,
+    capture_trace,
+    convert_trace,
+    get_workload,
+)
 from .units import INVALID_GFN, INVALID_MFN
 
 __all__ = [
@@ -69,7 +81,9 @@ __all__ = [
     "Built",
     "Caller",
     "CallerMemory",
+    "Captured",
     "Continuation",
+    "Converted",
     "Counters",
     "CpuProfile",
     "Curve",
@@ -118,7 +132,10 @@ __all__ = [
     "RunResult",
     "Scenario",
     "SizeError",
+    "Trace",
+    "TraceBlock",
     "TraceGuest",
+    "TraceInfo",
     "TracePolicy",
     "TranslationError",
     "TwofoldError",
@@ -127,7 +144,9 @@ __all__ = [
     "Workload",
     "build",
     "canonical",
+    "capture_trace",
     "compare",
+    "convert_trace",
     "curve",
     "curves",
     "design_names",

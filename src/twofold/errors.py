@@ -162,12 +162,14 @@ class ProfileError(TwofoldError):
 
 
 class FormatError(TwofoldError):
-    """A file (snapshot, scenario, program, dump, trace) that is not what it should be."""
+    """A file (snapshot, scenario, program, dump, trace) that is not what it should be; `offset` says where [bytes]."""
 
-    def __init__(self, path: object, problem: str) -> None:
+    def __init__(self, path: object, problem: str, offset: int | None = None) -> None:
         self.path = str(path)
         self.problem = problem
-        super().__init__(f"{self.path}: {problem}")
+        self.offset = offset
+        where = "" if offset is None else f"at byte {offset}: "
+        super().__init__(f"{self.path}: {where}{problem}")
 
 
 class DamagedJournalError(FormatError):

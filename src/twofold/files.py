@@ -42,6 +42,11 @@ def check_target(path: Path) -> None:
         raise FormatError(path, f"cannot be written: there is no folder {path.parent}")
 
 
+def draft_of(path: Path) -> Path:
+    """Return where this process writes a file before it is whole: in the same folder, so that a rename is atomic."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it; on any failure nothing is left.
 
@@ -50,7 +55,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     FormatError : the file cannot be written
     """
     check_target(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")  # same folder: a rename stays atomic
+    temporary = draft_of(path)
     try:
         write(temporary)
         temporary.replace(path)

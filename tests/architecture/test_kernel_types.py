@@ -13,6 +13,7 @@ from numba.core import bytecode, compiler, typed_passes, types, untyped_passes
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
+from source_tree import REPOSITORY
 
 from twofold import kernels
 from twofold.domain import Machine, build
@@ -22,7 +23,7 @@ from twofold.guest import Guest
 from twofold.machine import FreeMap
 from twofold.mmu import Mmu, load_profile
 from twofold.study import curve
-from twofold.trace import AREA_BASE, WORKLOADS
+from twofold.trace import AREA_BASE, WORKLOADS, open_reader
 
 ENTRIES = {"entry", "word", "leaf", "flags"}  # what kernels call a 64-bit entry, or bits that go into one
 MAY_BE_FLOAT = ("_ratio", "_share", "_seconds")  # ends of the names of variables that are meant to be floats
@@ -83,6 +84,8 @@ def work():
         curve([0], sets=64)
         curve([0], sets=2, ways=20)
         domain.destroy()
+    for sample in ("lackey.txt", "instructions.champsim"):
+        list(open_reader(REPOSITORY / "tests" / "golden" / "traces" / sample).blocks())
     with Machine("64MiB", paging="2-level") as machine:  # entries of 32 bits
         domain = machine.create_domain("16MiB")
         build(domain, "small")

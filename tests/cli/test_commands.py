@@ -7,6 +7,7 @@ import os
 import pty
 import runpy
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from twofold.domain import DomainOptions, Machine
 from twofold.machine import FreeMap, journal
-from twofold.trace import WORKLOADS
+from twofold.trace import AREA_BASE, WORKLOADS, Trace
 
 COMMANDS = (
     "compare",
@@ -29,6 +30,8 @@ COMMANDS = (
     "host show",
     "host snapshot",
 )
+TRACE_COMMANDS = ("trace convert", "trace info", "trace capture", "simulate")
+TRACES = Path(__file__).parents[1] / "golden" / "traces"
 HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
 THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
@@ -49,7 +52,7 @@ def example_of(help_text):
     return argv
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS + TRACE_COMMANDS)
 def test_the_example_of_the_help_runs(twofold, command):
     done = twofold(*command.split(), "--help")
     assert done.code == 0
@@ -61,21 +64,35 @@ def test_the_example_of_the_help_runs(twofold, command):
         assert twofold("build", *HOST, "--design", "small", "--save", "machine.npz").code == 0
     if command == "replay":
         record(twofold.folder / "machine.journal")
+    if command == "trace capture" and shutil.which("valgrind") is None:
+        pytest.skip("needs valgrind")
+    if command in {"trace convert", "trace info"}:
+        shutil.copy(TRACES / "lackey.txt", twofold.folder)
+    if command == "simulate":
+        Trace.of(AREA_BASE + np.arange(1000) * 4096).save(twofold.folder / "gups.twotrace")
     done = twofold(*argv)
     assert done.code == 0, done.err
-    assert done.out or command == "host snapshot"
+    assert done.out or command in {"host snapshot", "trace convert", "trace capture"}
     assert "Traceback" not in done.err
-    left = {"host snapshot": ["myhost.twohost"], "audit": ["machine.npz"], "replay": ["machine.journal"]}
+    left = {
+        "host snapshot": ["myhost.twohost"],
+        "audit": ["machine.npz"],
+        "replay": ["machine.journal"],
+        "trace convert": ["lackey.txt", "sample.twotrace"],
+        "trace info": ["lackey.txt"],
+        "trace capture": ["true.twotrace"],
+        "simulate": ["gups.twotrace"],
+    }
     assert twofold.files() == left.get(command, [])
 
 
 def test_help_lists_every_command(twofold):
     done = twofold("--help")
     assert done.code == 0
-    assert all(f"\n  {command.split()[0]} " in done.out for command in COMMANDS)
+    assert all(f"\n  {command.split()[0]} " in done.out for command in COMMANDS + TRACE_COMMANDS)
 
 
-@pytest.mark.parametrize("argv", [[], ["host"]])
+@pytest.mark.parametrize("argv", [[], ["host"], ["trace"]])
 def test_no_arguments_at_all_is_a_matter_of_help(twofold, argv):
     done = twofold(*argv)
     assert (done.code, done.out) == (2, "")
@@ -374,6 +391,8 @@ USAGE = [
     ("nonsense",),
     ("host", "nonsense"),
     ("host", "snapshot"),
+    ("trace", "convert", "only-one"),
+    ("trace", "capture"),
 ]
 
 
@@ -458,6 +477,17 @@ FAILURES = [
     ("compare", "--scenario", "wrong.toml"),
     ("compare", "--scenario", "/dev/zero"),
     ("run", "garbage.elf", *HOST),
+    ("trace", "info", "garbage.elf"),
+    ("trace", "info", "missing.twotrace"),
+    ("trace", "info", "garbage.elf", "--from", "pin"),
+    ("trace", "convert", "garbage.elf", "a.twotrace", "--from", "lackey"),
+    ("trace", "convert", "/dev/zero", "a.twotrace", "--from", "csv"),
+    ("trace", "convert", "/dev/zero", "missing/a.twotrace"),
+    ("trace", "capture", "-o", "missing/a.twotrace", "--", "true"),
+    ("trace", "capture", "--", "no-such-program"),
+    ("trace", "convert", "garbage.elf", ""),
+    ("simulate", "garbage.elf", *HOST),
+    ("simulate", "missing.twotrace", *HOST),
     (*QUICK, "-o", "missing/r.json"),
     (*QUICK, "-o", ""),
     (*QUICK, "-o", "/"),

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, curve, host, replay, run, walk, workloads
+from twofold.cli import audit, build, compare, cpus, curve, host, replay, run, simulate, trace, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command()(compare.compare)
 app.command()(build.build)
 app.command()(run.run)
+app.command()(simulate.simulate)
 app.command()(audit.audit)
 app.command()(walk.walk)
 app.command()(replay.replay)
@@ -31,6 +32,7 @@ app.command()(curve.curve)
 app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")
+app.add_typer(trace.app, name="trace")
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 3

@@ -3,6 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self, TypeVar
 
 from rich.console import Console
@@ -12,8 +13,13 @@ T = TypeVar("T")
 _POLL_SECONDS = 0.1  # how soon a Ctrl-C is noticed
 
 
-def interruptible(work: Callable[[], T]) -> T:
-    """Return what `work` returns or raise what it raises; KeyboardInterrupt comes through at any moment."""
+def interruptible(work: Callable[[], T], draft: Path | None = None) -> T:
+    """Return what `work` returns or raise what it raises; KeyboardInterrupt comes through at any moment.
+
+    Parameters
+    ----------
+    draft : a file that an interrupted work leaves behind, to be removed
+    """
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -25,8 +31,13 @@ def interruptible(work: Callable[[], T]) -> T:
 
     thread = threading.Thread(target=body, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(_POLL_SECONDS)
+    try:
+        while thread.is_alive():
+            thread.join(_POLL_SECONDS)
+    except KeyboardInterrupt:
+        if draft is not None:
+            draft.unlink(missing_ok=True)
+        raise
     if errors:
         raise errors[0]
     return results[0]
@@ -54,6 +65,10 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+    def count(self, text: str) -> None:
+        """Show how far work of unknown length is; only on a terminal."""
+        self._progress.update(self._task, description=text)
 
     def update(self, text: str, done: int, total: int) -> None:
         """Show how far the work is; a step without a total is a plain line."""

@@ -11,6 +11,7 @@ from twofold.kernels import (
     requests,
     resize,
     sweep,
+    traces,
     walk,
     workloads,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "requests",
     "resize",
     "sweep",
+    "traces",
     "walk",
     "workloads",
 ]

@@ -11,6 +11,7 @@ from twofold.spec import (
     requests,
     resize,
     sweep,
+    traces,
     walk,
     workloads,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "requests",
     "resize",
     "sweep",
+    "traces",
     "walk",
     "workloads",
 ]

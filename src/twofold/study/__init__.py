@@ -14,6 +14,7 @@ from twofold.study.scenario import (
 )
 from twofold.study.simulation import simulate, workload_trace
 from twofold.study.sites import build_all, guest_site, read_address, walk_answer
+from twofold.study.traces import TracePrice, price_trace
 
 __all__ = [
     "COLD_LINE",
@@ -28,6 +29,7 @@ __all__ = [
     "Progress",
     "Row",
     "Scenario",
+    "TracePrice",
     "build_all",
     "compare",
     "curve",
@@ -40,6 +42,7 @@ __all__ = [
     "host_summary",
     "load_scenario",
     "make_scenario",
+    "price_trace",
     "read_address",
     "simulate",
     "walk_answer",

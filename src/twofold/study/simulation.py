@@ -11,7 +11,7 @@ import numpy.typing as npt
 from twofold.formats.mmu_state import LOAD, STORE
 from twofold.guest import ACCESS_DTYPE, AddressSpace
 from twofold.mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, run_with_events
-from twofold.trace import AREA_BASE, Workload
+from twofold.trace import AREA_BASE, Trace, Workload
 
 Gvas = npt.NDArray[np.uint64]
 Kinds = npt.NDArray[np.uint8]
@@ -19,7 +19,7 @@ BLOCK_STEPS: Final = 1 << 20  # of a generated trace that are in memory at a tim
 
 
 def simulate(
-    trace: npt.ArrayLike | Iterable[Gvas],
+    trace: Trace | npt.ArrayLike | Iterable[Gvas | tuple[Gvas, Kinds]],
     guest: AddressSpace,
     cpu: str | CpuProfile = "zen3",
     *,
@@ -31,8 +31,8 @@ def simulate(
 
     Parameters
     ----------
-    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded, which
-        tells stores from loads
+    trace : gvas in order, one array or an iterable of arrays that follow each other; what `run` recorded, which tells
+        stores from loads; a `Trace`, whose loads and stores are taken; or an iterable of (gvas, kinds of access)
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
     events : what happens between accesses: tables change, entries are flushed
@@ -59,7 +59,9 @@ def simulate(
 
 def _blocks(trace: Any) -> Iterator[tuple[Gvas, Kinds | None]]:
     """Yield the arrays of a trace; a list of numbers is one array, and so is a recording."""
-    if isinstance(trace, np.ndarray):
+    if isinstance(trace, Trace):
+        yield from trace.accesses()
+    elif isinstance(trace, np.ndarray):
         yield _block(trace)
     elif isinstance(trace, Iterator) or (isinstance(trace, Sequence) and trace and isinstance(trace[0], np.ndarray)):
         yield from map(_block, trace)
@@ -67,8 +69,11 @@ def _blocks(trace: Any) -> Iterator[tuple[Gvas, Kinds | None]]:
         yield _block(np.ascontiguousarray(trace, np.uint64))
 
 
-def _block(part: npt.NDArray[Any]) -> tuple[Gvas, Kinds | None]:
-    """Return addresses and kinds of access of one array; None where it does not tell."""
+def _block(part: Any) -> tuple[Gvas, Kinds | None]:
+    """Return addresses and kinds of access of one array, or pair of arrays; None where it does not tell."""
+    if isinstance(part, tuple):
+        gvas, kinds = part
+        return gvas, kinds
     if part.dtype == ACCESS_DTYPE:
         return np.ascontiguousarray(part["gva"]), np.where(part["write"], STORE, LOAD).astype(np.uint8)
     return np.ascontiguousarray(part, np.uint64).reshape(-1), None

@@ -1,0 +1,113 @@
+"""`twofold trace`: traces of other tools and of real programs, converted, recorded and shown."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twofold.cli import options
+
+if TYPE_CHECKING:
+    from twofold.errors import FormatError
+
+EXIT_FAILURE = 3
+
+app = typer.Typer(
+    help="Convert, record and show traces of memory accesses.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Source = Annotated[str | None, typer.Option("--from", help="Format of the trace.", show_default="by what it holds")]
+
+
+@app.command()
+def convert(
+    trace: Annotated[Path, typer.Argument(help="A trace of any format, packed or not; - is standard input.")],
+    output: Annotated[Path, typer.Argument(help="The trace file to write, like gups.twotrace.")],
+    source: Source = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Write a trace of another tool as a trace file.
+
+    A trace that is broken is written up to that place; the exit code is 3.
+
+    Formats: lackey (Valgrind), drmemtrace (DynamoRIO's view), execlog (QEMU), perf-script, perf-mem, gem5-packets,
+    gem5-exec, champsim, csv, twotrace.
+
+    Example:
+
+        twofold trace convert lackey.txt sample.twotrace
+    """
+    from twofold.cli.foreground import Bar, interruptible
+    from twofold.files import check_target, draft_of
+    from twofold.trace import convert_trace
+
+    check_target(output)
+    with Bar(quiet=quiet) as bar:
+        converted = interruptible(lambda: convert_trace(trace, output, source, bar.update), draft_of(output))
+    if not quiet:
+        sys.stderr.write(f"{output}: {converted.accesses:,} accesses, from {converted.source}\n")
+    _end(converted.problem)
+
+
+@app.command()
+def info(
+    trace: Annotated[Path, typer.Argument(help="A trace of any format; - is standard input.")],
+    source: Source = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what is in a trace: accesses by kind, their span, footprint in pages of each size, vCPUs.
+
+    Example:
+
+        twofold trace info lackey.txt
+    """
+    from twofold.cli.foreground import Bar, interruptible
+    from twofold.report.terminal import plain_table, show
+    from twofold.trace import inspect_trace
+
+    with Bar(quiet=quiet) as bar:
+        found, problem = interruptible(lambda: inspect_trace(trace, source, bar.update))
+    if json:
+        import json as encoder
+
+        sys.stdout.write(encoder.dumps({"version": 1, **found.as_dict()}, indent=1) + "\n")
+    else:
+        show([plain_table(("what", "value"), found.rows())])
+    _end(problem)
+
+
+@app.command(context_settings={"allow_interspersed_args": False})
+def capture(
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The trace file to write.", show_default="PROGRAM.twotrace")
+    ] = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Run a program under Valgrind and keep every fetch, load and store of it. Ctrl-C ends it; the trace stays.
+
+    Example:
+
+        twofold trace capture -o true.twotrace -- true
+    """
+    from twofold.cli.foreground import Bar
+    from twofold.trace import capture_trace
+
+    target = Path(f"{Path(command[0]).name}.twotrace") if output is None else output
+    with Bar(quiet=quiet) as bar:
+        captured = capture_trace(command, target, lambda accesses: bar.count(f"{accesses:,} accesses"))
+    if not quiet:
+        end = "stopped" if captured.stopped else f"ended with {captured.exit_code}"
+        sys.stderr.write(f"{target}: {captured.accesses:,} accesses; the program {end}\n")
+
+
+def _end(problem: "FormatError | None") -> None:
+    """Say why a trace ended early, if it did."""
+    if problem is not None:
+        sys.stderr.write(f"twofold: {problem}; what stands before that was kept\n")
+        raise typer.Exit(EXIT_FAILURE)

@@ -1,0 +1,125 @@
+"""Pricing a trace file on the tables of a guest, in bounded memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.domain import Machine
+from twofold.errors import SizeError
+from twofold.guest import TraceGuest, TracePolicy
+from twofold.mmu import MmuStats
+from twofold.study.hosts import free_map
+from twofold.study.scenario import Scenario
+from twofold.study.simulation import simulate
+from twofold.study.sites import build_guest, guest_memory
+from twofold.trace import Trace
+from twofold.units import format_bytes, parse_bytes
+
+Gvas = npt.NDArray[np.uint64]
+Kinds = npt.NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]
+
+_STATUS: Final = Path("/proc/self/status")
+_RESIDENT: Final = ("RssAnon:", "RssFile:")  # RssShmem is the machine's own memory, the tables
+_KIB: Final = 1 << 10
+
+
+@dataclass(frozen=True)
+class TracePrice:
+    """What a trace costs.
+
+    Parameters
+    ----------
+    stats : what the MMU model counted
+    resident_bytes : the most that was resident beside the machine's memory, looked at before each block
+    """
+
+    stats: MmuStats
+    resident_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return counters and ratios as JSON has them."""
+        ratios = dict(self.rows())
+        return {"stats": asdict(self.stats), "ratios": ratios, "resident_bytes": self.resident_bytes}
+
+    def rows(self) -> list[tuple[str, float]]:
+        """Return (what, number) of what people compare."""
+        stats = self.stats
+        return [
+            ("misses per 1000", round(stats.misses_per_1000, 3)),
+            ("reads per walk", round(stats.reads_per_walk, 3)),
+            ("walk cycles per access", round(stats.walk_cycles_per_access, 3)),
+            ("translation cycles per access", round(stats.cycles_per_access, 3)),
+        ]
+
+
+def price_trace(
+    path: Path,
+    scenario: Scenario,
+    policy: TracePolicy | None = None,
+    *,
+    max_memory: int | str | None = None,
+    progress: Progress | None = None,
+) -> TracePrice:
+    """Return what the loads and stores of a trace file cost in a guest that maps what they touch.
+
+    Parameters
+    ----------
+    path : a trace file
+    scenario : its host, guest, first design, first CPU, warmup
+    policy : page sizes and placement inside the guest; None: 4K pages
+    max_memory : give up rather than hold more, the machine's memory aside; None: no bound [bytes]
+    progress : called before each block: text, accesses done, accesses in all
+
+    Raises
+    ------
+    FormatError : the file is no trace, or not whole
+    GuestError : the guest's memory cannot hold what the trace touches
+    SizeError : more memory than may be held
+    """
+    limit = None if max_memory is None else parse_bytes(max_memory)
+    trace = Trace.load(path)
+    watched = _Watched(trace, limit, progress)
+    free = free_map(scenario.host, scenario.seed)
+    with Machine(free=free, seed=scenario.seed) as machine:
+        domain, _ = build_guest(scenario, machine, guest_memory(scenario, free), scenario.designs[0])
+        guest = TraceGuest(domain, trace, policy)
+        stats = simulate(iter(watched), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
+    return TracePrice(stats, watched.most)
+
+
+class _Watched:
+    """The loads and stores of a trace, block by block, with an eye on what is resident."""
+
+    def __init__(self, trace: Trace, limit: int | None, progress: Progress | None) -> None:
+        self.most = 0
+        self._trace = trace
+        self._limit = limit
+        self._progress = progress
+
+    def __iter__(self) -> Iterator[tuple[Gvas, Kinds]]:
+        done = 0
+        for gvas, kinds in self._trace.accesses():
+            self._look()
+            if self._progress is not None:
+                self._progress("simulating", done, len(self._trace))
+            done += len(gvas)
+            yield gvas, kinds
+        self._look()
+
+    def _look(self) -> None:
+        self.most = max(self.most, resident_bytes())
+        if self._limit is not None and self.most > self._limit:
+            raise SizeError(
+                format_bytes(self._limit), f"is too little memory: {format_bytes(self.most)} are held, tables aside"
+            )
+
+
+def resident_bytes() -> int:
+    """Return what this process holds in memory, shared memory aside, where machines are [bytes]."""
+    lines = (line.split() for line in _STATUS.read_text().splitlines())
+    return sum(int(fields[1]) * _KIB for fields in lines if fields and fields[0] in _RESIDENT)

@@ -1,0 +1,165 @@
+"""`twofold trace`: what is kept of broken traces and interrupted work."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from twofold.domain import Machine, build
+from twofold.guest import TraceGuest
+from twofold.study import simulate
+from twofold.trace import AREA_BASE, Trace
+
+TRACES = Path(__file__).parents[1] / "golden" / "traces"
+NEEDS_VALGRIND = pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
+PROMPT_SECONDS = 2.0
+
+
+def wait_for(path, seconds=60):
+    """Wait until a file is there."""
+    for _ in range(seconds * 20):
+        if list(path.parent.glob(path.name)):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no {path.name}")
+
+
+def test_what_stands_before_a_broken_place_is_written_and_the_exit_code_is_3(twofold):
+    (twofold.folder / "t").write_text(" L 10,8\n S 20,8\ngarbage\n L 30,8\n")
+    done = twofold("trace", "convert", "t", "a.twotrace", "--from", "lackey", "-q")
+    assert (done.code, done.out) == (3, "")
+    assert done.line == (
+        "twofold: t: at byte 16: line 3 is no line of Valgrind's lackey: 'garbage'; what stands before that was kept"
+    )
+    trace = Trace.load(twofold.folder / "a.twotrace")
+    assert [gva for block in trace.gvas() for gva in block.tolist()] == [0x10, 0x20]
+    done = twofold("trace", "info", "t", "--from", "lackey", "--json")
+    assert done.code == 3
+    assert json.loads(done.out)["stores"] == 1
+
+
+def test_a_trace_is_told_apart_and_shown_in_json(twofold):
+    done = twofold("trace", "info", TRACES / "instructions.champsim.xz", "--json")
+    assert (done.code, done.err) == (0, "")
+    shown = json.loads(done.out)
+    assert (shown["version"], shown["source"], shown["accesses"]) == (1, "champsim", 68)
+    assert shown["pages"] == {"4K": 27, "2M": 4, "1G": 3}
+
+
+def test_a_quiet_conversion_says_nothing(twofold):
+    done = twofold("trace", "convert", TRACES / "lackey.txt", "a.twotrace", "-q")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert twofold.files() == ["a.twotrace"]
+
+
+def test_ctrl_c_ends_a_conversion_at_once_and_leaves_nothing(twofold):
+    os.mkfifo(twofold.folder / "pipe")
+    pid = twofold.start("trace", "convert", "pipe", "a.twotrace", "--from", "lackey")
+    with (twofold.folder / "pipe").open("wb", buffering=0) as pipe:
+        pipe.write(b" L 10,8\n" * 1000)
+        wait_for(twofold.folder / ".a.twotrace.*")
+        start = time.monotonic()
+        os.kill(pid, signal.SIGINT)
+        done = twofold.finish()
+    assert time.monotonic() - start < PROMPT_SECONDS
+    assert (done.code, done.out) == (130, "")
+    assert done.err.splitlines()[-1] == "twofold: interrupted; nothing was written"
+    assert twofold.files() == ["pipe"]
+
+
+@NEEDS_VALGRIND
+def test_a_captured_program_keeps_its_output_and_its_trace_has_what_it_did(twofold):
+    done = twofold("trace", "capture", "-o", "a.twotrace", "--", "echo", "--quiet", "hello")
+    assert (done.code, done.out) == (0, "--quiet hello\n")
+    assert "ended with 0" in done.line
+    info = Trace.load(twofold.folder / "a.twotrace").info()
+    assert info.loads > 1000
+    assert info.stores > 1000
+    assert info.fetches == info.instructions > 10_000
+    assert info.source == "lackey of echo"
+
+
+@NEEDS_VALGRIND
+def test_a_program_that_fails_is_captured_all_the_same(twofold):
+    done = twofold("trace", "capture", "--", "false")
+    assert done.code == 0
+    assert "ended with 1" in done.line
+    assert twofold.files() == ["false.twotrace"]
+
+
+@NEEDS_VALGRIND
+def test_ctrl_c_ends_a_captured_program_and_keeps_its_trace(twofold):
+    pid = twofold.start("trace", "capture", "-o", "a.twotrace", "--", "sh", "-c", "while true; do :; done")
+    draft = twofold.folder / ".a.twotrace.*"
+    wait_for(draft)
+    while next(draft.parent.glob(draft.name)).stat().st_size < 1 << 20:
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGINT)
+    done = twofold.finish()
+    assert done.code == 0, done.err
+    assert done.line.endswith("the program stopped")
+    trace = Trace.load(twofold.folder / "a.twotrace")
+    assert len(trace) > 10_000
+    assert trace.notes[-1] == "Stopped before the program's end."
+    assert twofold.files() == ["a.twotrace"]
+
+
+def test_without_valgrind_one_line_says_so(twofold):
+    done = twofold("trace", "capture", "--", sys.executable, PATH=str(twofold.folder))
+    assert (done.code, done.out) == (3, "")
+    assert done.line == "twofold: valgrind: is not installed; recording a program takes its tool lackey"
+    assert twofold.files() == []
+
+
+# -- simulate -----------------------------------------------------------------------------------------------------
+
+HOST = ("--size", "1GiB", "--guest", "64MiB")
+
+
+def test_a_trace_file_costs_what_its_accesses_cost(twofold):
+    gvas = AREA_BASE + (np.arange(20_000, dtype=np.uint64) * np.uint64(77 * 4096)) % np.uint64(16 << 20)
+    Trace.of(gvas, kinds=np.arange(20_000) % 3).save(twofold.folder / "a.twotrace")
+    done = twofold("simulate", "a.twotrace", *HOST, "--json", "--warmup", "100", "--design", "small")
+    assert (done.code, done.err) == (0, "")
+    shown = json.loads(done.out)
+    with Machine("1GiB") as machine:
+        domain = machine.create_domain("64MiB")
+        build(domain, "small")
+        kinds = np.arange(20_000) % 3
+        data = Trace.of(gvas[kinds < 2], kinds=kinds[kinds < 2])
+        stats = simulate(data, TraceGuest(domain, data), warmup=100)
+    assert shown["stats"]["walks"] == stats.walks > 0
+    assert shown["ratios"]["reads per walk"] == round(stats.reads_per_walk, 3)
+    assert shown["resident_bytes"] > 1 << 20
+    assert "reads per walk" in twofold("simulate", "a.twotrace", *HOST).out
+
+
+def test_a_simulation_that_would_hold_too_much_is_given_up(twofold):
+    Trace.of([AREA_BASE]).save(twofold.folder / "a.twotrace")
+    done = twofold("simulate", "a.twotrace", *HOST, "--max-memory", "1MiB")
+    assert (done.code, done.out) == (3, "")
+    assert "1MiB' is too little memory" in done.line
+    assert twofold("simulate", "a.twotrace", *HOST, "--max-memory", "4GiB").code == 0
+    assert twofold("simulate", "a.twotrace", *HOST, "--max-memory", "much").code == 3
+
+
+def test_a_trace_of_another_tool_is_priced_on_pages_of_its_own(twofold):
+    assert twofold("trace", "convert", TRACES / "lackey.txt", "a.twotrace", "-q").code == 0
+    for pages in ("4K", "thp", "1G"):
+        size = ("--size", "8GiB", "--guest", "4GiB") if pages == "1G" else HOST
+        done = twofold("simulate", "a.twotrace", *size, "--guest-pages", pages, "--json")
+        assert (done.code, done.err) == (0, ""), pages
+        assert json.loads(done.out)["stats"]["accesses"] == 60
+
+
+def test_a_guest_that_is_too_small_for_a_trace_is_refused(twofold):
+    Trace.of(np.arange(20_000, dtype=np.uint64) << np.uint64(12)).save(twofold.folder / "a.twotrace")
+    done = twofold("simulate", "a.twotrace", *HOST)
+    assert done.code == 3
+    assert "touches more than" in done.line
