@@ -14,7 +14,7 @@ from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Halves, Words
 from twofold.kernels._entries import FRAME_BITS, LEVELS, frame_of, is_leaf, leaf_frame, slot_of, span, top_level
 from twofold.kernels._jit import bare
-from twofold.kernels.mmu import check_entry, read_entry
+from twofold.kernels.mmu import check_entry
 
 OK = codes.OK
 GUEST, P2M = 0, 1
@@ -65,6 +65,18 @@ class Regions(NamedTuple):
 
 
 @bare
+def is_good(shape: Words, entry: int, level: int) -> bool:
+    """Return whether hardware follows or uses an entry; not folded into its callers, which would be long to compile."""
+    return check_entry(shape, entry, level) == OK
+
+
+@bare
+def entry_at(memory: Words, table: int, slot: int) -> int:
+    """Return an entry of 64 bits."""
+    return memory[table, slot]
+
+
+@bare
 def size_in_tlbs(brief: int) -> int:
     """Return the size that a region in brief says."""
     return (brief >> SIZE_SHIFT) & TWO_BITS
@@ -75,8 +87,8 @@ def next_table(memory: Words, shape: Words, table: int, frame: int, level: int) 
     """Return the frame of the table that the entry of a frame number points to, -1 unless it points to one."""
     if not 0 <= table < len(memory):
         return -1
-    entry = read_entry(memory, shape, table, slot_of(shape, frame, level))
-    if check_entry(shape, entry, level) != OK or is_leaf(shape, entry, level):
+    entry = entry_at(memory, table, slot_of(shape, frame, level))
+    if not is_good(shape, entry, level) or is_leaf(shape, entry, level):
         return -1
     return frame_of(shape, entry)
 
@@ -96,13 +108,13 @@ def find_host(memory: Words, shape: Words, settings: Counts, regions: Regions, r
         if level == 0:
             known = (np.uint64(table) << CODE_BITS) | ONE
             for slot in range(SLOTS):
-                if check_entry(shape, memory[table, slot], 0) != OK:
+                if not is_good(shape, memory[table, slot], 0):
                     known |= PARTIAL
                     break
             break
         regions.host_tables[level, region >> (ORDER * level)] = table
-        entry = read_entry(memory, shape, table, slot_of(shape, gfn, level))
-        if check_entry(shape, entry, level) != OK:
+        entry = entry_at(memory, table, slot_of(shape, gfn, level))
+        if not is_good(shape, entry, level):
             return ZERO
         if is_leaf(shape, entry, level):
             frame = leaf_frame(shape, entry, level) | (gfn & (span(shape, level) - 1))
@@ -121,7 +133,7 @@ def host_frame(memory: Words, shape: Words, known: int, gfn: int) -> int:
     if (known & CODE_MASK) != ONE:
         return frame | (gfn & SLOT_MASK)
     entry = memory[frame, gfn & SLOT_MASK]
-    return frame_of(shape, entry) if check_entry(shape, entry, 0) == OK else -1
+    return frame_of(shape, entry) if is_good(shape, entry, 0) else -1
 
 
 @bare
@@ -150,7 +162,7 @@ def note_pages(memory: Words, shape: Words, regions: Regions, table: int, first:
         frame = first + slot
         if table >= 0:
             entry = memory[table, slot]
-            frame = frame_of(shape, entry) if check_entry(shape, entry, 0) == OK else np.int64(NO_FRAME)
+            frame = frame_of(shape, entry) if is_good(shape, entry, 0) else np.int64(NO_FRAME)
         frame = min(frame, np.int64(NO_FRAME))
         regions.frames[base + slot] = frame
 
@@ -197,8 +209,8 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
         if level == 0:
             note_pages(memory, shape, regions, mfn, 0)
             return note_region(settings, regions, number, 0, 0)
-        entry = read_entry(memory, shape, mfn, slot_of(shape, page, level))
-        if check_entry(shape, entry, level) != OK:
+        entry = entry_at(memory, mfn, slot_of(shape, page, level))
+        if not is_good(shape, entry, level):
             return -1
         if is_leaf(shape, entry, level):
             first = leaf_frame(shape, entry, level) | (page & (span(shape, level) - 1))

@@ -70,13 +70,14 @@ from twofold.kernels._mmu_stages import (
 from twofold.kernels._prefetch import prefetch
 from twofold.kernels._rows import lowest_bit, page_changes
 
-BLOCK = 1024  # changes of the page; what a block's stages hand on stays in the L2 cache
+BLOCK = 2048  # changes of the page; what a block's stages hand on stays in the L2 cache
 MAX_ACCESSES = 1 << 20  # of a block; its counts have COUNT_BITS
 MAX_NESTED = 6  # gpas of a walk: five tables and the data
 MAX_READS = 36  # table reads of a walk
 SCAN = 64  # accesses compared at once
 ALL_CHANGE = ~ZERO
 WORD_BYTES = np.uint64(8)
+RECORD_SHIFT = np.uint64(5)  # log2 of the bytes of a record
 OFFSET_MASK = (ONE << SHIFT) - ONE
 PAGE_BITS = np.uint64(GUEST_REGION_BITS + ORDER)
 REGION_MASK = np.uint64((1 << GUEST_REGION_BITS) - 1)
@@ -322,15 +323,16 @@ def add_by_level(
 
 
 @bare
-def describe_walks(
-    briefs: Halves, frames: Halves, keys: Halves, walks: int, out_places: Halves, out_leaves: Counts
-) -> int:
+def describe_walks(regions: Regions, keys: Halves, walks: int, out_places: Halves, out_leaves: Counts) -> int:
     """Write the places of walks, and count their leaves by level; return their entry sizes, three counts in a word."""
-    base, sizes, leaves = np.uint64(frames.ctypes.data), ZERO, ZERO
+    briefs, sizes, leaves = regions.briefs, ZERO, ZERO
+    base, tables = np.uint64(regions.frames.ctypes.data), np.uint64(regions.records.ctypes.data)
     for number in range(walks):
         page_id = keys[number]
         prefetch(base + (np.uint64(page_id) << np.uint64(2)))  # type: ignore[call-arg]  # an intrinsic, as ever
-        brief = briefs[page_id >> ORDER_32]
+        region = page_id >> ORDER_32
+        prefetch(tables + (np.uint64(region) << RECORD_SHIFT))
+        brief = briefs[region]
         leaf = (brief >> LEAF_SHIFT) & TWO_BITS
         out_places[number] = (brief & NUMBER_MASK) | (leaf << CODE_SHIFT)
         sizes += ONE << (COUNT_BITS * np.uint64(size_in_tlbs(brief) + (brief >> SMASHED_SHIFT)))
@@ -497,7 +499,7 @@ def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, wa
     """Send the walks through the guest's paging-structure caches; return their reads of guest tables."""
     halves, marks = work.halves, work.marks
     leaves = work.table_counts[TABLE_LEAVES]
-    sizes = describe_walks(work.regions.briefs, work.regions.frames, halves[WALK_KEYS], walks, halves[PLACES], leaves)
+    sizes = describe_walks(work.regions, halves[WALK_KEYS], walks, halves[PLACES], leaves)
     add_by_size(counters, at.ENTRIES, sizes)
     find_starts(
         work.lanes[GUEST_CACHES],

@@ -20,19 +20,22 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic, models, register_model
 
 IS_X86: Final = platform.machine().lower() in {"x86_64", "amd64"}
-PIECE: Final = 16  # lanes that are stored at once
 EMPTY: Final = np.uint32(0xFFFFFFFF)
 TAG: Final = ir.IntType(32)
 WORD: Final = ir.IntType(64)
 BIT: Final = ir.IntType(1)
 
 
-def has_wide_masks() -> bool:
-    """Return whether the CPU that Numba compiles for picks lanes by bit masks (AVX-512)."""
+def has_feature(name: str) -> bool:
+    """Return whether the CPU that Numba compiles for has a feature, by LLVM's name for it."""
     config: Any = numba_config
     if config.CPU_FEATURES is not None:
-        return "+avx512f" in config.CPU_FEATURES.split(",")
-    return bool(llvm.get_host_cpu_features().get("avx512f"))
+        return f"+{name}" in config.CPU_FEATURES.split(",")
+    return bool(llvm.get_host_cpu_features().get(name))
+
+
+WIDE_MASKS: Final = has_feature("avx512f")
+PIECE: Final = 16 if WIDE_MASKS else 8 if has_feature("avx2") else 4  # lanes of a vector register, stored at once
 
 
 class Row(types.Type):
@@ -83,7 +86,7 @@ def _shifted(builder: Any, row: Any, tags: Any, lanes: int) -> Any:
 
 
 def _as_it_is(builder: Any, vector: Any) -> Any:
-    """Return a vector of at most sixteen lanes, so that LLVM does not look through it.
+    """Return a vector of at most PIECE lanes, so that LLVM does not look through it.
 
     Else it makes a store of the lanes that change out of a choice and a store, and no load is fed by such a store: each
     use of a set would wait for the one before it to reach the cache. And it takes vectors of four through mask
@@ -208,7 +211,6 @@ def lowest_bit(_typing: Any, _word: Any) -> Any:
     return types.uint64(types.uint64), generate
 
 
-WIDE_MASKS: Final = has_wide_masks()
 FOUR: Final = make_operations(4, wide_masks=WIDE_MASKS)
 SIXTEEN: Final = make_operations(16, wide_masks=WIDE_MASKS)
 SIXTY_FOUR: Final = make_operations(64, wide_masks=WIDE_MASKS)
