@@ -176,10 +176,10 @@ class DamagedJournalError(FormatError):
     """A journal that is whole only up to an offset; `operations` of it stand before."""
 
     def __init__(self, path: object, offset: int, operations: int, damage: str) -> None:
+        super().__init__(path, f"is damaged at offset {offset:#x}, after {operations} whole operations: {damage}")
         self.offset = offset
         self.operations = operations
         self.damage = damage
-        super().__init__(path, f"is damaged at offset {offset:#x}, after {operations} whole operations: {damage}")
 
 
 class DivergenceError(TwofoldError):
