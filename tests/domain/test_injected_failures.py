@@ -27,6 +27,7 @@ POPULATES = {
     "misaligned 2M falling back": (range(300, 300 + 3 * 512, 512), 9, Mem.FALLBACK),
     "64K falling back": (range(480, 560, 16), 4, Mem.FALLBACK),
     "runs found in 4K": (range(300, 1600), 0, Mem.COALESCE),
+    "runs found in misaligned 2M": (range(1537, 1537 + 3 * 512, 512), 9, Mem.COALESCE),
     "runs found in 4K far apart": ([*range(515), *range((1 << 18) + 500, (1 << 18) + 1030)], 0, Mem.COALESCE),
 }
 

@@ -26,11 +26,8 @@ def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int,
     pieces = _allocate(holding, Run(run.gfn, extents), order, flags, limit, origin)
     if pieces.total_frames >> order < extents:
         extents, reason = pieces.total_frames >> order, Reason.NO_MEMORY
-    fitting = p2m.plan(pieces.gfns, pieces.mfns, pieces.frames, p2m.level_masks(pieces.orders), 1 << order)
-    if fitting < 0:
-        extents, reason = ~fitting, Reason.UNENCODABLE
-    elif fitting < extents:
-        extents, reason = fitting, Reason.NO_TABLES
+    extents, problem = _fitting_extents(holding, pieces, extents, order)
+    reason = problem or reason
     kept, rest = pieces.cut(extents << order)
     _orphan(holding, kept)
     holding.commit(kept)
@@ -40,6 +37,22 @@ def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int,
     holding.hardware.heap.free_runs(rest.mfns, rest.frames)
     if flags & Mem.EXACT and extents:
         p2m.exact.add(run.gfn, extents << order, order)
+    return extents, reason
+
+
+def _fitting_extents(holding: Holding, pieces: Pieces, extents: int, order: int) -> tuple[int, Reason]:
+    """Return how many of the extents that pieces hold can be mapped, and what stops the next one.
+
+    What is planned is just what will be mapped: a large leaf that the last extent's end cuts takes a table more.
+    """
+    reason = Reason.NONE
+    while extents:
+        kept, _ = pieces.cut(extents << order)
+        masks = holding.p2m.level_masks(kept.orders)
+        planned = holding.p2m.plan(kept.gfns, kept.mfns, kept.frames, masks, 1 << order)
+        if planned >= extents:
+            break
+        extents, reason = (~planned, Reason.UNENCODABLE) if planned < 0 else (planned, Reason.NO_TABLES)
     return extents, reason
 
 
