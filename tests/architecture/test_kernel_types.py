@@ -4,6 +4,7 @@ Numba types `u64 + i64` as float64 and `u64 + 1` as int64 without a word. So eve
 typed again here, and the types of all its variables are read, intermediate ones too.
 """
 
+import dataclasses
 import importlib
 import pkgutil
 
@@ -19,6 +20,7 @@ from twofold import kernels
 from twofold.domain import Machine, build
 from twofold.errors import NotPresentError
 from twofold.formats.p2m_types import P2MType
+from twofold.formats.table_formats import GUEST_SHAPES, NPT_PAE
 from twofold.guest import Guest
 from twofold.machine import FreeMap
 from twofold.mmu import Mmu, load_profile
@@ -57,6 +59,18 @@ def typed(dispatchers):
     return found
 
 
+def exercise_mmu(memory, root: int) -> None:
+    """Load the roots of PAE tables, and use rows of tags by themselves: nothing else here does."""
+    profile = load_profile("zen3")
+    loaded = dataclasses.replace(profile.pae_root, value="load")
+    shapes = GUEST_SHAPES["pae"], NPT_PAE.shape
+    Mmu(dataclasses.replace(profile, pae_root=loaded), memory, 1, root, shapes=shapes)
+    rows, uses = np.zeros((1, 64), np.uint32), np.zeros(1, np.uint32)
+    for touch in (kernels.lru_simd.touch_rows, kernels.lru_simd.touch_rows_scalar):
+        for ways in (4, 16, 64):
+            touch(rows[:, :ways].copy(), ways, uses, uses)
+
+
 def work():
     """Build, look up, split, audit and tear down a domain; run the MMU and the workload workloads."""
     with Machine(free=FreeMap.empty_machine("64MiB")) as machine:
@@ -75,6 +89,8 @@ def work():
         mmu = Mmu(load_profile("zen3"), machine.arena.tables, 1, int(p2m.root))
         with pytest.raises(NotPresentError):
             mmu.run(np.zeros(1, np.uint64))
+        mmu.invalidate_page(0)
+        exercise_mmu(machine.arena.tables, int(p2m.root))
         guest = Guest(domain, footprint="64KiB")
         guest.walk(guest.area_base)
         exercise(p2m)
