@@ -448,7 +448,7 @@ FAILURES = [
     (*QUICK, "--exact", "32GiB:2MiB:2M"),
     ("walk", "", *HOST),
     ("walk", "12Q", *HOST),
-    ("walk", "0xffffffffffffffff", *HOST),
+    ("walk", "0x8000000000000000", *HOST),
     ("walk", "+0xffffffffffff", *HOST),
     # numbers
     (*QUICK, "--accesses", "-5"),
