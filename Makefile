@@ -33,7 +33,7 @@ lint: $(DEV) ## ruff and mypy
 check: lint test ## lint and the fast tests
 
 check-all: lint ## everything there is: lint, the fast and the slow tests
-	@$(PYTEST) -m '' $(ARGS)
+	@$(PYTEST) -m '' --hypothesis-profile=thorough $(ARGS)
 
 bench: $(DEV) ## the benchmarks: ratios, on a quiet machine
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

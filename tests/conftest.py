@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, settings
 from twofold import kernels, spec
 from twofold.domain import Machine
 
-# "fast" keeps the default set under a minute. A first call of a kernel compiles it, so an example has no deadline.
+# "fast" is for every change, "thorough" for `make check-all`. A first call of a kernel compiles it, so no example has a
+# deadline.
 settings.register_profile(
-    "fast", max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "fast", max_examples=10, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("thorough", settings.get_profile("fast"), max_examples=40)
 settings.register_profile("long", settings.get_profile("fast"), max_examples=80, stateful_step_count=50)
 settings.load_profile("fast")
 
