@@ -9,8 +9,8 @@ from twofold.guest import Guest, Program, run
 from twofold.guest.space import MODES
 from twofold.mmu import Event, Mmu, load_profile
 from twofold.study import simulate, workload_trace
-from twofold.study.simulation import BLOCK_STEPS
 from twofold.trace import AREA_BASE, WORKLOADS
+from twofold.trace.workloads import BLOCK_ACCESSES
 
 FOOTPRINT = 64 << 20
 
@@ -89,9 +89,9 @@ def test_without_any_cache_every_access_walks_24_entries(guest, gvas):
 
 def test_blocks_of_a_workload_joined_are_its_addresses():
     chase = WORKLOADS["chase"]
-    blocks = list(workload_trace(chase, 5, FOOTPRINT, BLOCK_STEPS + 10))
-    assert [len(block) for block in blocks] == [BLOCK_STEPS, 10]
-    np.testing.assert_array_equal(np.concatenate(blocks), chase.addresses(5, AREA_BASE, FOOTPRINT, BLOCK_STEPS + 10))
+    blocks = list(workload_trace(chase, 5, FOOTPRINT, BLOCK_ACCESSES + 10))
+    assert [len(block) for block in blocks] == [BLOCK_ACCESSES, 10]
+    np.testing.assert_array_equal(np.concatenate(blocks), chase.addresses(5, AREA_BASE, FOOTPRINT, BLOCK_ACCESSES + 10))
 
 
 def test_a_trace_is_just_as_long_as_asked():

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from functools import reduce
 from operator import add
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from twofold.trace import AREA_BASE, Trace, Workload
 
 Gvas = npt.NDArray[np.uint64]
 Kinds = npt.NDArray[np.uint8]
-BLOCK_STEPS: Final = 1 << 20  # of a generated trace that are in memory at a time
 
 
 def simulate(
@@ -80,8 +79,5 @@ def _block(part: Any) -> tuple[Gvas, Kinds | None]:
 
 
 def workload_trace(workload: Workload, seed: int, footprint: int, accesses: int) -> Iterator[Gvas]:
-    """Yield `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short."""
-    steps = -(-accesses // workload.accesses_per_step)
-    for start in range(0, steps, BLOCK_STEPS):
-        block = workload.addresses(seed, AREA_BASE, footprint, min(BLOCK_STEPS, steps - start), start)
-        yield block[: accesses - start * workload.accesses_per_step]
+    """Return `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short."""
+    return workload.blocks(seed, AREA_BASE, footprint, accesses)
