@@ -88,7 +88,7 @@ def curve(trace: TraceLike, page_size: str = "4K", sets: int = 1, ways: int | No
 
     Parameters
     ----------
-    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded
+    trace : gvas in order, one array or an iterable of arrays that follow each other; what `run` recorded; or a `Trace`
     page_size : of the pages that the structure holds, "4K", "2M" or "1G"
     sets : the set of a page is its number modulo this; 1: fully associative
     ways : the most to count; None: 16, or 65536 entries of a fully associative structure
