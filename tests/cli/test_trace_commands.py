@@ -149,6 +149,17 @@ def test_a_simulation_that_would_hold_too_much_is_given_up(twofold):
     assert twofold("simulate", "a.twotrace", *HOST, "--max-memory", "much").code == 3
 
 
+def test_an_access_that_changed_on_disk_is_found_before_anything_is_priced(twofold):
+    path = twofold.folder / "a.twotrace"
+    Trace.of(AREA_BASE + np.arange(1000, dtype=np.uint64) * np.uint64(64)).save(path)
+    with path.open("r+b") as file:
+        file.seek(4096 + 256 + 8 * 500)  # the header, the head of the part, 500 addresses
+        file.write(b"\x01")
+    done = twofold("simulate", path.name, *HOST)
+    assert (done.code, done.out) == (3, "")
+    assert done.line == "twofold: a.twotrace: at byte 4096: has a part whose accesses do not match their checksum"
+
+
 def test_a_trace_of_another_tool_is_priced_on_pages_of_its_own(twofold):
     assert twofold("trace", "convert", TRACES / "lackey.txt", "a.twotrace", "-q").code == 0
     for pages in ("4K", "thp", "1G"):

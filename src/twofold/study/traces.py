@@ -77,7 +77,7 @@ def price_trace(
 
     Raises
     ------
-    FormatError : the file is no trace, or not whole
+    FormatError : the file is no trace, not whole, or does not match its checksums
     GuestError : the guest's memory cannot hold what the trace touches
     SizeError : more memory than may be held
     """
@@ -87,7 +87,7 @@ def price_trace(
     free = free_map(scenario.host, scenario.seed)
     with Machine(free=free, seed=scenario.seed) as machine:
         domain, _ = build_guest(scenario, machine, guest_memory(scenario, free), scenario.designs[0])
-        guest = TraceGuest(domain, trace, policy)
+        guest = TraceGuest(domain, trace.verified(), policy)  # here, where a checksum costs less than beside the model
         stats = simulate(iter(watched), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
     return TracePrice(stats, watched.most)
 

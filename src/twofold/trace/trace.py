@@ -105,6 +105,15 @@ class Trace:
             for start in range(0, len(part), accesses):
                 yield part.part(start, min(start + accesses, len(part)))
 
+    def verified(self) -> Iterator[TraceBlock]:
+        """Yield the accesses in order, in blocks; what is in a file is compared with its checksums.
+
+        Raises
+        ------
+        FormatError : a part of the file does not match; what stands before was yielded
+        """
+        return self._parts.verified() if isinstance(self._parts, StoredParts) else iter(self._parts)
+
     def gvas(self, kinds: tuple[int, ...] = DATA_KINDS, accesses: int = BLOCK_ACCESSES) -> Iterator[Gvas]:
         """Yield the addresses of the accesses of these kinds, in order, in blocks: loads and stores by default."""
         for block in self.blocks(accesses):
@@ -142,5 +151,4 @@ class Trace:
         ------
         FormatError : a part of the file does not match its checksum
         """
-        parts = self._parts.verified() if isinstance(self._parts, StoredParts) else iter(self._parts)
-        return replace(summarise(parts, self.source), notes=self.notes)
+        return replace(summarise(self.verified(), self.source), notes=self.notes)
