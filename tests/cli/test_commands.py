@@ -133,7 +133,7 @@ def test_curve_writes_its_page_and_says_where(twofold):
 @pytest.mark.parametrize(
     ("argv", "code", "problem"),
     [
-        (("nope",), 3, "unknown workload 'nope'"),
+        (("nope",), 3, "nope: is no file and no workload; name a trace file, or one of gups, chase"),
         (("gups", "--sets", "1,x"), 2, "whole numbers"),
         (("gups", "--sets", "0"), 3, "is no structure"),
         (("gups", "--page-sizes", "3M"), 3, "is no page size"),
@@ -486,6 +486,8 @@ FAILURES = [
     ("trace", "capture", "-o", "missing/a.twotrace", "--", "true"),
     ("trace", "capture", "--", "no-such-program"),
     ("trace", "convert", "garbage.elf", ""),
+    ("curve", "garbage.elf"),
+    ("curve", "/dev/zero", "--from", "csv"),
     ("simulate", "garbage.elf", *HOST),
     ("simulate", "missing.twotrace", *HOST),
     (*QUICK, "-o", "missing/r.json"),

@@ -1,9 +1,11 @@
-"""`twofold trace`: what is kept of broken traces and interrupted work."""
+"""Trace files on the command line: what is kept of broken ones and interrupted work, what they cost, their curves."""
 
 import json
+import lzma
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from twofold.domain import Machine, build
 from twofold.guest import TraceGuest
 from twofold.study import simulate
-from twofold.trace import AREA_BASE, Trace
+from twofold.trace import AREA_BASE, WORKLOADS, Trace
 
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 NEEDS_VALGRIND = pytest.mark.skipif(shutil.which("valgrind") is None, reason="needs valgrind")
@@ -149,6 +151,18 @@ def test_a_simulation_that_would_hold_too_much_is_given_up(twofold):
     assert twofold("simulate", "a.twotrace", *HOST, "--max-memory", "much").code == 3
 
 
+def test_an_access_that_changed_on_disk_is_found_before_anything_is_priced(twofold):
+    path = twofold.folder / "a.twotrace"
+    Trace.of(AREA_BASE + np.arange(1000, dtype=np.uint64) * np.uint64(64)).save(path)
+    with path.open("r+b") as file:
+        file.seek(4096 + 256 + 8 * 500)  # the header, the head of the part, 500 addresses
+        file.write(b"\x01")
+    for command in (("simulate", path.name, *HOST), ("curve", path.name)):
+        done = twofold(*command)
+        assert (done.code, done.out) == (3, "")
+        assert done.line == "twofold: a.twotrace: at byte 4096: has a part whose accesses do not match their checksum"
+
+
 def test_a_trace_of_another_tool_is_priced_on_pages_of_its_own(twofold):
     assert twofold("trace", "convert", TRACES / "lackey.txt", "a.twotrace", "-q").code == 0
     for pages in ("4K", "thp", "1G"):
@@ -163,3 +177,113 @@ def test_a_guest_that_is_too_small_for_a_trace_is_refused(twofold):
     done = twofold("simulate", "a.twotrace", *HOST)
     assert done.code == 3
     assert "touches more than" in done.line
+
+
+# -- curve --------------------------------------------------------------------------------------------------------
+
+STRUCTURES = ("--page-sizes", "4K,2M", "--sets", "1,16", "--ways", "64", "--warmup", "700")
+
+
+def workload_files(folder, gvas):
+    """Write the same loads and stores as trace files of three kinds, with fetches between them; return their names."""
+    fetched = np.insert(gvas, np.arange(0, len(gvas), 3), 0x400000)
+    kinds = np.where(fetched == 0x400000, 2, np.arange(len(fetched)) % 2)
+    Trace.of(fetched, kinds=kinds).save(folder / "own.twotrace")
+    text = "".join(
+        f"{(' L', ' S', 'I ')[kind]} {gva:x},8\n" for gva, kind in zip(fetched.tolist(), kinds.tolist(), strict=True)
+    )
+    (folder / "lackey.txt").write_text(text)
+    (folder / "packed.xz").write_bytes(lzma.compress(text.encode()))
+    return ("own.twotrace", "lackey.txt", "packed.xz")
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_a_workload_in_a_trace_file_has_the_curves_of_the_workload(twofold, form):
+    gvas = np.concatenate(list(WORKLOADS["kv"].blocks(5, AREA_BASE, 16 << 20, 20_700)))
+    names = workload_files(twofold.folder, gvas)
+    workload = ("kv", "--footprint", "16MiB", "--seed", "5", "--accesses", "20000")
+    wanted = twofold("curve", *workload, *STRUCTURES, form)
+    assert wanted.code == 0
+    for name in names:
+        assert twofold("curve", name, *STRUCTURES, form) == wanted, name
+
+
+def test_a_file_is_read_as_far_as_its_accesses_are_wanted(twofold):
+    text = "".join(f" L {page << 12:x},8\n" for page in range(1000))
+    (twofold.folder / "t").write_text(text + "garbage\n")
+    done = twofold("curve", "t", "--from", "lackey", "--accesses", "600", "--warmup", "300", "--ways", "1", "--json")
+    assert json.loads(done.out)["curves"] == [{"page_size": "4K", "sets": 1, "misses": [600, 600]}]
+    Trace.of(np.arange(50) << 12).save(twofold.folder / "a.twotrace")
+    done = twofold("curve", "a.twotrace", "--accesses", "600", "--ways", "1", "--json")
+    assert json.loads(done.out)["curves"][0]["misses"] == [50, 50], "there are no more"
+
+
+def test_an_access_counts_for_the_page_of_its_first_byte(twofold):
+    (twofold.folder / "t").write_text(" L 1ffc,8\n L 1000,4\n L 2000,4\n")
+    done = twofold("curve", "t", "--ways", "2", "--json")
+    assert json.loads(done.out)["curves"][0]["misses"] == [3, 2, 2]
+
+
+def test_a_trace_comes_by_standard_input_too(twofold, executable):
+    done = subprocess.run(
+        [executable, "curve", "-", "--from", "csv", "--ways", "1", "--csv"],
+        input=(TRACES / "accesses.csv").read_bytes(),
+        capture_output=True,
+        cwd=twofold.folder,
+        check=True,
+    )
+    assert done.stdout.splitlines()[0] == b"page_size,sets,ways,entries,misses,misses_per_1000"
+    assert done.stderr == b""
+
+
+def test_a_broken_trace_has_no_curves_but_a_place(twofold):
+    Trace.of(np.arange(2000) << 12, kinds=np.arange(2000) % 2).save(twofold.folder / "a.twotrace")
+    bytes_ = (twofold.folder / "a.twotrace").stat().st_size
+    os.truncate(twofold.folder / "a.twotrace", bytes_ - 100)
+    (twofold.folder / "t").write_text(" L 10,8\n S 20,8\n L 3")
+    (twofold.folder / "t.xz").write_bytes(lzma.compress(b" L 10,8\n" * 5000)[:-20])
+    for name, problem in (
+        ("a.twotrace", f"at byte {bytes_ - 100}: ends in a part, 100 bytes before the end of it"),
+        ("t", "at byte 16: line 3 is cut off by the end of the file: ' L 3'"),
+        ("t.xz", "ends in the middle of its xz data"),
+    ):
+        done = twofold("curve", name)
+        assert (done.code, done.out) == (3, ""), name
+        assert done.line.startswith(f"twofold: {name}: at byte ")
+        assert problem in done.line
+
+
+def test_a_workload_goes_before_a_file_of_its_name(twofold):
+    Trace.of([0, 0, 4096]).save(twofold.folder / "kv")
+    argv = ("--accesses", "100", "--ways", "1", "--json")
+    assert json.loads(twofold("curve", "kv", *argv).out)["curves"][0]["misses"][0] == 100
+    assert json.loads(twofold("curve", "./kv", *argv).out)["curves"][0]["misses"] == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "problem"),
+    [
+        (("t", "--seed", "0"), 2, "a trace file takes no --seed"),
+        (("t", "--skew", "0", "--footprint", "1MiB"), 2, "a trace file takes no --footprint, --skew"),
+        (("gups", "--from", "csv"), 2, "a workload takes no --from"),
+        (("t", "--from", "pin"), 3, "unknown trace format 'pin'"),
+        (("t", "--max-memory", "1MiB"), 3, "1MiB' is too little memory"),
+        (("gups", "--max-memory", "1MiB"), 3, "1MiB' is too little memory"),
+        (("gups.twotrace",), 3, "gups.twotrace: is no file and no workload; name a trace file, or one of gups, "),
+        (("t", "--report", "missing/r.html"), 3, "cannot be written"),
+        ((".",), 3, "cannot be read"),
+    ],
+)
+def test_a_curve_of_a_file_says_in_one_line_what_is_wrong(twofold, argv, code, problem):
+    (twofold.folder / "t").write_text(" L 10,8\n")
+    done = twofold("curve", *argv)
+    assert (done.code, done.out) == (code, "")
+    assert problem in done.line
+    assert twofold.files() == ["t"]
+
+
+def test_a_page_of_curves_is_titled_by_its_file_and_quiet_says_nothing(twofold):
+    (twofold.folder / "t").write_text(" L 10,8\n")
+    done = twofold("curve", "t", "--ways", "2", "--report", "r.html", "-q")
+    assert (done.code, done.err) == (0, "")
+    assert "miss curves of t<" in (twofold.folder / "r.html").read_text()

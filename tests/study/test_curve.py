@@ -2,6 +2,7 @@
 
 import json
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twofold import kernels, spec
-from twofold.errors import SizeError
+from twofold.errors import FormatError, SizeError
 from twofold.guest import ACCESS_DTYPE
 from twofold.guest.addresses import BLOCK, blocks_of, canonical
-from twofold.study import Curve, curve, curves, curves_frame, curves_json
-from twofold.trace import AREA_BASE
+from twofold.study import Curve, curve, curves, curves_frame, curves_json, stream_trace
+from twofold.trace import AREA_BASE, Trace, convert_trace, inspect_trace
 
 PAGE = 4096
+TRACES = Path(__file__).parents[1] / "golden" / "traces"
+SAMPLES = sorted(path for path in TRACES.iterdir() if path.suffix in {".txt", ".csv", ".champsim", ".xz"})
 ENGINES = pytest.mark.parametrize("engine", [spec, kernels], ids=["spec", "kernels"])
 
 
@@ -132,6 +135,37 @@ def test_a_trace_may_be_what_a_run_recorded_or_a_list_or_nothing():
     for nothing in ([], (), np.empty(0, np.uint64), iter(())):
         assert curve(nothing, ways=2).misses == (0, 0, 0)
         assert curve(nothing, ways=2).misses_per_1000(1) == 0
+
+
+def test_a_trace_may_be_a_file_of_any_format_in_which_loads_and_stores_count(tmp_path):
+    gvas, kinds = pages([1, 9, 2, 1, 3]), [0, 2, 1, 0, 1]
+    Trace.of(gvas, kinds=kinds).save(tmp_path / "a.twotrace")
+    rows = "".join(f"{gva},{'RWF'[kind]}\n" for gva, kind in zip(gvas.tolist(), kinds, strict=True))
+    (tmp_path / "a.csv").write_text("gva,kind\n" + rows)
+    for trace in (Trace.of(gvas, kinds=kinds), tmp_path / "a.twotrace", str(tmp_path / "a.csv")):
+        assert curve(trace, ways=3).misses == (4, 4, 3, 3)
+    (tmp_path / "a.csv").write_text("gva,kind\n" + rows + "?")
+    with pytest.raises(FormatError, match=r"a\.csv: at byte \d+: line 7"):
+        curve(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.name)
+def test_every_format_gives_the_curve_of_its_loads_and_stores(sample, tmp_path):
+    info, problem = inspect_trace(sample)
+    assert problem is None
+    found = curve(sample, ways=3)
+    assert found.accesses == info.loads + info.stores > 0
+    convert_trace(sample, tmp_path / "a.twotrace")
+    assert curve(tmp_path / "a.twotrace", ways=3) == curve(Trace.load(tmp_path / "a.twotrace"), ways=3) == found
+
+
+def test_a_stream_of_a_file_ends_where_it_is_told_to(tmp_path):
+    Trace.of(np.arange(2 * BLOCK + 10) << 12).save(tmp_path / "a")
+    for accesses in (1, BLOCK, BLOCK + 1, 2 * BLOCK + 10, 3 * BLOCK):
+        blocks = list(stream_trace(tmp_path / "a", accesses=accesses))
+        assert sum(map(len, blocks)) == min(accesses, 2 * BLOCK + 10)
+        assert int(blocks[-1][-1]) >> 12 == min(accesses, 2 * BLOCK + 10) - 1
+        assert all(len(block) for block in blocks)
 
 
 def test_a_long_array_is_taken_in_blocks():

@@ -6,10 +6,11 @@ import pytest
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import NotPresentError, SizeError, TwofoldError
 from twofold.guest import Guest, Program, run
+from twofold.guest.foreign import touched_pages
 from twofold.guest.space import MODES
 from twofold.mmu import Event, Mmu, load_profile
-from twofold.study import simulate, workload_trace
-from twofold.trace import AREA_BASE, WORKLOADS
+from twofold.study import curve, simulate, workload_trace
+from twofold.trace import AREA_BASE, WORKLOADS, Trace
 from twofold.trace.workloads import BLOCK_ACCESSES
 
 FOOTPRINT = 64 << 20
@@ -104,6 +105,25 @@ def test_what_a_run_recorded_is_a_trace(guest):
     recorded = run(guest, Program.workload("gups", steps=300, seed=3)).trace
     assert simulate(recorded, guest) == simulate(recorded["gva"], guest)
     assert simulate(recorded, guest).accesses == 600
+
+
+def test_every_shape_of_a_trace_is_the_same_loads_and_stores(guest, gvas):
+    """For whatever takes a trace: the model, a miss curve, the guest of a trace from elsewhere."""
+    kinds = (np.arange(len(gvas)) % 3).astype(np.uint8)  # every third a fetch, which is none of them
+    trace = Trace.of(gvas, kinds=kinds)
+    data = gvas[kinds < 2]
+    shapes = (
+        lambda: trace,
+        lambda: list(trace.blocks(100)),
+        lambda: trace.blocks(100),
+        lambda: list(trace.accesses(100)),
+        lambda: trace.accesses(100),
+        lambda: trace.gvas(accesses=100),
+    )
+    for shape in shapes:
+        assert simulate(shape(), guest) == simulate(data, guest)
+        assert curve(shape(), ways=40) == curve(data, ways=40)
+        np.testing.assert_array_equal(touched_pages(shape(), 1 << 20), np.unique(data >> np.uint64(12)))
 
 
 MACHINES = [

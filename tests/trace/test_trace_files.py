@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import twofold as tf
 from twofold.trace.accesses import COLUMNS
 from twofold.trace.layout import HEADER_BYTES, PART_ACCESSES, UNFINISHED, Header, LayoutError, PartHead, plan_part
+from twofold.trace.pages import distinct_pages
 from twofold.trace.stored import StoredParts, TraceWriter
 
 U64 = st.integers(0, 2**64 - 1)
@@ -126,6 +127,28 @@ def test_a_footprint_that_cannot_be_told_apart_is_counted_in_larger_pages(monkey
     info = tf.Trace.of(np.arange(4000, dtype=np.uint64) << np.uint64(12)).info()
     assert info.pages == {"4K": None, "2M": 8, "1G": 1}
     assert ("4K pages", "more than 1,000") in info.rows()
+
+
+@given(st.lists(st.lists(st.integers(0, 3000), max_size=600), max_size=8), st.integers(1, 3000))
+def test_distinct_pages_are_a_set_unless_there_are_more_than_may_be(blocks, most):
+    gvas = [np.array(block, np.uint64) << np.uint64(12) for block in blocks]
+    touched = sorted({number for block in blocks for number in block})
+    found = distinct_pages(gvas, 0, most)
+    assert (None if found is None else found.tolist()) == (touched if len(touched) <= most else None)
+
+
+def test_pages_that_are_too_many_are_not_read_to_their_end():
+    blocks = iter(np.arange(10_000, dtype=np.uint64).reshape(10, 1000) << np.uint64(12))
+    assert distinct_pages(blocks, 0, 1500) is None
+    assert len(list(blocks)) == 8
+
+
+def test_more_pages_than_are_told_apart_are_an_error(monkeypatch):
+    monkeypatch.setattr("twofold.trace.trace.MAX_PAGES", 1000)
+    trace = tf.Trace.of(np.arange(4000, dtype=np.uint64) << np.uint64(12))
+    with pytest.raises(tf.FormatError, match="touches more than 1000 pages"):
+        trace.pages()
+    assert trace.pages(9).tolist() == list(range(8))
 
 
 # -- in a file ----------------------------------------------------------------------------------------------------
@@ -261,6 +284,10 @@ def test_an_access_that_changed_on_disk_is_found_and_what_stands_before_is_kept(
     with pytest.raises(tf.FormatError, match="checksum") as caught:
         tf.Trace.load(path).info()
     assert caught.value.offset == start
+    blocks = tf.Trace.load(path).verified()
+    np.testing.assert_array_equal(next(blocks).gvas, next(long_trace.blocks()).gvas, "what stands before is yielded")
+    with pytest.raises(tf.FormatError, match="checksum"):
+        next(blocks)
     assert tf.convert_trace(path, tmp_path / "b").accesses == PART_ACCESSES
 
 

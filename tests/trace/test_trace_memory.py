@@ -1,5 +1,6 @@
-"""A long trace file is simulated in little memory."""
+"""A long trace file is simulated, and its curves counted, in little memory."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -26,9 +27,13 @@ finally:
 """
 
 
-@pytest.mark.slow
-def test_a_hundred_million_accesses_take_at_most_512_mib_beside_the_tables(tmp_path):
-    path = tmp_path / "long.twotrace"
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def long_file(tmp_path_factory):
+    """A trace file of 100 million accesses: 900 MB."""
+    path = tmp_path_factory.mktemp("long") / "long.twotrace"
     steps = np.arange(PART_ACCESSES, dtype=np.uint64)
 
     def fill(writer):
@@ -39,16 +44,41 @@ def test_a_hundred_million_accesses_take_at_most_512_mib_beside_the_tables(tmp_p
         return ()
 
     assert write_trace(path, "test", fill) == ACCESSES
-    argv = ["simulate", str(path), "--size", "4GiB", "--guest", "2GiB"]
+    yield path
+    path.unlink()
+
+
+def measured(*argv):
+    """Run a command under the limit; return its JSON, once the kernel agrees that it held no more."""
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, *argv, "--max-memory", LIMIT, "--json", "-q"],
+        [sys.executable, "-c", MEASURE, *map(str, argv), "--max-memory", LIMIT, "--json", "-q"],
         capture_output=True,
         text=True,
         env=os.environ | {"NUMBA_NUM_THREADS": "1"},
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+    assert int(done.stderr.split()[-1]) <= 512 << 10, "KiB, the peak as the kernel saw it"
+    return json.loads(done.stdout)
+
+
+def test_a_hundred_million_accesses_take_at_most_512_mib_beside_the_tables(long_file):
+    shown = measured("simulate", long_file, "--size", "4GiB", "--guest", "2GiB")
     assert shown["stats"]["accesses"] == ACCESSES
     assert shown["resident_bytes"] <= 512 << 20
-    assert int(done.stderr.split()[-1]) <= 512 << 10, "KiB, the peak as the kernel saw it"
+
+
+def test_curves_of_a_hundred_million_accesses_take_at_most_512_mib(long_file):
+    found = measured("curve", long_file, "--sets", "1,128", "--ways", "64")["curves"]
+    assert [each["misses"][0] for each in found] == [ACCESSES, ACCESSES]
+
+
+def test_curves_of_a_packed_text_take_no_more(tmp_path):
+    path, copies = tmp_path / "long.txt.gz", 2000
+    lines = b"".join(b" L %x,8\n" % (AREA_BASE + 4096 * page) for page in range(5000))
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        for _ in range(copies):
+            file.write(lines)
+    (found,) = measured("curve", path, "--ways", "8000")["curves"]
+    assert found["misses"][0] == found["misses"][4999] == 5000 * copies
+    assert found["misses"][5000] == 5000, "a cycle that fits misses once a page"

@@ -1,6 +1,7 @@
 """`twofold curve`: how often a TLB of each size would miss, all sizes in one pass."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,48 +10,104 @@ import typer
 from twofold.cli import options
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from twofold.study import Curve
+
+STDIN = "-"
+DEFAULT_ACCESSES = 10_000_000
+DEFAULT_FOOTPRINT = "1GiB"
 
 
 def curve(
-    source: Annotated[str, typer.Argument(help="The workload that makes the addresses: see `twofold workloads`.")],
-    footprint: Annotated[str, typer.Option(help="Area that it works in, a power of two.")] = "1GiB",
+    source: Annotated[
+        str, typer.Argument(help="A workload (see `twofold workloads`), or a trace file; - is standard input.")
+    ],
+    footprint: Annotated[
+        str | None, typer.Option(help="Area that a workload works in, a power of two.", show_default="1GiB")
+    ] = None,
     skew: Annotated[float | None, typer.Option(help="Of the keys of kv and web, 0 to 2.", show_default="0.99")] = None,
-    accesses: Annotated[int, typer.Option(min=1, help="Accesses counted.")] = 10_000_000,
+    source_format: options.TraceFormat = None,
+    accesses: Annotated[
+        int | None, typer.Option(min=1, help="Accesses counted at most.", show_default="10 million; all of a file")
+    ] = None,
     warmup: Annotated[int, typer.Option(min=0, help="Accesses before that.")] = 0,
     page_sizes: Annotated[str, typer.Option(help="A curve for each page size, like 4K,2M,1G.")] = "4K",
     sets: Annotated[str, typer.Option(help="And for each number of sets; 1 is fully associative.")] = "1",
     ways: Annotated[
         int | None, typer.Option(min=1, help="The most ways.", show_default="16; 65536 entries of one set")
     ] = None,
+    max_memory: options.MaxMemory = None,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every number of ways.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Count the misses of every size of a TLB on a trace, in one pass.
+    """Count the misses of every size of a TLB on a trace, in one pass. Of a trace file, loads and stores count.
+
+    A file may be of any format that `twofold trace info` reads; name it ./kv where a workload has its name.
 
     Example:
 
         twofold curve kv --footprint 64MiB --page-sizes 4K,2M --sets 128
     """
-    from twofold.cli.foreground import interruptible
+    from twofold.cli.foreground import Bar, interruptible
     from twofold.files import check_target
-    from twofold.study import curves
-    from twofold.trace import AREA_BASE, get_workload
-    from twofold.units import parse_bytes
+    from twofold.study import MemoryWatch, curves, stream_trace
 
     if report is not None:
         check_target(report)
-    trace = get_workload(source).blocks(seed or 0, AREA_BASE, parse_bytes(footprint), warmup + accesses, skew=skew)
-    sizes, numbers = options.names(page_sizes) or [], _numbers(sets)
-    found = interruptible(lambda: curves(trace, sizes, numbers, ways, warmup=warmup))
+    sizes, numbers, watch = options.names(page_sizes) or [], _numbers(sets), MemoryWatch(max_memory)
+    is_file = _is_file(source)
+    title = source if is_file else f"{source} over {footprint or DEFAULT_FOOTPRINT}"
+    with Bar(quiet=quiet or not is_file) as bar:
+        if is_file:
+            _refuse("a trace file", {"--footprint": footprint, "--skew": skew, "--seed": seed})
+            most = None if accesses is None else warmup + accesses
+            trace = stream_trace(source, source_format, accesses=most, progress=bar.update)
+        else:
+            _refuse("a workload", {"--from": source_format})
+            most = warmup + (accesses or DEFAULT_ACCESSES)
+            trace = _workload(source, seed or 0, footprint or DEFAULT_FOOTPRINT, most, skew)
+        found = interruptible(lambda: curves(watch.over(trace), sizes, numbers, ways, warmup=warmup))
     _print(found, "json" if json else "csv" if csv else "table")
     if report is not None:
         from twofold.report import write_curves
 
-        write_curves(found, f"{source} over {footprint}", report)
-        sys.stderr.write(f"report: {report}\n")
+        write_curves(found, title, report)
+        if not quiet:
+            sys.stderr.write(f"report: {report}\n")
+
+
+def _is_file(source: str) -> bool:
+    """Return whether a trace file is meant, and not a workload."""
+    from twofold.errors import FormatError
+    from twofold.trace import WORKLOADS
+
+    if source in WORKLOADS:
+        return False
+    if source != STDIN and not Path(source).exists():
+        raise FormatError(source, f"is no file and no workload; name a trace file, or one of {', '.join(WORKLOADS)}")
+    return True
+
+
+def _refuse(what: str, given: dict[str, object]) -> None:
+    """Refuse options that say nothing of what the addresses come from."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise typer.BadParameter(f"{what} takes no {', '.join(names)}")
+
+
+def _workload(
+    name: str, seed: int, footprint: str, accesses: int, skew: float | None
+) -> "Iterator[npt.NDArray[np.uint64]]":
+    """Return the addresses of a workload."""
+    from twofold.trace import AREA_BASE, get_workload
+    from twofold.units import parse_bytes
+
+    return get_workload(name).blocks(seed, AREA_BASE, parse_bytes(footprint), accesses, skew=skew)
 
 
 def _numbers(text: str) -> list[int]:

@@ -35,6 +35,10 @@ Exact = Annotated[
     list[str] | None,
     typer.Option(help="A range populated at its own page size in every design: START:SIZE:4K. May be repeated."),
 ]
+TraceFormat = Annotated[
+    str | None, typer.Option("--from", help="Format of the trace file.", show_default="by what it holds")
+]
+MaxMemory = Annotated[str | None, typer.Option(help="Give up rather than hold more, tables aside, like 512MiB.")]
 Seed = Annotated[int | None, typer.Option(help="What everything random starts from.", show_default="0")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk on standard error.")]
 Footprint = Annotated[

@@ -25,9 +25,7 @@ def simulate(
     ] = "contiguous",
     cpu: Annotated[str, typer.Option(help="CPU profile, or TOML file.")] = "zen3",
     warmup: Annotated[int, typer.Option(min=0, help="First accesses that are not counted.")] = 0,
-    max_memory: Annotated[
-        str | None, typer.Option(help="Give up rather than hold more beside the tables, like 512MiB.")
-    ] = None,
+    max_memory: options.MaxMemory = None,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: options.Quiet = False,

@@ -20,14 +20,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Source = Annotated[str | None, typer.Option("--from", help="Format of the trace.", show_default="by what it holds")]
-
 
 @app.command()
 def convert(
     trace: Annotated[Path, typer.Argument(help="A trace of any format, packed or not; - is standard input.")],
     output: Annotated[Path, typer.Argument(help="The trace file to write, like gups.twotrace.")],
-    source: Source = None,
+    source: options.TraceFormat = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a trace of another tool as a trace file.
@@ -56,7 +54,7 @@ def convert(
 @app.command()
 def info(
     trace: Annotated[Path, typer.Argument(help="A trace of any format; - is standard input.")],
-    source: Source = None,
+    source: options.TraceFormat = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:

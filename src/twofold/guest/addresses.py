@@ -1,4 +1,8 @@
-"""A trace as blocks of guest virtual addresses, whatever it comes as, and the canonical form of an address."""
+"""A trace taken apart, whatever it comes as: blocks of guest virtual addresses; and the canonical form of an address.
+
+An access is its first byte: one that reaches into the next page counts for the page where it begins. Left out:
+instruction fetches.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -7,38 +11,57 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.formats.geometry import FOUR_LEVEL
+from twofold.formats.mmu_state import LOAD, STORE
+from twofold.trace import Trace, TraceBlock
 from twofold.units import FRAME_SHIFT
 
 Gvas = npt.NDArray[np.uint64]
-TraceLike = npt.ArrayLike | Iterable[Gvas]
+Kinds = npt.NDArray[np.uint8]
+TraceLike = Trace | npt.ArrayLike | Iterable[Gvas | tuple[Gvas, Kinds] | TraceBlock]
 
 BLOCK: Final = 1 << 20  # addresses of a long array that are looked at together
 GVA_BITS: Final = FRAME_SHIFT + FOUR_LEVEL.frame_bits
 
 
-def blocks_of(trace: TraceLike) -> Iterator[Gvas]:
-    """Yield a trace as contiguous arrays of at most `BLOCK` addresses.
+def accesses_of(trace: TraceLike) -> Iterator[tuple[Gvas, Kinds | None]]:
+    """Yield (gvas, kinds of access) of the loads and stores of a trace, in order; None where it does not tell kinds.
 
-    trace : one array or list of gvas, what `run` recorded, or an iterable of arrays that follow each other
+    trace : one array or list of gvas, what `run` recorded, a `Trace`, or an iterable of what follows each other: such
+        arrays, pairs of gvas and kinds, blocks of a `Trace`
     """
-    for part in _parts(trace):
-        for start in range(0, len(part), BLOCK):
-            # A read-only or strided array would compile a second version of each kernel.
-            yield np.require(part[start : start + BLOCK], np.uint64, ["C", "A", "W"])
-
-
-def _parts(trace: Any) -> Iterator[npt.NDArray[Any]]:
-    """Yield the arrays that a trace consists of, each with one dimension."""
-    is_numbers = isinstance(trace, Sequence) and not (trace and isinstance(trace[0], np.ndarray))
-    if isinstance(trace, np.ndarray | np.generic | int) or is_numbers:
-        yield _gvas(np.asarray(trace) if isinstance(trace, np.ndarray) else np.asarray(trace, np.uint64))
+    if isinstance(trace, Trace):
+        yield from trace.accesses()
+    elif _is_array(trace):
+        yield _accesses(np.asarray(trace) if isinstance(trace, np.ndarray) else np.asarray(trace, np.uint64))
     else:
-        yield from map(_gvas, trace)
+        yield from map(_accesses, trace)  # type: ignore[arg-type]  # what is no array is an iterable of them
 
 
-def _gvas(part: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the addresses of one array, which may be a recording."""
-    return (part["gva"] if part.dtype.names else part).reshape(-1)
+def blocks_of(trace: TraceLike) -> Iterator[Gvas]:
+    """Yield the addresses of the loads and stores of a trace as contiguous arrays of at most `BLOCK`."""
+    for gvas, _ in accesses_of(trace):
+        for start in range(0, len(gvas), BLOCK):
+            # A read-only or strided array would compile a second version of each kernel.
+            yield np.require(gvas[start : start + BLOCK], np.uint64, ["C", "A", "W"])
+
+
+def _is_array(trace: Any) -> bool:
+    """Return whether a trace is one array, or a list of numbers."""
+    if isinstance(trace, Sequence):
+        return not (trace and isinstance(trace[0], np.ndarray | tuple | TraceBlock))
+    return isinstance(trace, int) or hasattr(trace, "__array__")
+
+
+def _accesses(part: Any) -> tuple[Gvas, Kinds | None]:
+    """Return the accesses of one array, pair of arrays or block."""
+    if isinstance(part, TraceBlock):
+        return part.data()
+    if isinstance(part, tuple):
+        gvas, kinds = part
+        return gvas, kinds
+    if part.dtype.names:
+        return part["gva"].reshape(-1), np.where(part["write"], STORE, LOAD).astype(np.uint8).reshape(-1)
+    return part.reshape(-1), None
 
 
 def canonical(gvas: Gvas) -> Gvas:

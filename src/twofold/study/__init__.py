@@ -14,7 +14,7 @@ from twofold.study.scenario import (
 )
 from twofold.study.simulation import simulate, workload_trace
 from twofold.study.sites import build_all, guest_site, read_address, walk_answer
-from twofold.study.traces import TracePrice, price_trace
+from twofold.study.traces import MemoryWatch, TracePrice, price_trace, stream_trace
 
 __all__ = [
     "COLD_LINE",
@@ -25,6 +25,7 @@ __all__ = [
     "GuestScenario",
     "HostScenario",
     "HostSummary",
+    "MemoryWatch",
     "Outcome",
     "Progress",
     "Row",
@@ -45,6 +46,7 @@ __all__ = [
     "price_trace",
     "read_address",
     "simulate",
+    "stream_trace",
     "walk_answer",
     "workload_trace",
 ]

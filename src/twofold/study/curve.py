@@ -8,6 +8,7 @@ the page size in a real TLB vary by address, which `simulate` has.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -18,6 +19,7 @@ from twofold import kernels
 from twofold.errors import SizeError
 from twofold.guest.addresses import Gvas, TraceLike, blocks_of
 from twofold.spec.sweep import LANES, STATE
+from twofold.study.traces import stream_trace
 from twofold.units import FRAME_SHIFT, Order, order_name, parse_order
 
 if TYPE_CHECKING:
@@ -83,12 +85,15 @@ class CurvePoint:
     misses_per_1000: float
 
 
-def curve(trace: TraceLike, page_size: str = "4K", sets: int = 1, ways: int | None = None, *, warmup: int = 0) -> Curve:
+def curve(
+    trace: TraceLike | str | Path, page_size: str = "4K", sets: int = 1, ways: int | None = None, *, warmup: int = 0
+) -> Curve:
     """Return the misses of a structure for every number of ways, in one pass over a trace.
 
     Parameters
     ----------
-    trace : gvas in order, one array or an iterable of arrays that follow each other; or what `run` recorded
+    trace : gvas in order, one array or an iterable of arrays that follow each other; what `run` recorded; a `Trace`; or
+        the path of a trace file of any format, which is read as a stream. Of the last two, loads and stores count
     page_size : of the pages that the structure holds, "4K", "2M" or "1G"
     sets : the set of a page is its number modulo this; 1: fully associative
     ways : the most to count; None: 16, or 65536 entries of a fully associative structure
@@ -97,13 +102,14 @@ def curve(trace: TraceLike, page_size: str = "4K", sets: int = 1, ways: int | No
     Raises
     ------
     SizeError : no such page size, or a number of sets or ways that cannot be
+    FormatError : the file is no trace, not whole, or does not match its checksums
     """
     (found,) = curves(trace, (page_size,), (sets,), ways, warmup=warmup)
     return found
 
 
 def curves(
-    trace: TraceLike,
+    trace: TraceLike | str | Path,
     page_sizes: Sequence[str] = ("4K",),
     sets: Sequence[int] = (1,),
     ways: int | None = None,
@@ -118,7 +124,7 @@ def curves(
     if warmup < 0:
         raise SizeError(str(warmup), "is no number of accesses to warm up with")
     structures = [_structure(parse_order(size), number, ways, engine) for size in page_sizes for number in sets]
-    for block in blocks_of(trace):
+    for block in stream_trace(trace) if isinstance(trace, str | Path) else blocks_of(trace):
         cold = min(warmup, len(block))
         warmup -= cold
         for structure in structures:

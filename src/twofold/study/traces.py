@@ -1,26 +1,23 @@
-"""Pricing a trace file on the tables of a guest, in bounded memory."""
+"""Trace files in bounded memory: their addresses as a stream, and what they cost on the tables of a guest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Final, TypeVar
 
 from twofold.domain import Machine
 from twofold.errors import SizeError
 from twofold.guest import TraceGuest, TracePolicy
+from twofold.guest.addresses import Gvas, Kinds, blocks_of
 from twofold.mmu import MmuStats
 from twofold.study.hosts import free_map
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate
 from twofold.study.sites import build_guest, guest_memory
-from twofold.trace import Trace
+from twofold.trace import Trace, open_reader
 from twofold.units import format_bytes, parse_bytes
 
-Gvas = npt.NDArray[np.uint64]
-Kinds = npt.NDArray[np.uint8]
+Block = TypeVar("Block")
 Progress = Callable[[str, int, int], None]
 
 _STATUS: Final = Path("/proc/self/status")
@@ -77,38 +74,86 @@ def price_trace(
 
     Raises
     ------
-    FormatError : the file is no trace, or not whole
+    FormatError : the file is no trace, not whole, or does not match its checksums
     GuestError : the guest's memory cannot hold what the trace touches
     SizeError : more memory than may be held
     """
-    limit = None if max_memory is None else parse_bytes(max_memory)
+    watch = MemoryWatch(max_memory)
     trace = Trace.load(path)
-    watched = _Watched(trace, limit, progress)
     free = free_map(scenario.host, scenario.seed)
     with Machine(free=free, seed=scenario.seed) as machine:
         domain, _ = build_guest(scenario, machine, guest_memory(scenario, free), scenario.designs[0])
-        guest = TraceGuest(domain, trace, policy)
-        stats = simulate(iter(watched), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
-    return TracePrice(stats, watched.most)
+        guest = TraceGuest(domain, trace.verified(), policy)  # here, where a checksum costs less than beside the model
+        stats = simulate(watch.over(_reported(trace, progress)), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
+    return TracePrice(stats, watch.most)
 
 
-class _Watched:
-    """The loads and stores of a trace, block by block, with an eye on what is resident."""
+def _reported(trace: Trace, progress: Progress | None) -> Iterator[tuple[Gvas, Kinds]]:
+    """Yield the loads and stores of a trace, and say before each block how many came before."""
+    done = 0
+    for gvas, kinds in trace.accesses():
+        if progress is not None:
+            progress("simulating", done, len(trace))
+        done += len(gvas)
+        yield gvas, kinds
 
-    def __init__(self, trace: Trace, limit: int | None, progress: Progress | None) -> None:
+
+def stream_trace(
+    path: str | Path,
+    source_format: str | None = None,
+    *,
+    accesses: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Gvas]:
+    """Yield the addresses of the loads and stores of a trace file of any format, in order, in blocks.
+
+    Parameters
+    ----------
+    path : the file, packed perhaps; "-" is standard input
+    source_format : name of its format; None: by what it holds
+    accesses : so many of them at most, and the file is read no further; None: all
+    progress : called as the file is read: text, bytes done, bytes in all
+
+    Raises
+    ------
+    UnknownNameError : no such format
+    FormatError : no trace; or one that is broken, or does not match its checksums: what stands before was yielded
+    """
+    left = accesses
+    for gvas in blocks_of(open_reader(Path(path), source_format, progress).blocks()):
+        yield gvas[:left]
+        if left is not None:
+            left -= min(left, len(gvas))
+            if not left:
+                return
+
+
+class MemoryWatch:
+    """An eye on what is resident beside the machine's memory, while blocks of a trace go by.
+
+    Parameters
+    ----------
+    limit : give up rather than hold more; None: no bound [bytes]
+
+    Attributes
+    ----------
+    most : that was seen [bytes]
+    """
+
+    def __init__(self, limit: int | str | None = None) -> None:
         self.most = 0
-        self._trace = trace
-        self._limit = limit
-        self._progress = progress
+        self._limit = None if limit is None else parse_bytes(limit)
 
-    def __iter__(self) -> Iterator[tuple[Gvas, Kinds]]:
-        done = 0
-        for gvas, kinds in self._trace.accesses():
+    def over(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yield blocks, and look before each and after the last.
+
+        Raises
+        ------
+        SizeError : more is held than may be
+        """
+        for block in blocks:
             self._look()
-            if self._progress is not None:
-                self._progress("simulating", done, len(self._trace))
-            done += len(gvas)
-            yield gvas, kinds
+            yield block
         self._look()
 
     def _look(self) -> None:

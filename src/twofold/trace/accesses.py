@@ -93,6 +93,11 @@ class TraceBlock:
             wanted |= self.kinds == kind
         return self.gvas[wanted]
 
+    def data(self) -> tuple[Gvas, Bytes]:
+        """Return (gvas, kinds) of the loads and stores, in order; not copies where that is all of them."""
+        is_data = self.kinds < FETCH
+        return (self.gvas, self.kinds) if is_data.all() else (self.gvas[is_data], self.kinds[is_data])
+
 
 def _column(name: str, given: npt.ArrayLike, rows: int) -> npt.NDArray[Any]:
     """Return what was given as the column of that name."""

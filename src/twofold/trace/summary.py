@@ -6,15 +6,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from twofold.errors import FormatError
 from twofold.spec.traces import FETCH, LOAD, STORE
-from twofold.trace.accesses import Gvas, TraceBlock
+from twofold.trace.accesses import TraceBlock
 from twofold.trace.layout import PART_ACCESSES
+from twofold.trace.pages import MAX_PAGES, PageSet
 from twofold.units import FRAME_SHIFT, ORDER_1G, ORDER_2M, ORDER_4K, format_bytes, order_name
 
-MAX_PAGES: Final = 1 << 24  # that are told apart: 64 GiB of 4K pages, 128 MiB of numbers
 MAX_VCPUS: Final = 1 << 16
-INDEX_BITS: Final = 9  # from a page size to the next
 _PAGE_ORDERS: Final = (ORDER_4K, ORDER_2M, ORDER_1G)
 
 
@@ -68,45 +66,11 @@ class TraceInfo:
         ]
 
 
-class _PageSet:
-    """Page numbers, each once, ascending; of larger pages when there are too many."""
-
-    def __init__(self, order: int) -> None:
-        self.order = order
-        self.numbers = np.empty(0, np.uint64)
-
-    def add(self, gvas: Gvas) -> None:
-        """Add the pages that hold these addresses."""
-        numbers = gvas >> np.uint64(FRAME_SHIFT + self.order)
-        if not len(numbers):
-            return
-        numbers = numbers[np.flatnonzero(np.diff(numbers, prepend=~numbers[:1]))]  # runs in one page first: most are
-        self.numbers = np.union1d(self.numbers, numbers)
-        while len(self.numbers) > MAX_PAGES:
-            self.order += INDEX_BITS
-            self.numbers = np.unique(self.numbers >> np.uint64(INDEX_BITS))
-
-
-def distinct_pages(blocks: Iterable[Gvas], order: int) -> Gvas:
-    """Return the numbers of the pages of an order that hold an address of the blocks, ascending, each once.
-
-    Raises
-    ------
-    FormatError : more pages than can be told apart
-    """
-    pages = _PageSet(order)
-    for gvas in blocks:
-        pages.add(gvas)
-        if pages.order != order:
-            raise FormatError("trace", f"touches more than {MAX_PAGES} pages, the most that are told apart")
-    return pages.numbers
-
-
 def summarise(parts: Iterable[TraceBlock], source: str) -> TraceInfo:
     """Return what is in these blocks."""
     kinds, vcpus = np.zeros(256, np.int64), np.zeros(MAX_VCPUS, np.int64)
     lowest, highest, instructions, done = 2**64 - 1, 0, 0, 0
-    pages = _PageSet(ORDER_4K)
+    pages = PageSet(ORDER_4K, MAX_PAGES)
     for part in parts:
         for start in range(0, len(part), PART_ACCESSES):
             block = part.part(start, min(start + PART_ACCESSES, len(part)))
@@ -131,11 +95,12 @@ def summarise(parts: Iterable[TraceBlock], source: str) -> TraceInfo:
     )
 
 
-def _pages_of(pages: _PageSet, order: int) -> int | None:
+def _pages_of(pages: PageSet, order: int) -> int | None:
     """Return how many pages of an order there are, None when only larger ones were told apart."""
+    numbers = pages.numbers()
     if order < pages.order:
         return None
-    larger = pages.numbers >> np.uint64(order - pages.order)
+    larger = numbers >> np.uint64(order - pages.order)
     return int(np.count_nonzero(np.diff(larger))) + bool(len(larger))
 
 

@@ -8,12 +8,12 @@ from typing import Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import SizeError
-from twofold.spec.traces import FETCH
+from twofold.errors import FormatError, SizeError
 from twofold.trace.accesses import DATA_KINDS, Bytes, Gvas, TraceBlock
 from twofold.trace.layout import PART_ACCESSES
+from twofold.trace.pages import MAX_PAGES, distinct_pages
 from twofold.trace.stored import StoredParts, TraceWriter, write_trace
-from twofold.trace.summary import TraceInfo, distinct_pages, summarise
+from twofold.trace.summary import TraceInfo, summarise
 from twofold.units import ORDER_4K, Order
 
 BLOCK_ACCESSES: Final = PART_ACCESSES  # one part of a file
@@ -105,6 +105,15 @@ class Trace:
             for start in range(0, len(part), accesses):
                 yield part.part(start, min(start + accesses, len(part)))
 
+    def verified(self) -> Iterator[TraceBlock]:
+        """Yield the accesses in order, in blocks; what is in a file is compared with its checksums.
+
+        Raises
+        ------
+        FormatError : a part of the file does not match; what stands before was yielded
+        """
+        return self._parts.verified() if isinstance(self._parts, StoredParts) else iter(self._parts)
+
     def gvas(self, kinds: tuple[int, ...] = DATA_KINDS, accesses: int = BLOCK_ACCESSES) -> Iterator[Gvas]:
         """Yield the addresses of the accesses of these kinds, in order, in blocks: loads and stores by default."""
         for block in self.blocks(accesses):
@@ -115,8 +124,7 @@ class Trace:
     def accesses(self, accesses: int = BLOCK_ACCESSES) -> Iterator[tuple[Gvas, Bytes]]:
         """Yield (gvas, kinds) of the loads and stores, in order, in blocks."""
         for block in self.blocks(accesses):
-            is_data = block.kinds < FETCH
-            part = (block.gvas, block.kinds) if is_data.all() else (block.gvas[is_data], block.kinds[is_data])
+            part = block.data()
             if len(part[0]):
                 yield part
 
@@ -125,8 +133,16 @@ class Trace:
         return self.gvas()
 
     def pages(self, order: Order = ORDER_4K, kinds: tuple[int, ...] = DATA_KINDS) -> Gvas:
-        """Return the numbers of the pages of one size that are touched, ascending, each once."""
-        return distinct_pages(self.gvas(kinds, PART_ACCESSES), order)
+        """Return the numbers of the pages of one size that are touched, ascending, each once.
+
+        Raises
+        ------
+        FormatError : more pages than are told apart
+        """
+        numbers = distinct_pages(self.gvas(kinds, PART_ACCESSES), order, MAX_PAGES)
+        if numbers is None:
+            raise FormatError("trace", f"touches more than {MAX_PAGES} pages, the most that are told apart")
+        return numbers
 
     def info(self) -> TraceInfo:
         """Return what is in the trace: kinds, vCPUs, span and footprint; each access is looked at once.
@@ -135,5 +151,4 @@ class Trace:
         ------
         FormatError : a part of the file does not match its checksum
         """
-        parts = self._parts.verified() if isinstance(self._parts, StoredParts) else iter(self._parts)
-        return replace(summarise(parts, self.source), notes=self.notes)
+        return replace(summarise(self.verified(), self.source), notes=self.notes)
