@@ -88,7 +88,8 @@ class Recorder:
 @pytest.mark.parametrize(
     ("footprint", "steps", "seed"),
     [
-        (1 << 20, 5000, 0),
+        (1 << 20, 1000, 0),
+        pytest.param(1 << 20, 5000, 0, marks=pytest.mark.slow),
         (64 << 10, 3000, 2**64 - 1),
         (1 << 22, 1000, 0x1234_5678_9ABC_DEF0),
         (1 << 20, 0, 1),
