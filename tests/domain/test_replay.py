@@ -57,7 +57,7 @@ def assert_replays(path, digest, **how) -> None:
 def test_a_random_run_replays_to_the_same_bytes(path, paging, behaviour):
     with Machine(MACHINE, paging=paging, behaviour=behaviour, nodes=2, journal=path) as machine:
         run = RandomRun(machine, seed=7)
-        run.steps(700)
+        run.steps(400)
         digest = machine.digest()
     assert run.failed > 20, "failures are operations too"
     assert_replays(path, digest)

@@ -134,7 +134,11 @@ def test_a_misaligned_set_is_small_up_to_the_boundary_then_large_then_small(make
     p2m.set_entry(gfn, mfn, order)
     assert p2m.leaf_array()["order"].tolist() == orders
     frames = 1 << order
-    assert np.array_equal(p2m.translate(np.arange(gfn, gfn + frames)), np.arange(mfn, mfn + frames, dtype=np.uint64))
+    assert [column.tolist() for column in p2m.runs(gfn, frames)] == [[gfn], [mfn], [frames]], (
+        "one run, whatever its leaves"
+    )
+    offsets = np.unique(np.r_[: min(frames, 1024), 0:frames:97, max(0, frames - 1024) : frames]).astype(np.uint64)
+    assert np.array_equal(p2m.translate(offsets + np.uint64(gfn)), offsets + np.uint64(mfn))
     assert p2m.get_entry(gfn + frames).mfn == INVALID_MFN
     assert gfn == 0 or p2m.get_entry(gfn - 1).mfn == INVALID_MFN
 
