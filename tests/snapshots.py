@@ -25,6 +25,12 @@ def snapshot(domain: Domain) -> dict[str, Any]:
     }
 
 
+def use_up_memory(domain: Domain) -> None:
+    """Let a domain take every free frame of its machine, one by one as far as the heap can tell."""
+    assert domain.memory.increase_reservation(domain.machine.heap.free_frames, 0).complete
+    assert not domain.memory.increase_reservation(1, 0).complete
+
+
 def leave_free(heap: Heap, extents: int, order: int) -> None:
     """Use up the heap but for `extents` single blocks of one order that are no buddies of each other."""
     mfns, counts = heap.alloc_runs(order, len(heap) >> order)
@@ -33,8 +39,8 @@ def leave_free(heap: Heap, extents: int, order: int) -> None:
         for mfn, count in zip(mfns.tolist(), counts.tolist(), strict=True)
         for index in range(count)
     ]
-    while heap.free_frames:
-        heap.alloc(0)
+    heap.alloc_runs(0, heap.free_frames)
+    assert not heap.free_frames
     even = [mfn for mfn in blocks if not mfn >> order & 1]
     assert len(even) >= extents, "the machine is large enough for the test"
     for mfn in even[:extents]:

@@ -64,8 +64,18 @@ class Import:
         return rest.partition(".")[0] if package == "twofold" else ""
 
 
-def imports(module: Module) -> Iterator[Import]:
-    """Yield every import of a module, nested ones too."""
+@cache
+def all_imports() -> dict[str, tuple[Import, ...]]:
+    """Return the imports of every module, by its name."""
+    return {module.name: tuple(_imports(module)) for module in modules()}
+
+
+def imports(module: Module) -> tuple[Import, ...]:
+    """Return every import of a module, nested ones too."""
+    return all_imports()[module.name]
+
+
+def _imports(module: Module) -> Iterator[Import]:
     names = {each.name for each in modules()}
     deferred = {id(node) for part in ast.walk(module.tree) if _is_deferred(part) for node in ast.walk(part)}
     for node in ast.walk(module.tree):

@@ -4,6 +4,7 @@ Read from standard input, a JSON line each: {argv, cwd, env, stdout, stderr}. An
 each: {pid} at once, {pid, code} at the end.
 """
 
+import gc
 import json
 import os
 import sys
@@ -52,6 +53,7 @@ def say(**fields):
 def main():
     """Serve until standard input ends."""
     load_everything()
+    gc.freeze()  # a collection in a child would copy every page that it looks at
     say(pid=os.getpid())
     for line in sys.stdin:
         pid = os.fork()

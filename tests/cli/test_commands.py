@@ -33,7 +33,7 @@ COMMANDS = (
 TRACE_COMMANDS = ("trace convert", "trace info", "trace capture", "simulate")
 TRACES = Path(__file__).parents[1] / "golden" / "traces"
 HOST = ("--size", "1GiB", "--guest", "64MiB")
-QUICK = ("compare", *HOST, "--workload", "gups", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
+QUICK = ("compare", *HOST, "--workload", "stream", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
 THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
 NEEDS_THIS_HOST = pytest.mark.skipif(not THIS_HOST, reason="needs /proc/kpageflags and /proc/buddyinfo (root)")
 

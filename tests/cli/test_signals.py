@@ -13,7 +13,7 @@ LONG = ("compare", *HOST, "--workload", "gups", "--accesses", str(10**11))
 PROMPT_SECONDS = 2.0  # a second on a quiet machine
 
 
-def begun(pid, seconds=0.5):
+def begun(pid, seconds=0.25):
     """Wait until a process has used so much processor time: it is at work by then."""
     tick = os.sysconf("SC_CLK_TCK")
     for _ in range(600):

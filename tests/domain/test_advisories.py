@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from kinds import FORMATS
-from snapshots import assert_every_frame_is_accounted_for, snapshot
+from snapshots import assert_every_frame_is_accounted_for, snapshot, use_up_memory
 from twofold import spec
 from twofold.domain import DomainOptions, Extents, Machine, Mem, Reason, build
 from twofold.formats import p2m_state as at
@@ -131,8 +131,7 @@ def test_xsa_222_memory_is_freed_only_when_its_removal_has_worked(name, behaviou
     with machine:
         assert not NEED_A_TABLE[name](domain).complete
         other = make(machine, table_pool=20)
-        while other.memory.increase_reservation(1, 0).complete:
-            pass
+        use_up_memory(other)
         owner = machine.frame_table.owner
         assert all(owner[mfn] == domain.domid for mfn in reachable(domain)), "what is mapped is nobody else's"
         check(domain, other)
@@ -224,7 +223,7 @@ def test_xsa_410_a_pool_is_bounded_and_taking_it_down_is_done_in_steps():
     with Machine("3GiB") as machine:
         domain = machine.create_domain("2GiB", options=DomainOptions(layout="flat", table_pool=3000))
         assert domain.memory.populate_physmap([0], 18).complete
-        far = domain.memory.populate_physmap(range(1 << 18, 1 << 30, 1 << 9), 0)
+        far = domain.memory.populate_physmap([gfn << 9 for gfn in range(1 << 9, 1 << 12)], 0)  # a table each
         assert far.reason is Reason.NO_TABLES
         assert domain.p2m.tables == domain.pool.capacity == 3000
         assert machine.frame_table.runs_of(domain.domid, 2)[1].sum() == 3000

@@ -339,7 +339,7 @@ class DomainModel(JournaledMachine):
 
 
 def test_a_domain_keeps_to_its_model():
-    run_with_journal(DomainModel, settings(max_examples=15))
+    run_with_journal(DomainModel, settings())
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import pytest
 
 from golden import read
 from kinds import FORMATS
-from snapshots import assert_every_frame_is_accounted_for, snapshot
+from snapshots import assert_every_frame_is_accounted_for, snapshot, use_up_memory
 from twofold.domain import DomainOptions, Extents, Machine, Reason, build
 from twofold.machine import Use
 from twofold.p2m import P2MType, open_tables
@@ -149,8 +149,7 @@ def test_what_is_in_the_way_of_a_special_page_is_refused(machine, domain, other)
 def test_without_memory_or_tables_no_special_page_is_made(machine, domain):
     hungry = machine.create_domain("1MiB", options=DomainOptions(layout="flat", table_pool=8))
     assert hungry.memory.add_to_physmap("shared_info", 0, 1 << 20) == DONE
-    while hungry.memory.increase_reservation(1, 0).complete:
-        pass
+    use_up_memory(hungry)
     assert refused(domain, "shared_info", 0, 0x40) is Reason.NO_MEMORY
     assert hungry.memory.claim(0).complete
     hungry.destroy()
@@ -236,8 +235,7 @@ def test_a_referenced_frame_stays_out_of_the_heap_until_the_last_mapping_goes(ma
     if not other.is_dying:
         check(other)
     third = machine.create_domain("1MiB", options=DomainOptions(layout="flat", table_pool=8))
-    while third.memory.increase_reservation(1, 0).complete:
-        pass
+    use_up_memory(third)
     assert machine.frame_table.owner[mfn] != third.domid, "nobody else can get it"
     third.destroy()
     assert domain.memory.remove_from_physmap(0x9000) == DONE

@@ -60,7 +60,7 @@ def test_every_workload_is_right_on_every_design_and_page_size(domains, design, 
         assert set(result.trace["bytes"].tolist()) == {8}
         assert result.exit_code == 0
         assert not result.faults
-        assert guest.domain.p2m.audit().clean
+    assert guest.domain.p2m.audit().clean
 
 
 @pytest.mark.parametrize("name", WORKLOADS)

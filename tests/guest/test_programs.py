@@ -88,10 +88,12 @@ class Recorder:
 @pytest.mark.parametrize(
     ("footprint", "steps", "seed"),
     [
-        (1 << 20, 5000, 0),
+        (1 << 20, 1000, 0x1234_5678_9ABC_DEF0),
         (64 << 10, 3000, 2**64 - 1),
-        (1 << 22, 1000, 0x1234_5678_9ABC_DEF0),
-        (1 << 20, 0, 1),
+        (1 << 17, 0, 1),
+        pytest.param(1 << 20, 5000, 0, marks=pytest.mark.slow),
+        pytest.param(1 << 22, 1000, 0x1234_5678_9ABC_DEF0, marks=pytest.mark.slow),
+        pytest.param(1 << 20, 0, 1, marks=pytest.mark.slow),
     ],
 )
 def test_the_program_touches_what_its_generator_says_and_returns_its_answer(name, footprint, steps, seed):

@@ -357,7 +357,7 @@ def forged(*payloads: bytes, packed: bool = False, length: int | None = None) ->
         (forged(b"\x03\x04"), "describes no machine"),
         (forged(b"\x00", length=MAX_RECORD_BYTES + 1), "ends inside a record"),
         (forged(b"no zlib", packed=True), "incorrect header"),
-        (forged(zlib.compress(bytes(MAX_RECORD_BYTES + 1)), packed=True), "does not unpack"),
+        (forged(zlib.compress(bytes(MAX_RECORD_BYTES + 1), level=1), packed=True), "does not unpack"),
         (forged(zlib.compress(b"\0")[:-1], packed=True), "does not unpack"),
         (forged(zlib.compress(b"\0") + b"x", packed=True), "does not unpack"),
     ],

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmu_strategies import fully, profile_of, random_trace, structure
 from tables import random_tables
@@ -16,7 +16,7 @@ from twofold.mmu import Mmu, load_profile, profile_names, static
 from twofold.mmu.profile import Marking
 from twofold.spec import mmu as plain
 
-relaxed = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=3 * settings.default.max_examples)
 KINDS = np.zeros(0, np.uint8)
 FAMILIES = (
     ("l1_4k", "l1_2m", "l1_1g"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmu_strategies import profiles, random_trace
 from tables import ALL_GUESTS, random_tables
@@ -20,7 +20,7 @@ from twofold.spec import mmu as plain
 
 FORMATS = [(guest, p2m) for guest in ALL_GUESTS for p2m in P2M_FORMATS]
 NO_KINDS = np.zeros(0, np.uint8)
-relaxed = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=3 * settings.default.max_examples)
 
 
 def mmu_of(tables, memory, profile, engine, dimensions=2):

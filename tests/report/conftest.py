@@ -1,6 +1,9 @@
 """What the tests of the report share: one small comparison, with two host states and a page size that does not fit."""
 
+import shutil
+
 import pytest
+from playwright.sync_api import sync_playwright
 
 from twofold.study import Outcome, compare, make_scenario
 
@@ -19,3 +22,16 @@ SMALL = {
 def outcome() -> Outcome:
     """A comparison that takes a few seconds; 1G guest pages are not available in it."""
     return compare(make_scenario(SMALL))
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, started once: that takes as long as drawing a page."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        yield browser
+        browser.close()

@@ -2,11 +2,9 @@
 
 import json
 import re
-import shutil
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 from plotly.offline import get_plotlyjs
 
 from twofold.errors import FormatError
@@ -59,22 +57,16 @@ def test_a_page_that_cannot_be_written_is_an_error(found, tmp_path):
         write_curves(found, "a trace", tmp_path)
 
 
-def test_a_browser_draws_the_curves_without_a_complaint(found, tmp_path):
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
+def test_a_browser_draws_the_curves_without_a_complaint(browser, found, tmp_path):
     path = tmp_path / "curves.html"
     write_curves(found, HOSTILE, path)
     complaints = []
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        tab = browser.new_page()
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
-        tab.goto(path.as_uri())
-        tab.wait_for_selector("#curves .scatterlayer .trace")
-        assert tab.locator("#curves .scatterlayer .trace").count() == 4
-        assert tab.evaluate("window.hacked") is None
-        browser.close()
+    tab = browser.new_page()
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto(path.as_uri())
+    tab.wait_for_selector("#curves .scatterlayer .trace")
+    assert tab.locator("#curves .scatterlayer .trace").count() == 4
+    assert tab.evaluate("window.hacked") is None
+    tab.close()
     assert complaints == []

@@ -1,14 +1,12 @@
 """The page in a real browser, without a network: it draws everything, complains about nothing, fits small screens."""
 
 import base64
-import shutil
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from twofold.report import write_report
 
@@ -39,18 +37,6 @@ FIGURES_FIT = """() => [...document.querySelectorAll(".drawing")].every(
 PAPER_OF_FIGURES = "() => document.getElementById('blocks')._fullLayout.paper_bgcolor"
 READ_BOXES = "all => all.map(each => each.getBoundingClientRect().toJSON())"
 READ_COLOURS = "names => names.map(name => getComputedStyle(document.documentElement).getPropertyValue(name).trim())"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield browser
-        browser.close()
 
 
 @contextmanager

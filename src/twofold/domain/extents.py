@@ -189,6 +189,8 @@ class Pieces:
 
     def cut(self, frames: int) -> tuple["Pieces", "Pieces"]:
         """Return the first `frames` frames, and the rest."""
+        if frames == self.total_frames:  # as it mostly is: nothing has to be computed
+            return self, Pieces(self.gfns[:0], self.mfns[:0], self.frames[:0], self.orders[:0])
         ends = np.cumsum(self.frames).astype(np.int64)
         starts = ends - self.frames.astype(np.int64)
         kept = np.clip(frames - starts, 0, self.frames.astype(np.int64)).astype(np.uint64)

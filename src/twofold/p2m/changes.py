@@ -99,11 +99,10 @@ class P2MTables(P2MView):
             return 0
         return (1 << self.geometry.levels) - 1 if rules.splits_through_sizes_off else sizes
 
-    def level_masks(self, orders: Iterable[int]) -> Masks:
+    def level_masks(self, orders: Masks) -> Masks:
         """Return for each extent order the mask of levels whose leaves it may use: page sizes on, none larger."""
         sizes = int(self._pool.state[at.SIZES])
-        bits = self.geometry.index_bits
-        return np.array([sizes & ((2 << order // bits) - 1) for order in orders], np.int64)
+        return sizes & ((np.int64(2) << orders // self.geometry.index_bits) - 1)
 
     def can_map_exactly(self, gfn: int, order: int) -> bool:
         """Return whether a leaf of just this order may start at `gfn`, given the page sizes that are on."""
