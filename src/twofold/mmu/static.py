@@ -16,6 +16,7 @@ from twofold.kernels import _mmu_static as kernel
 from twofold.kernels._mmu_regions import (
     GUEST_REGION_BITS,
     HOST_REGION_BITS,
+    MAX_GUEST_LEVELS,
     MAX_LEVELS,
     MAX_REGIONS,
     RECORD_COLUMNS,
@@ -28,7 +29,6 @@ from twofold.kernels._mmu_static import Work
 from twofold.kernels._rows import EMPTY
 
 WIDTHS: Final = (4, 16, 64)  # lanes of a row
-MAX_GUEST_LEVELS: Final = 4
 MAX_SETS: Final = 512  # of a TLB: more would take bits of a page number that its tag has not
 
 PIECE_WALKS: Final = 1 << 16  # that one thread hands to the other at a time
@@ -161,7 +161,7 @@ def make_work(structures: Counts) -> Work:
             here = slice(index * FAMILY_COLUMNS, (index + 1) * FAMILY_COLUMNS)
             families[family, here] = _describe(structures[number], pool, int(places[number, 0]))
     rows = Rows(pool, places, np.zeros(at.STRUCTURES, np.int64))
-    nested = kernel.BLOCK * kernel.MAX_NESTED + 2
+    nested = kernel.BLOCK * kernel.MAX_NESTED + WIDTHS[0]  # the last copy of four may reach behind the last gpa
     halves = np.zeros((kernel.HALVES, nested), np.uint32)
     halves[kernel.NUMBERS] = np.arange(nested)
     return Work(
@@ -228,6 +228,7 @@ def _make_regions() -> Regions:
     return Regions(
         ids=np.zeros(ids, np.uint32),
         briefs=np.zeros(MAX_REGIONS, np.uint32),
+        names=np.zeros(MAX_REGIONS, np.uint64),
         records=np.zeros((MAX_REGIONS, RECORD_COLUMNS), np.uint32),
         counts=np.zeros(2, np.int64),
         frames=np.zeros(MAX_REGIONS * SLOTS, np.uint32),
