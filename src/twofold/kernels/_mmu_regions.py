@@ -282,14 +282,3 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
             return note_region(settings, regions, number, size, level)
         table = frame_of(shape, entry)
     return -1
-
-
-@bare
-def forget(regions: Regions) -> None:
-    """Forget all regions, for a run over tables that may have changed since."""
-    for region in range(regions.counts[USED]):
-        regions.ids[regions.briefs[region] & NUMBER_MASK] = 0
-    for region in range(regions.counts[REACHED]):
-        regions.host[region] = ZERO
-    regions.counts[USED] = 0
-    regions.counts[REACHED] = 0

@@ -114,6 +114,8 @@ class Work(NamedTuple):
     flags : int64[6], 1: a TLB of one row; paging-structure caches that share entries; LINES: there are any
     pages : uint64[BLOCK + SCAN];  halves, marks, lines : buffers of a block, a row each
     table_counts : int64[3, levels], of one dimension of a block
+    room : uint8[sets], lanes of each set of the L3 cache's lines that nothing came to since it was emptied; or empty
+    first_uses : uint32[lines], the lines that came to them, in order;  counts : int64[1], how many
     """
 
     regions: Regions
@@ -126,6 +128,9 @@ class Work(NamedTuple):
     marks: Marks
     lines: Halves
     table_counts: Counts
+    room: Marks
+    first_uses: Halves
+    counts: Counts
 
 
 @bare
@@ -486,8 +491,11 @@ def emit_lines(settings: Counts, shapes: Words, work: Work, walks: int) -> None:
 
 
 @bare
-def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, lines: Halves, reads: int) -> None:
-    """Count where table reads are served, and their cycles. lanes : of the rows of lines, 0 where no cache has any."""
+def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, lines: Halves, reads: int) -> int:
+    """Count where table reads are served, and their cycles; return how many memory serves, which are in lines[0].
+
+    lanes : of the rows of lines, 0 where no cache has any
+    """
     left, last = reads, reads
     if lanes == 16:
         left = sift_lines_16(family[:FAMILY_COLUMNS], lines[0], reads, lines[1])
@@ -499,6 +507,19 @@ def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, 
     for place in range(3):
         counters[at.SERVED + place] += served[place]
         counters[at.WALK_CYCLES] += served[place] * settings[at.READ_CYCLES + place]
+    return last
+
+
+@bare
+def note_first_uses(work: Work, count: int) -> None:
+    """Note which lines that were not in the L3 cache came to a lane where nothing was."""
+    sets = np.uint32(len(work.room))
+    for number in range(count):
+        line = work.lines[0, number]
+        if work.room[line % sets]:
+            work.room[line % sets] -= np.uint8(1)
+            work.first_uses[work.counts[0]] = line
+            work.counts[0] += 1
 
 
 @bare
@@ -607,7 +628,10 @@ def run_walks_of_block(
         return False
     if work.flags[LINES]:
         emit_lines(settings, shapes, work, walks)
-    charge_reads(counters, settings, work.lanes[LINES] * work.flags[LINES], families[LINES], work.lines, reads)
+    lanes = work.lanes[LINES] * work.flags[LINES]
+    missed = charge_reads(counters, settings, lanes, families[LINES], work.lines, reads)
+    if work.counts[0] < len(work.first_uses):
+        note_first_uses(work, missed)
     return True
 
 
@@ -627,45 +651,4 @@ def run(memory: Words, shapes: Words, gvas: Words, settings: Counts, counters: C
     return len(gvas)
 
 
-@kernel
-def run_tlbs(
-    memory: Words,
-    shapes: Words,
-    gvas: Words,
-    settings: Counts,
-    counters: Counts,
-    work: Work,
-    first: int,
-    size_before: int,
-    out_keys: Halves,
-) -> tuple[int, int, int]:
-    """Do the TLBs' half of `run` from an access on, until the pages that walk fill a buffer or the trace ends.
-
-    Returns
-    -------
-    (count, last, size) : pages in the buffer, or MISSING; first access not done; size of the page before it
-    """
-    count, last, size = 0, first, size_before
-    while last < len(gvas) and count + BLOCK <= len(out_keys):
-        here = out_keys[count:]
-        walks, last, size = run_tlbs_of_block(memory, shapes, gvas, settings, counters, work, last, size, here)
-        if walks == MISSING:
-            return MISSING, last, size
-        count += walks
-    return count, last, size
-
-
-@kernel
-def run_walks(memory: Words, shapes: Words, keys: Halves, settings: Counts, counters: Counts, work: Work) -> bool:
-    """Do the walks' half of `run` for pages in order; return whether all of them have a translation."""
-    for first in range(0, len(keys), BLOCK):
-        walks = min(BLOCK, len(keys) - first)
-        for number in range(walks):
-            work.halves[WALK_KEYS, number] = keys[first + number]
-        if not run_walks_of_block(memory, shapes, settings, counters, work, walks):
-            return False
-    return True
-
-
-for compiled in (run, run_tlbs, run_walks):
-    cast("Any", compiled).targetoptions.update(BARE)
+cast("Any", run).targetoptions.update(BARE)

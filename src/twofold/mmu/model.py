@@ -137,7 +137,7 @@ class Mmu:
         gvas : guest virtual addresses, uint64[accesses]
         warmup : so many first accesses fill the structures without being counted [accesses]
         kinds : LOAD, STORE or FETCH of `formats.mmu_state` for each access, uint8[accesses]; None: all are loads
-        threads : 1, or more for two of them in long traces of loads; the counts are the same, bit for bit
+        threads : that may share a long trace of loads; the counts are the same, bit for bit
 
         Raises
         ------
@@ -236,9 +236,7 @@ class Mmu:
         while done > 0:
             counters, asked = np.zeros(at.COUNTERS, np.int64), done
             done = self._fast.run(gvas[:asked], counters, threads)
-            if done == 0 and threads > 1:
-                done, threads = asked, 1
-            elif done == asked:
+            if done == asked:
                 return done, MmuStats.from_counters(counters)
         return 0, MmuStats.from_counters(np.zeros(at.COUNTERS, np.int64))
 
