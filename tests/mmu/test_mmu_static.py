@@ -80,7 +80,8 @@ def run_general(mmu, gvas, engine=general):
 def run_fast(mmu, gvas, threads=1):
     """Return (accesses done, counters) of the fast path."""
     counters = np.zeros(at.COUNTERS, np.int64)
-    path = static.FastPath(mmu._memory, mmu._shapes, *state_of(mmu))
+    mmu_settings, *state = state_of(mmu)
+    path = static.FastPath(mmu._memory, mmu._shapes, mmu_settings, pieces.State(*state))
     return path.run(gvas, counters, threads), counters.tolist()
 
 

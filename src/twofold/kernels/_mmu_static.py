@@ -18,7 +18,7 @@ from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Marks, Words
 from twofold.kernels._bits import SHIFT
 from twofold.kernels._entries import top_level
-from twofold.kernels._jit import BARE, bare, kernel
+from twofold.kernels._jit import BARE, bare, kernel, part
 from twofold.kernels._mmu_regions import (
     CODE_BITS,
     GUEST,
@@ -522,7 +522,7 @@ def note_first_uses(work: Work, count: int) -> None:
             work.counts[0] += 1
 
 
-@bare
+@part
 def look_up(
     counters: Counts, settings: Counts, work: Work, accesses: int, count: int, size_before: int, out_keys: Halves
 ) -> int:
@@ -555,7 +555,7 @@ def add_present(inserted: Counts, first: int, family: Words, packed: int) -> Non
             inserted[first + size] += np.int64((packed >> (COUNT_BITS * np.uint64(size))) & COUNT_MASK)
 
 
-@bare
+@part
 def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, walks: int) -> int:
     """Send the walks through the guest's paging-structure caches; return their reads of guest tables."""
     halves, marks = work.halves, work.marks
@@ -567,7 +567,7 @@ def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, wa
     return add_by_level(counters, at.GUEST_READS, at.GUEST_TABLE_HITS, counts, inserted, at.GUEST_TABLES, family)
 
 
-@bare
+@part
 def translate_gpas(counters: Counts, shapes: Words, work: Work, families: Words, gpas: int) -> int:
     """Send gpas through the nested TLB and the P2M's caches; return the reads of the P2M."""
     halves, marks, inserted, family = work.halves, work.marks, work.rows.inserted, families[NESTED_TLB]
@@ -585,7 +585,7 @@ def translate_gpas(counters: Counts, shapes: Words, work: Work, families: Words,
     return add_by_level(counters, at.HOST_READS, at.HOST_TABLE_HITS, counts, inserted, at.HOST_TABLES, family)
 
 
-@bare
+@part
 def run_tlbs_of_block(
     memory: Words,
     shapes: Words,
@@ -610,7 +610,7 @@ def run_tlbs_of_block(
     return walks, last, size_of_last
 
 
-@bare
+@part
 def run_walks_of_block(
     memory: Words, shapes: Words, settings: Counts, counters: Counts, work: Work, walks: int
 ) -> bool:

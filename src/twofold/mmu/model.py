@@ -29,6 +29,7 @@ from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
 from twofold.mmu import static
 from twofold.mmu.layout import lay_out, settings_of
+from twofold.mmu.pieces import State
 from twofold.mmu.profile import CpuProfile
 from twofold.mmu.stats import MmuStats
 from twofold.units import FRAME_SHIFT
@@ -230,8 +231,8 @@ class Mmu:
     def _count_fast(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
         """Run loads as far as the fast path gets; return how many, and what they counted."""
         if self._fast is None:
-            state = self._settings, self._structures, self._tags, self._values
-            self._fast = static.FastPath(self._memory, self._shapes, *state)
+            state = State(self._structures, self._tags, self._values)
+            self._fast = static.FastPath(self._memory, self._shapes, self._settings, state)
         done = len(gvas)
         while done > 0:
             counters, asked = np.zeros(at.COUNTERS, np.int64), done

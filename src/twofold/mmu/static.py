@@ -78,20 +78,12 @@ class FastPath:
     """
 
     def __init__(
-        self,
-        memory: Words,
-        shapes: Words,
-        settings: Counts,
-        structures: Counts,
-        tags: Words,
-        values: Words,
-        *,
-        notes_lines: bool = False,
+        self, memory: Words, shapes: Words, settings: Counts, state: State, *, notes_lines: bool = False
     ) -> None:
-        self._work = make_work(structures, notes_lines=notes_lines)
+        self._work = make_work(state.structures, notes_lines=notes_lines)
         self._inputs = memory, shapes, settings
-        self._state = State(structures, tags, values)
-        self._everything = memory, shapes, settings, structures, tags, values, self._work.regions, self._work.rows
+        self._state = state
+        self._everything = memory, shapes, settings, *state, self._work.regions, self._work.rows
         self._others: list[FastPath] = []  # of the other threads
 
     def run(self, gvas: Words, counters: Counts, threads: int = 1) -> int:
@@ -186,7 +178,7 @@ class FastPath:
     def _helpers(self, count: int) -> "list[FastPath]":
         """Return so many paths with arrays of their own."""
         while len(self._others) < count:
-            self._others.append(FastPath(*self._inputs, *self.state(), notes_lines=True))
+            self._others.append(FastPath(*self._inputs, self.state(), notes_lines=True))
         return self._others[:count]
 
     def _forget_tables(self) -> None:
