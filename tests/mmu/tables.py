@@ -14,6 +14,7 @@ from twofold.formats.table_formats import GUEST_SHAPES, P2M_FORMATS
 ARENA_FRAMES = 256  # at most 512: one 2M leaf has to cover it
 TABLE_WINDOWS = (0x40000, 0x80000, 0xC0000)  # gfns, by level of the P2M leaf
 WINDOW = 0x40000
+FIRST_DATA = 0x100000  # mfn
 # A guest with five levels has entries of the same bits as a P2M with five.
 ALL_GUESTS = GUEST_SHAPES | {"5-level": P2M_FORMATS["npt-5"].shape.copy()}
 
@@ -166,3 +167,12 @@ def corrupt(tables, rng):
         0,
     )
     tables.memory[frame, slot] = words[int(rng.integers(len(words)))]
+
+
+def wide_tables(pages):
+    """Return (tables, gvas of the pages) of a guest with many pages of 4K side by side, 4K in the P2M too."""
+    tables = Tables(512)
+    for page in range(pages):
+        tables.map_host(page, FIRST_DATA + page, 0)
+        tables.map_guest(page, page, 0)
+    return tables, np.arange(pages, dtype=np.uint64) << np.uint64(12)

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmu_strategies import fully, profile_of, random_trace, structure
-from tables import random_tables
+from tables import random_tables, wide_tables
 
 from twofold.errors import NotPresentError
 from twofold.formats import mmu_state as at
 from twofold.kernels import mmu as general
-from twofold.mmu import Mmu, load_profile, profile_names, static
+from twofold.mmu import Mmu, load_profile, pieces, profile_names, static
 from twofold.mmu.profile import Marking
 from twofold.spec import mmu as plain
 
@@ -80,7 +80,8 @@ def run_general(mmu, gvas, engine=general):
 def run_fast(mmu, gvas, threads=1):
     """Return (accesses done, counters) of the fast path."""
     counters = np.zeros(at.COUNTERS, np.int64)
-    path = static.FastPath(mmu._memory, mmu._shapes, *state_of(mmu))
+    mmu_settings, *state = state_of(mmu)
+    path = static.FastPath(mmu._memory, mmu._shapes, mmu_settings, pieces.State(*state))
     return path.run(gvas, counters, threads), counters.tolist()
 
 
@@ -132,30 +133,68 @@ def test_the_fast_path_is_the_readable_model_on_every_shipped_cpu_that_it_takes(
         assert profile.smash_1g.value == "l2"
 
 
-@settings(max_examples=30, deadline=None)
-@given(profile=static_profiles(), seed=st.integers(0, 2**32), formats=st.sampled_from(FORMATS))
-def test_two_threads_count_and_keep_what_one_does(profile, seed, formats):
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Let short traces be cut, and note of each piece whether it could follow the one before it."""
+    monkeypatch.setattr(static, "LEAST_PIECE", 16)
+    monkeypatch.setattr(pieces, "WARMUP", 1 << 8)
+    followed, follow = [], pieces._follow
+    monkeypatch.setattr(pieces, "_follow", lambda *given: followed.append(follow(*given)) or followed[-1])
+    return followed
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    profile=static_profiles(),
+    seed=st.integers(0, 2**32),
+    formats=st.sampled_from(FORMATS),
+    pages=st.sampled_from((3, 12, 48)),
+    threads=st.integers(2, 5),
+)
+def test_a_trace_in_pieces_counts_and_keeps_what_it_does_whole(profile, seed, formats, pages, threads, small_pieces):
     rng = np.random.default_rng(seed)
     tables, places = random_tables(rng, 24, 0, *formats)
-    gvas = translated(tables, profile, random_trace(rng, places, 300), 2)
+    gvas = translated(tables, profile, random_trace(rng, places[:pages], 800), 2)
     ends = []
-    for threads in (1, 2):
+    for number in (1, threads):
+        mmu = mmu_of(tables, profile)
+        for part in np.array_split(gvas, 2):  # the second begins with what the first left
+            ends.append((number, *run_fast(mmu, part, number), all_of(mmu)))
+            if ends[-1][1] < len(part):
+                return  # beyond it: nothing can be told of the state
+    assert [end[1:] for end in ends[:2]] == [end[1:] for end in ends[2:]]
+
+
+@pytest.mark.parametrize("name", ["skylake", "haswell", "zen3"])
+@pytest.mark.parametrize("comes_back", [False, True])
+def test_pieces_follow_unless_what_was_held_all_along_is_used_again(name, comes_back, small_pieces):
+    tables, places = wide_tables(20_000)
+    profile, rng = load_profile(name), np.random.default_rng(3)
+    gvas = rng.choice(places, 400_000).astype(np.uint64)
+    if comes_back:  # the L2 TLB still has these when the last piece comes to them, which cannot know it
+        gvas = np.concatenate([places[:1000], rng.choice(places[:10], 400_000), places[:1000]])
+    ends = []
+    for threads in (1, 3):
         mmu = mmu_of(tables, profile)
         ends.append((*run_fast(mmu, gvas, threads), all_of(mmu)))
-    if ends[0][0] == len(gvas):
-        assert ends[0] == ends[1]
+    assert ends[0] == ends[1]
+    assert small_pieces == [True, not comes_back]
 
 
-def test_two_threads_hand_over_many_pieces_and_end_at_the_same_fault(monkeypatch):
-    monkeypatch.setattr(static, "PIECE_WALKS", 2048)
+def test_a_trace_in_pieces_ends_at_the_same_fault(small_pieces):
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
-    ends = [mmu_of(tables, load_profile("skylake")).run(gvas, threads=threads) for threads in (1, 2)]
-    assert ends[0] == ends[1]
-    gvas[static.LEAST_ACCESSES + 77] = 0x123 << 30
-    with pytest.raises(NotPresentError) as error:
-        mmu_of(tables, load_profile("skylake")).run(gvas, threads=2)
-    assert error.value.__notes__ == [f"at access {static.LEAST_ACCESSES + 77} of this run"]
+    for place in (77, len(gvas) - 77):
+        broken = gvas.copy()
+        broken[place] = 0x123 << 30
+        ends = []
+        for threads in (1, 2, 3):
+            mmu = mmu_of(tables, load_profile("skylake"))
+            with pytest.raises(NotPresentError) as error:
+                mmu.run(broken, threads=threads)
+            ends.append((error.value.__notes__, all_of(mmu)))
+        assert ends[0] == ends[1] == ends[2]
+        assert ends[0][0] == [f"at access {place} of this run"]
 
 
 def long_trace(tables, places, seed=1):

@@ -12,7 +12,24 @@ import numpy as np
 from twofold.formats import mmu_state as at
 from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Halves, Words
-from twofold.kernels._entries import FRAME_BITS, LEVELS, frame_of, is_leaf, leaf_frame, slot_of, span, top_level
+from twofold.kernels._bits import SHIFT
+from twofold.kernels._entries import (
+    BAD_MEMORY_TYPES,
+    BAD_RIGHTS,
+    FRAME,
+    FRAME_BITS,
+    HARDWARE,
+    LEAF_RESERVED,
+    LEVELS,
+    MEMORY_TYPE_SHIFT,
+    SEVEN,
+    frame_of,
+    is_leaf,
+    leaf_frame,
+    slot_of,
+    span,
+    top_level,
+)
 from twofold.kernels._jit import bare
 from twofold.kernels.mmu import check_entry
 
@@ -24,7 +41,7 @@ GUEST_REGION_BITS = 27  # of a region number: addresses of 48 bits
 HOST_REGION_BITS = 20  # guest-physical memory of 2 TiB
 HOST_GFN_BITS = HOST_REGION_BITS + ORDER
 MAX_REGIONS = 1 << 17  # of guest virtual memory, 256 GiB; 2 KiB each
-MAX_LEVELS = 5
+MAX_LEVELS, MAX_GUEST_LEVELS = 5, 4
 NO_FRAME = np.uint32(0xFFFFFFFF)
 CODE_BITS, CODE_MASK, PARTIAL = np.uint64(3), np.uint64(3), np.uint64(4)
 ZERO, ONE = np.uint64(0), np.uint64(1)
@@ -33,7 +50,7 @@ CODE_SHIFT = 30  # of a tag
 USED, REACHED = 0, 1  # columns of `counts`: region ids in use, guest-physical regions up to the last one seen
 
 # Columns of `records`.
-TABLE_TAGS = 0  # by level: tag in the nested TLB of the gfn of the guest's table
+TABLE_TAGS = 0  # in walking order, see `tag_column`: tag in the nested TLB of the gfn of the guest's table
 TABLE_MFNS = 4  # by level
 RECORD_COLUMNS = 8
 
@@ -42,13 +59,16 @@ RECORD_COLUMNS = 8
 NUMBER_MASK = np.uint32((1 << GUEST_REGION_BITS) - 1)
 SIZE_SHIFT, LEAF_SHIFT, SMASHED_SHIFT = np.uint32(27), np.uint32(29), np.uint32(31)
 TWO_BITS = np.uint32(3)
+NAME_SHIFT = np.uint64(32)
 
 
 class Regions(NamedTuple):
     """What is known of the tables so far.
 
     ids : uint32[1 << GUEST_REGION_BITS], region number to region id + 1; 0: not seen yet
-    briefs : uint32[ids];  records : uint32[ids, RECORD_COLUMNS];  counts : int64[2]
+    briefs : uint32[ids]
+    names : uint64[ids], tag of the region's pages in the TLBs, and above NAME_SHIFT the bits of a page number in it
+    records : uint32[ids, RECORD_COLUMNS];  counts : int64[2]
     frames : uint32[ids * 512], gfn of each page (mfn in one dimension); NO_FRAME where there is none
     host : uint64[1 << HOST_REGION_BITS], guest-physical region to frame << 3 | PARTIAL | level + 1 of its leaves, where
         frame is that of the table at level 0, of the memory above; 0: not seen yet
@@ -57,6 +77,7 @@ class Regions(NamedTuple):
 
     ids: Halves
     briefs: Halves
+    names: Words
     records: Halves
     counts: Counts
     frames: Halves
@@ -74,6 +95,33 @@ def is_good(shape: Words, entry: int, level: int) -> bool:
 def entry_at(memory: Words, table: int, slot: int) -> int:
     """Return an entry of 64 bits."""
     return memory[table, slot]
+
+
+@bare
+def bits_of_good(memory: Words, shape: Words, table: int) -> int:
+    """Return the bits that are set in any entry of a table at level 0, if all map memory and are much alike; else 0.
+
+    What `is_good` asks of an entry is in a few bits. When those are the same in all of them, one entry speaks for all;
+    and to find that out takes the bits in which any differ, which is a loop without a branch.
+    """
+    first, differ, ones = memory[table, 0], ZERO, ZERO
+    for slot in range(SLOTS):
+        entry = memory[table, slot]
+        differ |= entry ^ first
+        ones |= entry
+    asked = shape[HARDWARE]
+    if shape[BAD_RIGHTS] != ZERO:
+        asked |= SEVEN
+    if shape[BAD_MEMORY_TYPES] != ZERO:
+        asked |= SEVEN << MEMORY_TYPE_SHIFT
+    are_good = differ & asked == ZERO and ones & shape[LEAF_RESERVED] == ZERO and is_good(shape, first, 0)
+    return ones if are_good else ZERO
+
+
+@bare
+def tag_column(level: int) -> int:
+    """Return the column of a record with the tag of the guest's table of a level: a walk goes from left to right."""
+    return TABLE_TAGS + MAX_GUEST_LEVELS - 1 - level
 
 
 @bare
@@ -107,10 +155,8 @@ def find_host(memory: Words, shape: Words, settings: Counts, regions: Regions, r
             return ZERO
         if level == 0:
             known = (np.uint64(table) << CODE_BITS) | ONE
-            for slot in range(SLOTS):
-                if not is_good(shape, memory[table, slot], 0):
-                    known |= PARTIAL
-                    break
+            if bits_of_good(memory, shape, table) == ZERO:
+                known |= PARTIAL  # perhaps: each entry is asked when it is used
             break
         regions.host_tables[level, region >> (ORDER * level)] = table
         entry = entry_at(memory, table, slot_of(shape, gfn, level))
@@ -158,6 +204,12 @@ def translated(memory: Words, shapes: Words, settings: Counts, regions: Regions,
 def note_pages(memory: Words, shape: Words, regions: Regions, table: int, first: int) -> None:
     """Write the frames of a region: those of a table's entries, or without one (-1) `first` and those that follow."""
     base = regions.counts[USED] << ORDER
+    mask = shape[FRAME]
+    bits = bits_of_good(memory, shape, table) if table >= 0 else ZERO
+    if bits != ZERO and (bits & mask) >> SHIFT < np.uint64(NO_FRAME):
+        for slot in range(SLOTS):
+            regions.frames[base + slot] = np.uint32((memory[table, slot] & mask) >> SHIFT)
+        return
     for slot in range(SLOTS):
         frame = first + slot
         if table >= 0:
@@ -183,6 +235,10 @@ def note_region(settings: Counts, regions: Regions, number: int, size: int, leaf
         | (np.uint32(leaf) << LEAF_SHIFT)
         | (np.uint32(size - stored) << SMASHED_SHIFT)
     )
+    if stored == 0:
+        regions.names[region] = np.uint64(region << ORDER) | (np.uint64(SLOT_MASK) << NAME_SHIFT)
+    else:
+        regions.names[region] = np.uint64((number >> (ORDER * (stored - 1))) | (stored << CODE_SHIFT))
     regions.ids[number] = region + 1
     regions.counts[USED] = region + 1
     return region
@@ -205,7 +261,7 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
             return -1
         regions.records[region, TABLE_MFNS + level] = mfn
         if settings[at.NESTED]:
-            regions.records[region, TABLE_TAGS + level] = tag_of_gfn(regions.host[table >> ORDER], table)
+            regions.records[region, tag_column(level)] = tag_of_gfn(regions.host[table >> ORDER], table)
         if level == 0:
             note_pages(memory, shape, regions, mfn, 0)
             return note_region(settings, regions, number, 0, 0)
@@ -226,14 +282,3 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
             return note_region(settings, regions, number, size, level)
         table = frame_of(shape, entry)
     return -1
-
-
-@bare
-def forget(regions: Regions) -> None:
-    """Forget all regions, for a run over tables that may have changed since."""
-    for region in range(regions.counts[USED]):
-        regions.ids[regions.briefs[region] & NUMBER_MASK] = 0
-    for region in range(regions.counts[REACHED]):
-        regions.host[region] = ZERO
-    regions.counts[USED] = 0
-    regions.counts[REACHED] = 0

@@ -26,7 +26,6 @@ from twofold.kernels._mmu_regions import (
     Regions,
     find_host,
     find_region,
-    forget,
     host_frame,
     next_table,
     size_in_tlbs,
@@ -139,7 +138,6 @@ def take_rows(
     rows: Rows,
 ) -> bool:
     """Fill the rows from the state; return whether that could be done: each entry is of today's tables."""
-    forget(regions)
     for owner in range(at.STRUCTURES):
         if not rows.places[owner, OWNER]:
             continue
@@ -180,7 +178,7 @@ def give_rows(
     regions: Regions,
     rows: Rows,
 ) -> None:
-    """Fill the state from the rows."""
+    """Fill the state from the rows, which stay; what they took in is added."""
     for owner in range(at.STRUCTURES):
         structures[owner, at.INSERTED] += rows.inserted[owner]
         if not rows.places[owner, OWNER]:
@@ -203,6 +201,7 @@ def give_rows(
                 context = settings[at.ASID] if number < at.NESTED_TLB else settings[at.VMID]
                 tags[slot + way] = tag_of(number, context, np.uint64(page))
                 values[slot + way] = value_of(memory, shapes, settings, regions, number, page)
+    rows.inserted[:] = 0
 
 
 cast("Any", take_rows).targetoptions.update(BARE)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from twofold.formats.arrays import Counts, Halves, Marks, Words
-from twofold.kernels._jit import bare
+from twofold.kernels._jit import bare, folded
 from twofold.kernels._prefetch import prefetch
 from twofold.kernels._rows import FOUR, SIXTEEN, SIXTY_FOUR, RowOperations
 
@@ -31,9 +31,15 @@ AHEAD = 8  # rows of a data cache that are asked for before they are used
 ORDER = 9
 
 
+@folded
+def uses(place: int, level: int) -> int:
+    """Return 1 when a walk to a place uses the paging-structure cache of a level: its leaf is further down; else 0."""
+    return np.uint64(np.int64(place >> CODE_SHIFT) < level)
+
+
 def make_sift_rows(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of a TLB whose structures have rows of this width."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare
@@ -56,7 +62,7 @@ def make_sift_rows(operations: RowOperations) -> Callable[..., Any]:
 
 def make_sift_one(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of a TLB that is one row of this width for all sizes."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, moved = operations[1:5]
 
     @bare
     def sift_one(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
@@ -77,29 +83,35 @@ def make_sift_one(operations: RowOperations) -> Callable[..., Any]:
 
 def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of one paging-structure cache, which shares with no other."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, _, moved_if = operations[1:]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare
     def pass_rows(
-        structure: Words, level: int, top: int, places: Halves, indices: Halves, count: int, out_starts: Marks
+        structure: Words,
+        level: int,
+        places: Halves,
+        indices: Halves,
+        count: int,
+        out_indices: Halves,
+        out_starts: Marks,
     ) -> tuple[int, int]:
-        kept, used, is_first = 0, 0, level == 1
+        kept, used = 0, 0
         shift, code = np.uint32(ORDER * (level - 1)), np.uint32(level - 1) << CODE_SHIFT
-        mask, last, base = structure[MASK], structure[LAST], structure[BASE]
+        mask, last, hits, base = structure[MASK], structure[LAST], structure[HITS], structure[BASE]
         for number in range(count):
-            index = np.uint32(number) if is_first else indices[number]
-            is_used = places[index] >> CODE_SHIFT < level
-            tag = ((places[index] & PLACE_MASK) >> shift) | code
+            index = indices[number]
+            place = places[index]
+            is_used = uses(place, level)
+            tag = ((place & PLACE_MASK) >> shift) | code
             address = base + (np.uint64(tag) & mask) * row_bytes
             row = load(address)
-            held = ways_of(row, tag)
-            if is_used:  # an item whose leaf is higher up does not use this level
-                store(address, moved(row, tag, held, last))
-            hit = is_used and (held & structure[HITS]) != ZERO
-            out_starts[index] = level - 1 if hit else top
+            held = ways_of(row, tag) & hits
+            store(address, moved_if(row, tag, held, last, is_used))
+            hit = is_used & np.uint64(held != ZERO)
+            out_starts[index] = level - np.int64(hit)
             used += np.int64(is_used)
-            indices[kept] = index
+            out_indices[kept] = index
             kept += 1 - np.int64(hit)
         return kept, used
 
@@ -108,27 +120,33 @@ def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
 
 def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of one paging-structure cache that is one row."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, _, moved_if = operations[1:]
 
     @bare
     def pass_one(
-        structure: Words, level: int, top: int, places: Halves, indices: Halves, count: int, out_starts: Marks
+        structure: Words,
+        level: int,
+        places: Halves,
+        indices: Halves,
+        count: int,
+        out_indices: Halves,
+        out_starts: Marks,
     ) -> tuple[int, int]:
-        kept, used, is_first = 0, 0, level == 1
+        kept, used = 0, 0
         shift, code = np.uint32(ORDER * (level - 1)), np.uint32(level - 1) << CODE_SHIFT
         last, hits = structure[LAST], structure[HITS]
         row = load(structure[BASE])
         for number in range(count):
-            index = np.uint32(number) if is_first else indices[number]
-            is_used = places[index] >> CODE_SHIFT < level
-            tag = ((places[index] & PLACE_MASK) >> shift) | code
+            index = indices[number]
+            place = places[index]
+            is_used = uses(place, level)
+            tag = ((place & PLACE_MASK) >> shift) | code
             held = ways_of(row, tag) & hits
-            if is_used:
-                row = moved(row, tag, held, last)
-            hit = is_used and held != ZERO
-            out_starts[index] = level - 1 if hit else top
+            row = moved_if(row, tag, held, last, is_used)
+            hit = is_used & np.uint64(held != ZERO)
+            out_starts[index] = level - np.int64(hit)
             used += np.int64(is_used)
-            indices[kept] = index
+            out_indices[kept] = index
             kept += 1 - np.int64(hit)
         store(structure[BASE], row)
         return kept, used
@@ -138,7 +156,7 @@ def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
 
 def make_chain(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of paging-structure caches that share entries: one item at a time, through all levels."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare
@@ -174,7 +192,7 @@ def make_chain(operations: RowOperations) -> Callable[..., Any]:
 
 def make_sift_lines(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of a data cache that holds lines of page tables."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare

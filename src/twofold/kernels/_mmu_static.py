@@ -18,13 +18,14 @@ from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Marks, Words
 from twofold.kernels._bits import SHIFT
 from twofold.kernels._entries import top_level
-from twofold.kernels._jit import BARE, bare, kernel
+from twofold.kernels._jit import BARE, bare, kernel, part
 from twofold.kernels._mmu_regions import (
     CODE_BITS,
     GUEST,
     GUEST_REGION_BITS,
     HOST_GFN_BITS,
     LEAF_SHIFT,
+    NAME_SHIFT,
     NO_FRAME,
     NUMBER_MASK,
     ONE,
@@ -34,7 +35,6 @@ from twofold.kernels._mmu_regions import (
     SLOT_MASK,
     SMASHED_SHIFT,
     TABLE_MFNS,
-    TABLE_TAGS,
     TWO_BITS,
     ZERO,
     Regions,
@@ -42,6 +42,7 @@ from twofold.kernels._mmu_regions import (
     find_region,
     host_frame,
     size_in_tlbs,
+    tag_column,
     tag_of_gfn,
 )
 from twofold.kernels._mmu_rows import Rows
@@ -66,9 +67,10 @@ from twofold.kernels._mmu_stages import (
     sift_rows_4,
     sift_rows_16,
     sift_rows_64,
+    uses,
 )
 from twofold.kernels._prefetch import prefetch
-from twofold.kernels._rows import lowest_bit, page_changes
+from twofold.kernels._rows import copy_four, lowest_bit, page_changes
 
 BLOCK = 2048  # changes of the page; what a block's stages hand on stays in the L2 cache
 MAX_ACCESSES = 1 << 20  # of a block; its counts have COUNT_BITS
@@ -76,7 +78,7 @@ MAX_NESTED = 6  # gpas of a walk: five tables and the data
 MAX_READS = 36  # table reads of a walk
 SCAN = 64  # accesses compared at once
 ALL_CHANGE = ~ZERO
-WORD_BYTES = np.uint64(8)
+WORD_BYTES, TAG_BYTES = np.uint64(8), np.uint64(4)
 RECORD_SHIFT = np.uint64(5)  # log2 of the bytes of a record
 OFFSET_MASK = (ONE << SHIFT) - ONE
 PAGE_BITS = np.uint64(GUEST_REGION_BITS + ORDER)
@@ -96,8 +98,8 @@ L1, L2, GUEST_CACHES, NESTED_TLB, HOST_CACHES, LINES = 0, 1, 2, 3, 4, 5
 STARTS, TAGS, KEYS, TAGS_LEFT, KEYS_LEFT, PLACES = 0, 1, 2, 3, 4, 5
 GPA_TAGS, GPA_TAGS_LEFT, MISSED_GPAS, HOST_PLACES, INDICES = 6, 7, 8, 9, 10
 NUMBERS = 11  # 0, 1, 2, ...
-WALK_KEYS = 12
-HALVES = 13
+WALK_KEYS, DATA_TAGS = 12, 13
+HALVES = 14
 # Rows of `marks`.
 WALK_STARTS, HOST_STARTS = 0, 1
 MARKS = 2
@@ -112,6 +114,8 @@ class Work(NamedTuple):
     flags : int64[6], 1: a TLB of one row; paging-structure caches that share entries; LINES: there are any
     pages : uint64[BLOCK + SCAN];  halves, marks, lines : buffers of a block, a row each
     table_counts : int64[3, levels], of one dimension of a block
+    room : uint8[sets], lanes of each set of the L3 cache's lines that nothing came to since it was emptied; or empty
+    first_uses : uint32[lines], the lines that came to them, in order;  counts : int64[1], how many
     """
 
     regions: Regions
@@ -124,6 +128,9 @@ class Work(NamedTuple):
     marks: Marks
     lines: Halves
     table_counts: Counts
+    room: Marks
+    first_uses: Halves
+    counts: Counts
 
 
 @bare
@@ -148,9 +155,10 @@ def find_pages(gvas: Words, first: int, pages: Words, starts: Halves) -> tuple[i
         else:
             changes = page_changes(base + np.uint64(number) * WORD_BYTES, OFFSET_MASK)  # type: ignore[call-arg]
         if changes == ALL_CHANGE:
-            for step in range(SCAN):
-                pages[count + step] = gvas[number + step] >> SHIFT
-                starts[count + step] = number + step - first
+            source, target, place = np.uint64(number), np.uint64(count), np.uint32(number - first)
+            for step in range(np.uint64(SCAN)):  # unsigned: an index that may be negative is not taken in vectors
+                pages[target + step] = gvas[source + step] >> SHIFT
+                starts[target + step] = place + np.uint32(step)
             count += SCAN
         else:
             while changes:
@@ -175,24 +183,20 @@ def name_pages(
     out_keys: Halves,
 ) -> bool:
     """Turn page numbers into tags and page ids; return whether the fast path can do all of them."""
-    is_bad = False
+    outside = ZERO
     for number in range(count):
         page = pages[number]
-        sign = page >> (PAGE_BITS - ONE)
-        is_bad |= sign != ZERO and sign != UPPER_ONES  # noqa: PLR1714 - a set would be built
+        outside |= ((page >> (PAGE_BITS - ONE)) + ONE) & UPPER_ONES  # 0 and 1: the bits above are all alike
         region_number = (page >> ORDER_64) & REGION_MASK
         region = np.int64(regions.ids[region_number]) - 1
         if region < 0:
             region = find_region(memory, shapes, settings, regions, np.int64(region_number))
             if region < 0:
                 return False
-        page_id = np.uint32(region << ORDER) | np.uint32(page & SLOT_MASK_64)
-        size = size_in_tlbs(regions.briefs[region])
-        steps = np.uint64(size) - ONE if size else ZERO
-        large = np.uint32(region_number >> (ORDER_64 * steps)) | (size << CODE_SHIFT)
-        out_tags[number] = page_id if size == 0 else large
-        out_keys[number] = page_id
-    return not is_bad
+        name = regions.names[region]
+        out_tags[number] = np.uint32(name) | (np.uint32(name >> NAME_SHIFT) & np.uint32(page))
+        out_keys[number] = np.uint32(region << ORDER) | np.uint32(page & SLOT_MASK_64)
+    return outside <= ONE
 
 
 @bare
@@ -256,54 +260,75 @@ def pass_level(
     lanes: int,
     structure: Words,
     level: int,
-    top: int,
     places: Halves,
     indices: Halves,
     count: int,
+    out_indices: Halves,
     out_starts: Marks,
 ) -> tuple[int, int]:
-    """Look up one paging-structure cache; return (how many go on, how many used it)."""
+    """Look up one paging-structure cache; return (how many go on, how many used it).
+
+    out_starts : of each item looked at, the level below this one where it is a hit, this one where it goes on
+    """
     is_one = structure[MASK] == ZERO
     if lanes == 4:
         if is_one:
-            return pass_one_4(structure, level, top, places, indices, count, out_starts)
-        return pass_rows_4(structure, level, top, places, indices, count, out_starts)
+            return pass_one_4(structure, level, places, indices, count, out_indices, out_starts)
+        return pass_rows_4(structure, level, places, indices, count, out_indices, out_starts)
     if lanes == 16:
         if is_one:
-            return pass_one_16(structure, level, top, places, indices, count, out_starts)
-        return pass_rows_16(structure, level, top, places, indices, count, out_starts)
+            return pass_one_16(structure, level, places, indices, count, out_indices, out_starts)
+        return pass_rows_16(structure, level, places, indices, count, out_indices, out_starts)
     if is_one:
-        return pass_one_64(structure, level, top, places, indices, count, out_starts)
-    return pass_rows_64(structure, level, top, places, indices, count, out_starts)
+        return pass_one_64(structure, level, places, indices, count, out_indices, out_starts)
+    return pass_rows_64(structure, level, places, indices, count, out_indices, out_starts)
 
 
 @bare
-def find_starts(
-    lanes: int,
-    is_shared: int,
-    family: Words,
-    top: int,
-    places: Halves,
-    indices: Halves,
-    count: int,
-    out_starts: Marks,
-    out_counts: Counts,
-) -> None:
-    """Find the level where each walk of one dimension starts; what that counts goes to `out_counts`."""
-    out_counts[:TABLE_LEAVES, :] = 0
-    if is_shared:
+def are_alike(level: int, places: Halves, indices: Halves, count: int) -> bool:
+    """Return whether all items ask a paging-structure cache of this level for the same entry."""
+    if count == 0:
+        return False
+    first, low = places[indices[0]], np.uint32((1 << ORDER * (level - 1)) - 1)
+    if uses(first, level) == ZERO:
+        return False
+    for number in range(1, count):  # noqa: SIM110 - a kernel
+        if places[indices[number]] ^ first > low:
+            return False
+    return True
+
+
+@bare
+def find_starts(work: Work, number: int, top: int, places: Halves, count: int, out_starts: Marks) -> None:
+    """Find the level where each walk of one dimension starts; what that counts goes to `work.table_counts`.
+
+    number : of the family, GUEST_CACHES or HOST_CACHES
+    """
+    lanes, family, counts = work.lanes[number], work.families[number], work.table_counts
+    counts[:TABLE_LEAVES, :] = 0
+    if work.flags[number]:
         if lanes == 64:
-            chain_64(family, top, places, count, out_counts, out_starts)
+            chain_64(family, top, places, count, counts, out_starts)
         else:
-            chain_16(family, top, places, count, out_counts, out_starts)
+            chain_16(family, top, places, count, counts, out_starts)
         return
-    left = count
+    left, indices, out = count, work.halves[NUMBERS], work.halves[INDICES]
     for level in range(1, top + 1):
         before = left
         structure = family[(level - 1) * FAMILY_COLUMNS : level * FAMILY_COLUMNS]
-        left, used = pass_level(lanes, structure, level, top, places, indices, left, out_starts)
-        out_counts[TABLE_HITS, level] = before - left
-        out_counts[TABLE_READS, level] = used - (before - left)
+        if level > 1 and are_alike(level, places, indices, left):
+            # All ask for one entry: the first finds it or brings it, the others use it.
+            is_there = np.int64(structure[HITS] != ZERO)
+            for item in range(1, left):
+                out_starts[indices[item]] = level - is_there
+            used = left
+            left, _ = pass_level(lanes, structure, level, places, indices, 1, out, out_starts)
+            left = left if is_there else used
+        else:
+            left, used = pass_level(lanes, structure, level, places, indices, left, out, out_starts)
+        counts[TABLE_HITS, level] = before - left
+        counts[TABLE_READS, level] = used - (before - left)
+        indices = out
 
 
 @bare
@@ -325,7 +350,7 @@ def add_by_level(
 @bare
 def describe_walks(regions: Regions, keys: Halves, walks: int, out_places: Halves, out_leaves: Counts) -> int:
     """Write the places of walks, and count their leaves by level; return their entry sizes, three counts in a word."""
-    briefs, sizes, leaves = regions.briefs, ZERO, ZERO
+    briefs, differ = regions.briefs, np.uint32(0)
     base, tables = np.uint64(regions.frames.ctypes.data), np.uint64(regions.records.ctypes.data)
     for number in range(walks):
         page_id = keys[number]
@@ -333,47 +358,67 @@ def describe_walks(regions: Regions, keys: Halves, walks: int, out_places: Halve
         region = page_id >> ORDER_32
         prefetch(tables + (np.uint64(region) << RECORD_SHIFT))
         brief = briefs[region]
-        leaf = (brief >> LEAF_SHIFT) & TWO_BITS
-        out_places[number] = (brief & NUMBER_MASK) | (leaf << CODE_SHIFT)
-        sizes += ONE << (COUNT_BITS * np.uint64(size_in_tlbs(brief) + (brief >> SMASHED_SHIFT)))
-        leaves += ONE << (COUNT_BITS * np.uint64(leaf))
+        differ |= brief ^ briefs[keys[0] >> ORDER_32]
+        out_places[number] = (brief & NUMBER_MASK) | (((brief >> LEAF_SHIFT) & TWO_BITS) << CODE_SHIFT)
+    sizes, leaves = ZERO, ZERO
+    times = np.uint64(walks) if differ <= NUMBER_MASK else ONE  # all the same, as in most blocks: one speaks for all
+    for number in range(1 if differ <= NUMBER_MASK else walks):
+        brief = briefs[keys[number] >> ORDER_32]
+        sizes += times << (COUNT_BITS * np.uint64(size_in_tlbs(brief) + (brief >> SMASHED_SHIFT)))
+        leaves += times << (COUNT_BITS * np.uint64((brief >> LEAF_SHIFT) & TWO_BITS))
     out_leaves[:] = 0
     add_by_size(out_leaves, 0, leaves)
     return sizes
 
 
 @bare
-def emit_gpas(memory: Words, shapes: Words, settings: Counts, work: Work, walks: int, out_tags: Halves) -> int:
-    """Write the gpas that the walks translate, in order, as tags of the nested TLB; return how many, or MISSING."""
-    records, frames, host = work.regions.records, work.regions.frames, work.regions.host
-    keys, starts, places = work.halves[WALK_KEYS], work.marks[WALK_STARTS], work.halves[PLACES]
-    skip, top = np.int64(settings[at.COMBINED] != 0), top_level(shapes[GUEST])
-    count, is_bad = 0, False
+def tag_data(memory: Words, shapes: Words, settings: Counts, work: Work, walks: int, out_tags: Halves) -> bool:
+    """Write the tag in the nested TLB of the page that each walk ends at; return whether all are mapped.
+
+    A loop of its own, with next to nothing to guess: so many of its reads are under way at once.
+    """
+    frames, host, keys, is_bad = work.regions.frames, work.regions.host, work.halves[WALK_KEYS], False
     for number in range(walks):
-        page_id = keys[number]
-        region = page_id >> ORDER_32
-        start, leaf = np.int64(starts[number]), np.int64(places[number] >> CODE_SHIFT)
-        first = start if start == top else start - skip
-        for level in range(first, 1, -1):
-            out_tags[count] = records[region, TABLE_TAGS + level]
-            count += np.int64(level >= leaf)
-        # Without a branch: these two are as often there as not.
-        out_tags[count] = records[region, TABLE_TAGS + 1]
-        count += np.int64(first >= 1) & np.int64(leaf <= 1)
-        out_tags[count] = records[region, TABLE_TAGS]
-        count += np.int64(first >= 0) & np.int64(leaf == 0)
-        gfn = np.int64(frames[page_id])
+        out_tags[number] = frames[keys[number]]
+    for number in range(walks):
+        gfn = np.int64(out_tags[number])
         if gfn >> HOST_GFN_BITS:
-            return MISSING
+            return False
         known = host[gfn >> ORDER]
         if known == ZERO:
             known = find_host(memory, shapes[P2M], settings, work.regions, gfn >> ORDER)
             is_bad |= known == ZERO
         if known & PARTIAL:
             is_bad |= host_frame(memory, shapes[P2M], known, gfn) < 0
-        out_tags[count] = tag_of_gfn(known, gfn)
+        out_tags[number] = tag_of_gfn(known, gfn)
+    return not is_bad
+
+
+@bare
+def emit_gpas(shapes: Words, settings: Counts, work: Work, walks: int, data_tags: Halves, out_tags: Halves) -> int:
+    """Write the gpas that the walks translate, in order, as tags of the nested TLB; return how many.
+
+    Those of a walk's tables stand side by side in the region's record: four are copied, and the next walk begins behind
+    as many as it has. So nothing depends on how many that is, which nobody can guess.
+    """
+    records, keys, starts, places = (
+        work.regions.records,
+        work.halves[WALK_KEYS],
+        work.marks[WALK_STARTS],
+        work.halves[PLACES],
+    )
+    skip, top, count = np.int64(settings[at.COMBINED] != 0), top_level(shapes[GUEST]), 0
+    base, out = np.uint64(records.ctypes.data), np.uint64(out_tags.ctypes.data)
+    for number in range(walks):
+        record = base + (np.uint64(keys[number] >> ORDER_32) << RECORD_SHIFT)
+        start, leaf = np.int64(starts[number]), np.int64(places[number] >> CODE_SHIFT)
+        first = start if start == top else start - skip
+        source, target = record + np.uint64(tag_column(first)) * TAG_BYTES, out + np.uint64(count) * TAG_BYTES
+        copy_four(source, target)  # type: ignore[call-arg]  # an intrinsic, as ever
+        count += first - leaf + 1
+        out_tags[count] = data_tags[number]
         count += 1
-    return MISSING if is_bad else count
+    return count
 
 
 @bare
@@ -446,8 +491,11 @@ def emit_lines(settings: Counts, shapes: Words, work: Work, walks: int) -> None:
 
 
 @bare
-def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, lines: Halves, reads: int) -> None:
-    """Count where table reads are served, and their cycles. lanes : of the rows of lines, 0 where no cache has any."""
+def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, lines: Halves, reads: int) -> int:
+    """Count where table reads are served, and their cycles; return how many memory serves, which are in lines[0].
+
+    lanes : of the rows of lines, 0 where no cache has any
+    """
     left, last = reads, reads
     if lanes == 16:
         left = sift_lines_16(family[:FAMILY_COLUMNS], lines[0], reads, lines[1])
@@ -459,9 +507,22 @@ def charge_reads(counters: Counts, settings: Counts, lanes: int, family: Words, 
     for place in range(3):
         counters[at.SERVED + place] += served[place]
         counters[at.WALK_CYCLES] += served[place] * settings[at.READ_CYCLES + place]
+    return last
 
 
 @bare
+def note_first_uses(work: Work, count: int) -> None:
+    """Note which lines that were not in the L3 cache came to a lane where nothing was."""
+    sets = np.uint32(len(work.room))
+    for number in range(count):
+        line = work.lines[0, number]
+        if work.room[line % sets]:
+            work.room[line % sets] -= np.uint8(1)
+            work.first_uses[work.counts[0]] = line
+            work.counts[0] += 1
+
+
+@part
 def look_up(
     counters: Counts, settings: Counts, work: Work, accesses: int, count: int, size_before: int, out_keys: Halves
 ) -> int:
@@ -494,29 +555,19 @@ def add_present(inserted: Counts, first: int, family: Words, packed: int) -> Non
             inserted[first + size] += np.int64((packed >> (COUNT_BITS * np.uint64(size))) & COUNT_MASK)
 
 
-@bare
+@part
 def start_walks(counters: Counts, shapes: Words, work: Work, families: Words, walks: int) -> int:
     """Send the walks through the guest's paging-structure caches; return their reads of guest tables."""
     halves, marks = work.halves, work.marks
     leaves = work.table_counts[TABLE_LEAVES]
     sizes = describe_walks(work.regions, halves[WALK_KEYS], walks, halves[PLACES], leaves)
     add_by_size(counters, at.ENTRIES, sizes)
-    find_starts(
-        work.lanes[GUEST_CACHES],
-        work.flags[GUEST_CACHES],
-        families[GUEST_CACHES],
-        top_level(shapes[GUEST]),
-        halves[PLACES],
-        halves[INDICES],
-        walks,
-        marks[WALK_STARTS],
-        work.table_counts,
-    )
+    find_starts(work, GUEST_CACHES, top_level(shapes[GUEST]), halves[PLACES], walks, marks[WALK_STARTS])
     counts, inserted, family = work.table_counts, work.rows.inserted, families[GUEST_CACHES]
     return add_by_level(counters, at.GUEST_READS, at.GUEST_TABLE_HITS, counts, inserted, at.GUEST_TABLES, family)
 
 
-@bare
+@part
 def translate_gpas(counters: Counts, shapes: Words, work: Work, families: Words, gpas: int) -> int:
     """Send gpas through the nested TLB and the P2M's caches; return the reads of the P2M."""
     halves, marks, inserted, family = work.halves, work.marks, work.rows.inserted, families[NESTED_TLB]
@@ -529,22 +580,12 @@ def translate_gpas(counters: Counts, shapes: Words, work: Work, families: Words,
     add_present(inserted, at.NESTED_TLB, family, leaves)
     counters[at.NESTED_HITS] += gpas - left
     counters[at.NESTED_MISSES] += left
-    find_starts(
-        work.lanes[HOST_CACHES],
-        work.flags[HOST_CACHES],
-        families[HOST_CACHES],
-        top_level(shapes[P2M]),
-        halves[HOST_PLACES],
-        halves[INDICES],
-        left,
-        marks[HOST_STARTS],
-        work.table_counts,
-    )
+    find_starts(work, HOST_CACHES, top_level(shapes[P2M]), halves[HOST_PLACES], left, marks[HOST_STARTS])
     counts, family = work.table_counts, families[HOST_CACHES]
     return add_by_level(counters, at.HOST_READS, at.HOST_TABLE_HITS, counts, inserted, at.HOST_TABLES, family)
 
 
-@bare
+@part
 def run_tlbs_of_block(
     memory: Words,
     shapes: Words,
@@ -569,7 +610,7 @@ def run_tlbs_of_block(
     return walks, last, size_of_last
 
 
-@bare
+@part
 def run_walks_of_block(
     memory: Words, shapes: Words, settings: Counts, counters: Counts, work: Work, walks: int
 ) -> bool:
@@ -579,15 +620,18 @@ def run_walks_of_block(
         return True
     reads = start_walks(counters, shapes, work, families, walks)
     if settings[at.NESTED]:
-        gpas = emit_gpas(memory, shapes, settings, work, walks, halves[GPA_TAGS])
-        if gpas == MISSING:
+        if not tag_data(memory, shapes, settings, work, walks, halves[DATA_TAGS]):
             return False
+        gpas = emit_gpas(shapes, settings, work, walks, halves[DATA_TAGS], halves[GPA_TAGS])
         reads += translate_gpas(counters, shapes, work, families, gpas)
     elif has_hole(work.regions.frames, halves[WALK_KEYS], walks):
         return False
     if work.flags[LINES]:
         emit_lines(settings, shapes, work, walks)
-    charge_reads(counters, settings, work.lanes[LINES] * work.flags[LINES], families[LINES], work.lines, reads)
+    lanes = work.lanes[LINES] * work.flags[LINES]
+    missed = charge_reads(counters, settings, lanes, families[LINES], work.lines, reads)
+    if work.counts[0] < len(work.first_uses):
+        note_first_uses(work, missed)
     return True
 
 
@@ -607,45 +651,4 @@ def run(memory: Words, shapes: Words, gvas: Words, settings: Counts, counters: C
     return len(gvas)
 
 
-@kernel
-def run_tlbs(
-    memory: Words,
-    shapes: Words,
-    gvas: Words,
-    settings: Counts,
-    counters: Counts,
-    work: Work,
-    first: int,
-    size_before: int,
-    out_keys: Halves,
-) -> tuple[int, int, int]:
-    """Do the TLBs' half of `run` from an access on, until the pages that walk fill a buffer or the trace ends.
-
-    Returns
-    -------
-    (count, last, size) : pages in the buffer, or MISSING; first access not done; size of the page before it
-    """
-    count, last, size = 0, first, size_before
-    while last < len(gvas) and count + BLOCK <= len(out_keys):
-        here = out_keys[count:]
-        walks, last, size = run_tlbs_of_block(memory, shapes, gvas, settings, counters, work, last, size, here)
-        if walks == MISSING:
-            return MISSING, last, size
-        count += walks
-    return count, last, size
-
-
-@kernel
-def run_walks(memory: Words, shapes: Words, keys: Halves, settings: Counts, counters: Counts, work: Work) -> bool:
-    """Do the walks' half of `run` for pages in order; return whether all of them have a translation."""
-    for first in range(0, len(keys), BLOCK):
-        walks = min(BLOCK, len(keys) - first)
-        for number in range(walks):
-            work.halves[WALK_KEYS, number] = keys[first + number]
-        if not run_walks_of_block(memory, shapes, settings, counters, work, walks):
-            return False
-    return True
-
-
-for compiled in (run, run_tlbs, run_walks):
-    cast("Any", compiled).targetoptions.update(BARE)
+cast("Any", run).targetoptions.update(BARE)

@@ -60,6 +60,7 @@ class RowOperations(NamedTuple):
     load(address) -> row;  store(address, row)
     ways_of(row, tag) -> mask of the lanes that hold a tag (bit 0: lane 0)
     moved(row, tag, hits, last) -> the row after a use; hits : what `ways_of` gave;  last : the bit of the last way
+    moved_if(row, tag, hits, last, is_used) -> the same where the last is 1; where it is 0, the row as it is
     """
 
     lanes: int
@@ -67,6 +68,7 @@ class RowOperations(NamedTuple):
     store: Callable[..., Any]
     ways_of: Callable[..., Any]
     moved: Callable[..., Any]
+    moved_if: Callable[..., Any]
 
 
 def _lanes_of(numbers: list[int]) -> ir.Constant:
@@ -97,19 +99,21 @@ def _as_it_is(builder: Any, vector: Any) -> Any:
     return builder.asm(ir.FunctionType(vector.type, [vector.type]), "", "=x,0", [vector], side_effect=False)
 
 
-def _moved_by_mask(builder: Any, row: Any, tag: Any, stop: Any, lanes: int) -> Any:
+def _moved_by_mask(builder: Any, row: Any, tag: Any, stop: Any, is_used: Any, lanes: int) -> Any:
     """Move the lanes up to the lowest bit of a mask: that bit and those below it, as one value."""
     picked = builder.xor(stop, builder.sub(stop, WORD(1)))
+    picked = builder.and_(picked, builder.sub(WORD(0), is_used))
     narrow = picked if lanes == WORD.width else builder.trunc(picked, ir.IntType(lanes))
     mask = builder.bitcast(narrow, ir.VectorType(BIT, lanes))
     return builder.select(mask, _shifted(builder, row, _splat(builder, lanes, tag), lanes), row)
 
 
-def _moved_by_number(builder: Any, row: Any, tag: Any, stop: Any, lanes: int) -> Any:
-    """Move the lanes up to the lowest bit of a mask: those whose number is not above its."""
+def _moved_by_number(builder: Any, row: Any, tag: Any, stop: Any, is_used: Any, lanes: int) -> Any:
+    """Move the lanes up to the lowest bit of a mask: those whose number is below the number behind its."""
     count = builder.module.declare_intrinsic("llvm.cttz", [WORD], ir.FunctionType(WORD, [WORD, BIT]))
-    last = builder.trunc(builder.call(count, [stop, BIT(1)]), TAG)
-    stay = builder.icmp_unsigned(">", _lanes_of(list(range(lanes))), _splat(builder, lanes, last))
+    behind = builder.add(builder.call(count, [stop, BIT(1)]), WORD(1))
+    end = builder.trunc(builder.and_(behind, builder.sub(WORD(0), is_used)), TAG)
+    stay = builder.icmp_unsigned(">=", _lanes_of(list(range(lanes))), _splat(builder, lanes, end))
     return builder.select(stay, row, _shifted(builder, row, _splat(builder, lanes, tag), lanes))
 
 
@@ -122,7 +126,9 @@ def _moved_in_four(builder: Any, row: Any, tag: Any, last: Any) -> Any:
     for step in ([0, 0, 4, 5], [0, 0, 0, 4]):
         behind = builder.or_(behind, builder.shuffle_vector(zero, held, _lanes_of(step)))
     bits = _splat(builder, 4, builder.trunc(last, TAG))
-    beyond = builder.sext(builder.icmp_unsigned(">", _lanes_of([1, 2, 4, 8]), bits), four)  # ... or the last way stay
+    beyond = builder.sext(
+        builder.icmp_unsigned(">", _lanes_of([1, 2, 4, 8]), bits), four
+    )  # ... or the last way stay; with no last, all
     stay = builder.or_(behind, beyond)
     shifted = _shifted(builder, row, tags, 4)
     return builder.or_(builder.and_(row, stay), builder.and_(shifted, builder.not_(stay)))
@@ -163,18 +169,43 @@ def make_operations(lanes: int, *, wide_masks: bool) -> RowOperations:
 
         return types.uint64(row_type, types.uint32), generate
 
+    def move(builder: Any, row: Any, tag: Any, hits: Any, last: Any, is_used: Any) -> Any:
+        if lanes == 4:
+            return _moved_in_four(builder, row, tag, builder.and_(last, builder.sub(WORD(0), is_used)))
+        moved = _moved_by_mask if wide_masks else _moved_by_number
+        return moved(builder, row, tag, builder.or_(hits, last), is_used, lanes)
+
     @intrinsic
     def moved(_typing: Any, _row: Any, _tag: Any, _hits: Any, _last: Any) -> Any:
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             row, tag, hits, last = arguments
-            if lanes == 4:
-                return _moved_in_four(builder, row, tag, last)
-            move = _moved_by_mask if wide_masks else _moved_by_number
-            return move(builder, row, tag, builder.or_(hits, last), lanes)
+            return move(builder, row, tag, hits, last, WORD(1))
 
         return row_type(row_type, types.uint32, types.uint64, types.uint64), generate
 
-    return RowOperations(lanes, load, store, ways_of, moved)
+    @intrinsic
+    def moved_if(_typing: Any, _row: Any, _tag: Any, _hits: Any, _last: Any, _is_used: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            row, tag, hits, last, is_used = arguments
+            return move(builder, row, tag, hits, last, is_used)
+
+        return row_type(row_type, types.uint32, types.uint64, types.uint64, types.uint64), generate
+
+    return RowOperations(lanes, load, store, ways_of, moved, moved_if)
+
+
+@intrinsic
+def copy_four(_typing: Any, _source: Any, _target: Any) -> Any:
+    """Copy four lanes from one host address to another."""
+
+    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        source, target = (builder.inttoptr(each, ir.VectorType(TAG, 4).as_pointer()) for each in arguments)
+        lanes = builder.load(source)
+        lanes.align = TAG.width // 8
+        builder.store(lanes, target).align = TAG.width // 8
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), generate
 
 
 @intrinsic

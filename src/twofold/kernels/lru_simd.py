@@ -18,7 +18,7 @@ TAG_BYTES = 4
 
 def _make_touch(operations: RowOperations) -> Callable[..., Any]:
     """Return the loop for rows of one width."""
-    load, store, ways_of, moved = operations[1:]
+    load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare

@@ -29,6 +29,7 @@ from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
 from twofold.mmu import static
 from twofold.mmu.layout import lay_out, settings_of
+from twofold.mmu.pieces import State
 from twofold.mmu.profile import CpuProfile
 from twofold.mmu.stats import MmuStats
 from twofold.units import FRAME_SHIFT
@@ -137,7 +138,7 @@ class Mmu:
         gvas : guest virtual addresses, uint64[accesses]
         warmup : so many first accesses fill the structures without being counted [accesses]
         kinds : LOAD, STORE or FETCH of `formats.mmu_state` for each access, uint8[accesses]; None: all are loads
-        threads : 1, or more for two of them in long traces of loads; the counts are the same, bit for bit
+        threads : that may share a long trace of loads; the counts are the same, bit for bit
 
         Raises
         ------
@@ -230,15 +231,13 @@ class Mmu:
     def _count_fast(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
         """Run loads as far as the fast path gets; return how many, and what they counted."""
         if self._fast is None:
-            state = self._settings, self._structures, self._tags, self._values
-            self._fast = static.FastPath(self._memory, self._shapes, *state)
+            state = State(self._structures, self._tags, self._values)
+            self._fast = static.FastPath(self._memory, self._shapes, self._settings, state)
         done = len(gvas)
         while done > 0:
             counters, asked = np.zeros(at.COUNTERS, np.int64), done
             done = self._fast.run(gvas[:asked], counters, threads)
-            if done == 0 and threads > 1:
-                done, threads = asked, 1
-            elif done == asked:
+            if done == asked:
                 return done, MmuStats.from_counters(counters)
         return 0, MmuStats.from_counters(np.zeros(at.COUNTERS, np.int64))
 

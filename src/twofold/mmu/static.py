@@ -4,7 +4,6 @@ The fast path (`kernels._mmu_static`) does loads over tables that do not change,
 else goes the general way (`kernels.mmu`); both count the same, bit for bit, and leave the same state behind.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -16,22 +15,24 @@ from twofold.kernels import _mmu_static as kernel
 from twofold.kernels._mmu_regions import (
     GUEST_REGION_BITS,
     HOST_REGION_BITS,
+    MAX_GUEST_LEVELS,
     MAX_LEVELS,
     MAX_REGIONS,
+    NUMBER_MASK,
     RECORD_COLUMNS,
     SLOTS,
     Regions,
 )
-from twofold.kernels._mmu_rows import Rows, give_rows, take_rows
+from twofold.kernels._mmu_rows import OWNER, Rows, give_rows, take_rows
 from twofold.kernels._mmu_stages import BASE, FAMILY_COLUMNS, HITS, LAST, MASK
 from twofold.kernels._mmu_static import Work
 from twofold.kernels._rows import EMPTY
+from twofold.kernels.lru_simd import touch_rows
+from twofold.mmu.pieces import LEAST_PIECE, State, run_in_pieces
 
 WIDTHS: Final = (4, 16, 64)  # lanes of a row
-MAX_GUEST_LEVELS: Final = 4
 MAX_SETS: Final = 512  # of a TLB: more would take bits of a page number that its tag has not
 
-PIECE_WALKS: Final = 1 << 16  # that one thread hands to the other at a time
 LEAST_ACCESSES: Final = 1 << 15  # fewer do not pay for looking at the tables first
 MAX_MEMORY_FRAMES: Final = 1 << 26  # 256 GiB: a line number has 32 bits
 ALIGNMENT: Final = 64  # bytes: a row of sixteen lanes lies in one cache line
@@ -70,68 +71,123 @@ def _is_plain_format(shape: Words, settings: Counts) -> bool:
 
 
 class FastPath:
-    """The fast path over one MMU's arrays, which it shares."""
+    """The fast path over one MMU's arrays, which it shares.
+
+    The state is in the arrays, or as rows while a run goes on: `take` and `give` bring it from one to the other.
+    notes_lines : whether `first_lines` are noted
+    """
 
     def __init__(
-        self, memory: Words, shapes: Words, settings: Counts, structures: Counts, tags: Words, values: Words
+        self, memory: Words, shapes: Words, settings: Counts, state: State, *, notes_lines: bool = False
     ) -> None:
-        self._work = make_work(structures)
+        self._work = make_work(state.structures, notes_lines=notes_lines)
         self._inputs = memory, shapes, settings
-        self._everything = memory, shapes, settings, structures, tags, values, self._work.regions, self._work.rows
+        self._state = state
+        self._everything = memory, shapes, settings, *state, self._work.regions, self._work.rows
+        self._others: list[FastPath] = []  # of the other threads
 
     def run(self, gvas: Words, counters: Counts, threads: int = 1) -> int:
         """Access every address of a trace of loads in order; return how many were done.
 
         Parameters
         ----------
-        threads : 1, or more for two of them; what is counted is the same, bit for bit
+        threads : that may work on it; what is counted is the same, bit for bit
 
         Returns
         -------
         done : all of them; or fewer, and the state is as it was, and counters are of no use; -1 when the state cannot
             be taken: an entry is stale, or out of reach
         """
-        if not take_rows(*self._everything):
+        self._forget_tables()
+        if not self.take():
             return -1
-        done = self._run_in_two(gvas, counters) if threads > 1 else self._run_in_one(gvas, counters)
+        threads = min(threads, len(gvas) // LEAST_PIECE)
+        if threads > 1:
+            return run_in_pieces([self, *self._helpers(threads - 1)], gvas, counters)
+        done = self.go_on(gvas, counters)
         if done == len(gvas):
-            give_rows(*self._everything)
+            self.give()
         return done
 
-    def _run_in_one(self, gvas: Words, counters: Counts) -> int:
+    def go_on(self, gvas: Words, counters: Counts) -> int:
+        """Access addresses from the state that is in the rows; return how many; fewer than all: rows are of no use."""
         memory, shapes, settings = self._inputs
         return int(kernel.run(memory, shapes, gvas, settings, counters, self._work))
 
-    def _run_in_two(self, gvas: Words, counters: Counts) -> int:
-        """Run the TLBs here, and on a thread of its own the walks of what missed them, a piece of the trace behind.
+    def take(self) -> bool:
+        """Make rows of the arrays; return whether that could be done: each entry is of today's tables."""
+        return bool(take_rows(*self._everything))
 
-        A walk never changes what a TLB holds, so both halves see what they would see on one thread. Tables that
-        both look at first give both the same words; only how far each has looked is kept apart.
-        """
-        memory, shapes, settings = self._inputs
+    def give(self) -> None:
+        """Fill the arrays from the rows, which stay."""
+        give_rows(*self._everything)
+
+    def clear(self) -> None:
+        """Begin with tables that were not looked at and structures that hold nothing."""
+        self._forget_tables()
+        self._state.tags[:] = 0
+        self._state.structures[:, at.INSERTED] = 0
+        self.empty_from(0)
+
+    def empty_from(self, first: int) -> None:
+        """Empty the rows of the structures from a number on."""
+        for number in range(first, at.STRUCTURES):
+            lane, lanes, is_owner = (int(column) for column in self._work.rows.places[number])
+            if is_owner:
+                self._work.rows.pool[lane : lane + lanes * int(self._state.structures[number, at.SETS])] = EMPTY
+        self._work.rows.inserted[first:] = 0
+
+    def empty_lines(self) -> None:
+        """Empty the L3 cache of lines, and begin to note what comes to it first."""
+        self.empty_from(at.L3_LINES)
+        self._work.room[:] = self._state.structures[at.L3_LINES, at.WAYS]
+        self._work.counts[0] = 0
+
+    def first_lines(self) -> Halves:
+        """Return the lines that came to where nothing was, in order."""
+        return self._work.first_uses[: self._work.counts[0]].copy()
+
+    def find_lines(self, lines: Halves) -> int:
+        """Return how many lines the L3 cache of the state in the arrays has, when they come to it one after another."""
+        if len(lines) == 0:
+            return 0
+        self.take()
+        lane, lanes, _ = (int(column) for column in self._work.rows.places[at.L3_LINES])
+        sets, ways = (int(self._state.structures[at.L3_LINES, column]) for column in (at.SETS, at.WAYS))
+        rows = self._work.rows.pool[lane : lane + sets * lanes].reshape(sets, lanes)
+        return int(touch_rows(rows, ways, lines % np.uint32(sets), lines))
+
+    def read_cycles(self, place: int) -> int:
+        """Return what a table read costs that the L2 cache (0), the L3 cache (1) or memory (2) serves [cycles]."""
+        return int(self._inputs[2][at.READ_CYCLES + place])
+
+    @property
+    def owners(self) -> list[int]:
+        """Return the numbers of the structures that have rows of their own."""
+        return [int(number) for number in np.flatnonzero(self._work.rows.places[:, OWNER])]
+
+    def state(self) -> State:
+        """Return a copy of the arrays."""
+        return self._state.copy()
+
+    def set(self, state: State) -> None:
+        """Fill the arrays."""
+        for mine, given in zip(self._state, state, strict=True):
+            mine[...] = given
+
+    def _helpers(self, count: int) -> "list[FastPath]":
+        """Return so many paths with arrays of their own."""
+        while len(self._others) < count:
+            self._others.append(FastPath(*self._inputs, self.state(), notes_lines=True))
+        return self._others[:count]
+
+    def _forget_tables(self) -> None:
+        """Forget what was seen of the tables, which may have changed since."""
         regions = self._work.regions
-        behind = self._work._replace(regions=regions._replace(counts=np.zeros_like(regions.counts)))
-        of_walks = np.zeros_like(counters)
-        buffers = [np.zeros(PIECE_WALKS, np.uint32) for _ in range(2)]
-        last, size, is_whole = 0, 0, True
-        walks: Future[bool] | None = None
-        with ThreadPoolExecutor(1) as pool:
-            while last < len(gvas) and is_whole:
-                buffer = buffers[0]
-                count, last, size = kernel.run_tlbs(
-                    memory, shapes, gvas, settings, counters, self._work, last, size, buffer
-                )
-                is_whole = count != kernel.MISSING and (walks is None or bool(walks.result()))
-                if is_whole:
-                    walks = pool.submit(kernel.run_walks, memory, shapes, buffer[:count], settings, of_walks, behind)
-                buffers.reverse()
-        is_whole &= walks is None or bool(walks.result())
-        regions.counts[:] = np.maximum(regions.counts, behind.regions.counts)
-        if not is_whole:
-            return 0  # where it ended is for one thread to find out
-        counters += of_walks
-        counters[at.ACCESSES] += len(gvas)
-        return len(gvas)
+        used, reached = (int(count) for count in regions.counts)
+        regions.ids[regions.briefs[:used] & NUMBER_MASK] = 0
+        regions.host[:reached] = 0
+        regions.counts[:] = 0
 
 
 def _are_apart(structures: Counts) -> bool:
@@ -142,7 +198,7 @@ def _are_apart(structures: Counts) -> bool:
     return sum(map(len, owners)) == len(set().union(*owners))
 
 
-def make_work(structures: Counts) -> Work:
+def make_work(structures: Counts, *, notes_lines: bool) -> Work:
     """Return what the fast path works with for these structures; memory that is not touched costs nothing."""
     families = np.zeros((len(FAMILIES), at.UPPER_LEVELS * FAMILY_COLUMNS), np.uint64)
     lanes, flags = np.zeros(len(FAMILIES), np.int64), np.zeros(len(FAMILIES), np.int64)
@@ -161,7 +217,9 @@ def make_work(structures: Counts) -> Work:
             here = slice(index * FAMILY_COLUMNS, (index + 1) * FAMILY_COLUMNS)
             families[family, here] = _describe(structures[number], pool, int(places[number, 0]))
     rows = Rows(pool, places, np.zeros(at.STRUCTURES, np.int64))
-    nested = kernel.BLOCK * kernel.MAX_NESTED + 2
+    is_noted = notes_lines and int(places[at.L3_LINES, OWNER])
+    sets, ways = (int(structures[at.L3_LINES, column]) * is_noted for column in (at.SETS, at.WAYS))
+    nested = kernel.BLOCK * kernel.MAX_NESTED + WIDTHS[0]  # the last copy of four may reach behind the last gpa
     halves = np.zeros((kernel.HALVES, nested), np.uint32)
     halves[kernel.NUMBERS] = np.arange(nested)
     return Work(
@@ -175,6 +233,9 @@ def make_work(structures: Counts) -> Work:
         marks=np.zeros((kernel.MARKS, nested), np.uint8),
         lines=np.zeros((2, kernel.BLOCK * kernel.MAX_READS), np.uint32),
         table_counts=np.zeros((3, MAX_LEVELS), np.int64),
+        room=np.zeros(sets, np.uint8),
+        first_uses=np.zeros(sets * ways, np.uint32),
+        counts=np.zeros(1, np.int64),
     )
 
 
@@ -228,6 +289,7 @@ def _make_regions() -> Regions:
     return Regions(
         ids=np.zeros(ids, np.uint32),
         briefs=np.zeros(MAX_REGIONS, np.uint32),
+        names=np.zeros(MAX_REGIONS, np.uint64),
         records=np.zeros((MAX_REGIONS, RECORD_COLUMNS), np.uint32),
         counts=np.zeros(2, np.int64),
         frames=np.zeros(MAX_REGIONS * SLOTS, np.uint32),
