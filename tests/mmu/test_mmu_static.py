@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmu_strategies import fully, profile_of, random_trace, structure
 from tables import random_tables, wide_tables
@@ -143,7 +143,7 @@ def small_pieces(monkeypatch):
     return followed
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(relaxed, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     profile=static_profiles(),
     seed=st.integers(0, 2**32),

@@ -294,7 +294,8 @@ def test_an_access_that_changed_on_disk_is_found_and_what_stands_before_is_kept(
         tf.Trace.load(path).info()
     assert caught.value.offset == start
     blocks = tf.Trace.load(path).verified()
-    np.testing.assert_array_equal(next(blocks).gvas, next(long_trace.blocks()).gvas, "what stands before is yielded")
+    first = next(long_trace.blocks()).gvas[:SHORT_PART]
+    np.testing.assert_array_equal(next(blocks).gvas, first, "what stands before is yielded")
     with pytest.raises(tf.FormatError, match="checksum"):
         next(blocks)
     assert tf.convert_trace(path, tmp_path / "b").accesses == SHORT_PART
