@@ -1,7 +1,7 @@
 """The P2M's kernels against their twins: same tables, stock, state and answers after every step, in every format."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from random_tables import CAPACITY, FORMATS, GFNS, LIVES, PAGE_SIZES, PIECES, SIZES, Tables, live, make_pieces, twins
 
@@ -10,7 +10,7 @@ from twofold.formats import npt, x86
 from twofold.formats import p2m_state as at
 from twofold.formats import shape as form
 from twofold.formats.p2m_types import P2MType
-from twofold.formats.table_formats import NPT_2
+from twofold.formats.table_formats import NPT, NPT_2
 
 
 def agree(one: Tables, other: Tables) -> None:
@@ -92,11 +92,53 @@ def test_the_parts_of_a_plan_agree(table_format, sizes, life, gfn, level, previo
         live(fast, step)
     for name, arguments in (
         ("path_need", (gfn, level, previous, counted)),
-        ("cut_need", (gfn, previous, counted)),
+        ("cut_need", (gfn, gfn + 1 + counted, gfn)),
         ("plan_split", (gfn, level)),
     ):
         answers = [getattr(tables.engine.p2m, name)(*tables.read, tables.state, *arguments) for tables in (slow, fast)]
         assert answers[0] == answers[1], name
+
+
+@given(
+    st.sampled_from(["sizes", "levels", "target"]),
+    st.sampled_from([1, 3, 5, 7]),
+    st.integers(0, 513 << 9),
+    st.one_of(st.just(1), st.integers(1, 1 << 11), st.integers(1, 1 << 19)),
+)
+@example("target", 7, 512, 1)  # the whole 1G leaf goes to 4K, since no more than that is taken out
+@example("target", 7, 512, 513)
+@example("target", 7, 1 << 18, 1 << 17)
+def test_what_is_cut_out_of_1g_leaves_takes_the_tables_that_were_planned(stops, sizes, start, frames):
+    first, flags = 1 << 18, np.uint64(NPT.flags(P2MType.RAM_RW, "rwx"))
+    for engine in (kernels, spec):
+        tables = Tables(engine, NPT, (sizes, (stops, False, False)), capacity=1100)
+        tables.map(make_pieces([(first, 0, 2 << 18)], [7]), flags)
+        assert tables.unmap(first + start, min(frames, (2 << 18) - start)) <= 2 * 513
+
+
+@given(
+    st.sampled_from(["sizes", "levels", "target"]),
+    st.sampled_from([1, 3, 5, 7]),
+    st.sampled_from([0, 512, 1024, 7, 1 << 18, (1 << 18) - 512]),
+    st.sampled_from([1, 3, 512, 700, 1024]),
+    st.sampled_from([0, 5, 512]),
+)
+@example("target", 1, 0, 512, 5)  # a whole table of 4K leaves: the 1G leaf goes to 4K before
+def test_what_is_mapped_over_1g_leaves_takes_the_tables_that_were_planned(stops, sizes, start, frames, mfn):
+    first, flags = 1 << 18, np.uint64(NPT.flags(P2MType.RAM_RW, "rwx"))
+    ends = []
+    for engine in (kernels, spec):
+        tables = Tables(engine, NPT, (sizes, (stops, False, False)), capacity=1100)
+        tables.map(make_pieces([(first, 0, 2 << 18)], [7]), flags)
+        piece, before = make_pieces([(first + start, mfn, frames)], [sizes | 1]), int(tables.state[at.ALLOCATED])
+        tables.map(piece, flags)
+        need = int(tables.state[at.ALLOCATED]) - before
+        tables = Tables(engine, NPT, (sizes, (stops, False, False)), capacity=1100)
+        tables.map(make_pieces([(first, 0, 2 << 18)], [7]), flags)
+        assert [tables.plan_map(piece, frames, free) for free in (need - 1, need)] == ([0, 1] if need else [1, 1])
+        tables.map(piece, flags)
+        ends.append(tables.content())
+    assert ends[0] == ends[1]
 
 
 @given(FORMATS, st.sampled_from([3, 7]), LIVES, GFNS, st.integers(0, 1), st.integers(0, 511))

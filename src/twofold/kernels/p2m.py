@@ -13,7 +13,6 @@ from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     BITS,
     EMPTY,
-    FRAME_BITS,
     LARGE_LIMIT,
     SMALL_LIMIT,
     child_leaf,
@@ -380,7 +379,7 @@ def fill_fresh(
 
     The same result as `descend` and `fill`, without clearing first what is overwritten at once.
     """
-    upper = descend(memory, shape, root, stock, state, gfn, level + 1)
+    upper = descend_above(memory, shape, root, stock, state, gfn, level)
     slot = slot_of(shape, gfn, level + 1)
     if not is_empty(shape, read(memory, upper, slot)):
         return False
@@ -402,18 +401,35 @@ def take(stock: Words, state: Counts) -> int:
 @kernel
 def descend(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> int:
     """Return the table that holds a slot, adding tables and splitting leaves. Twin: spec.p2m.descend."""
+    if level == top_level(shape):
+        return root
+    above = descend_above(memory, shape, root, stock, state, gfn, level)
+    return next_table(memory, shape, above, stock, state, gfn, level + 1, level)
+
+
+@inline
+def descend_above(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> int:
+    """Return the table over that which holds a slot; leaves on the way are split as for that slot."""
     table = root
-    for upper in range(top_level(shape), level, -1):
-        slot = slot_of(shape, gfn, upper)
-        entry = read(memory, table, slot)
-        if is_empty(shape, entry):
-            new = take(stock, state)
-            clear(memory, shape, new)
-            memory[table, slot] = table_entry(shape, new, upper)
-        elif not holds_table(shape, entry, upper):
-            split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
-        table = frame_of(shape, read(memory, table, slot))
+    for upper in range(top_level(shape), level + 1, -1):
+        table = next_table(memory, shape, table, stock, state, gfn, upper, level)
     return table
+
+
+@inline
+def next_table(
+    memory: Words, shape: Words, table: int, stock: Words, state: Counts, gfn: int, upper: int, level: int
+) -> int:
+    """Return the table below a slot of level `upper`, added or made of a leaf, on the way to a slot of `level`."""
+    slot = slot_of(shape, gfn, upper)
+    entry = read(memory, table, slot)
+    if is_empty(shape, entry):
+        new = take(stock, state)
+        clear(memory, shape, new)
+        memory[table, slot] = table_entry(shape, new, upper)
+    elif not holds_table(shape, entry, upper):
+        split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
+    return frame_of(shape, read(memory, table, slot))
 
 
 @kernel
@@ -507,35 +523,41 @@ def release(stock: Words, state: Counts) -> None:
 @kernel
 def plan_unmap(memory: Words, shape: Words, root: int, state: Counts, gfn: int, frames: int) -> int:
     """Return the tables that removing a range needs, or CANNOT_ENCODE. Twin: spec.p2m.plan_unmap."""
-    need, level = cut_need(memory, shape, root, state, gfn, NOTHING, 0)
-    if level < 0:
-        tail, _ = cut_need(memory, shape, root, state, gfn + frames, NOTHING, 0)
-        return tail
-    tail, _ = cut_need(memory, shape, root, state, gfn + frames, gfn, level)
-    return need + tail
+    end = gfn + frames
+    need, behind = cut_need(memory, shape, root, state, gfn, end, gfn)
+    if behind < end:
+        tail, _ = cut_need(memory, shape, root, state, gfn, end, end - 1)
+        need += tail
+    return need
 
 
 @kernel
-def cut_need(
-    memory: Words, shape: Words, root: int, state: Counts, gfn: int, previous: int, counted: int
-) -> tuple[int, int]:
-    """Return (tables, level) needed for a leaf to start at `gfn`. Twin: spec.p2m.cut_need."""
-    if gfn >> np.int64(shape[FRAME_BITS]):
-        return 0, NOTHING
-    table = root
-    for upper in range(top_level(shape), 0, -1):
-        if not gfn & (span(shape, upper) - 1):
-            return 0, NOTHING
-        entry = read(memory, table, slot_of(shape, gfn, upper))
-        if is_empty(shape, entry):
-            return 0, NOTHING
-        if not holds_table(shape, entry, upper):
-            level = upper - 1
-            while gfn & (span(shape, level) - 1):
-                level -= 1
-            return path_need(memory, shape, root, state, gfn, level, previous, counted), level
-        table = frame_of(shape, entry)
-    return 0, NOTHING
+def cut_need(memory: Words, shape: Words, root: int, state: Counts, start: int, end: int, gfn: int) -> tuple[int, int]:
+    """Return (tables, frame behind) for taking a range out of one entry. Twin: spec.p2m.cut_need."""
+    _, level, entry = end_of_walk(memory, shape, root, gfn)
+    first = gfn & ~(span(shape, level) - 1)
+    behind = first + span(shape, level)
+    kept, left = max(start, first), min(end, behind)
+    if is_empty(shape, entry) or (kept == first and left == behind):
+        return 0, behind
+    if cannot_split(shape, entry, level):
+        return CANNOT_ENCODE, behind
+    return cut_tables(shape, state, level, kept, left - kept), behind
+
+
+@inline
+def cut_tables(shape: Words, state: Counts, level: int, gfn: int, frames: int) -> int:
+    """Return the tables that clearing a part of one large entry takes. Twin: spec.p2m.cut_tables."""
+    if level == 0 or frames == 0:
+        return 0
+    stops, below, need = stops_of(state, level_of_cut(shape, gfn, frames, level)), level - 1, 1
+    while below and not stops >> below & 1:
+        need += span(shape, level - below)
+        below -= 1
+    head = min(frames, -gfn & (span(shape, below) - 1))
+    tail = (frames - head) & (span(shape, below) - 1)
+    need += cut_tables(shape, state, below, gfn, head)
+    return need + cut_tables(shape, state, below, gfn + frames - tail, tail)
 
 
 @kernel

@@ -355,32 +355,39 @@ def release(stock: Words, state: Counts) -> None:
 
 def plan_unmap(memory: Words, shape: Words, root: int, state: Counts, gfn: int, frames: int) -> int:
     """Return the tables that removing this range needs: only where its ends cut a large leaf. Or CANNOT_ENCODE."""
-    need, level = cut_need(memory, shape, root, state, gfn, NOTHING, 0)
-    if level < 0:
-        return cut_need(memory, shape, root, state, gfn + frames, NOTHING, 0)[0]
-    return need + cut_need(memory, shape, root, state, gfn + frames, gfn, level)[0]
+    end = gfn + frames
+    need, behind = cut_need(memory, shape, root, state, gfn, end, gfn)
+    return need if behind >= end else need + cut_need(memory, shape, root, state, gfn, end, end - 1)[0]
 
 
-def cut_need(
-    memory: Words, shape: Words, root: int, state: Counts, gfn: int, previous: int, counted: int
-) -> tuple[int, int]:
-    """Return (tables, level) needed for a leaf to start at `gfn`; level is -1 when nothing has to be cut."""
-    if gfn >> int(shape[form.FRAME_BITS]):
-        return 0, NOTHING
-    table = root
-    for upper in range(top_level(shape), 0, -1):
-        if not gfn & (span(shape, upper) - 1):
-            return 0, NOTHING
-        entry = int(memory[table, slot_of(shape, gfn, upper)])
-        if is_empty(shape, entry):
-            return 0, NOTHING
-        if not holds_table(shape, entry, upper):
-            level = upper - 1
-            while gfn & (span(shape, level) - 1):
-                level -= 1
-            return path_need(memory, shape, root, state, gfn, level, previous, counted), level
-        table = frame_of(shape, entry)
-    return 0, NOTHING
+def cut_need(memory: Words, shape: Words, root: int, state: Counts, start: int, end: int, gfn: int) -> tuple[int, int]:
+    """Return (tables, frame behind) for taking a range out of the entry that holds one of its frames, `gfn`."""
+    _, level, entry = end_of_walk(memory, shape, root, gfn)
+    first = gfn & ~(span(shape, level) - 1)
+    behind = first + span(shape, level)
+    kept = max(start, first), min(end, behind)
+    if is_empty(shape, entry) or kept == (first, behind):
+        return 0, behind
+    if cannot_split(shape, entry, level):
+        return CANNOT_ENCODE, behind
+    return cut_tables(shape, state, level, kept[0], kept[1] - kept[0]), behind
+
+
+def cut_tables(shape: Words, state: Counts, level: int, gfn: int, frames: int) -> int:
+    """Return the tables that `clear_first` takes to clear a part of one large entry of `level`, step by step.
+
+    The entry is split whole to the first size where it may stop; then the entries that the range's ends cut, again.
+    """
+    if level == 0 or frames == 0:
+        return 0
+    stops, below, need = stops_of(state, level_of_cut(shape, gfn, frames, level)), level - 1, 1
+    while below and not stops >> below & 1:
+        need += span(shape, level - below)
+        below -= 1
+    head = min(frames, -gfn & (span(shape, below) - 1))
+    tail = (frames - head) & (span(shape, below) - 1)
+    need += cut_tables(shape, state, below, gfn, head)
+    return need + cut_tables(shape, state, below, gfn + frames - tail, tail)
 
 
 def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int) -> None:
