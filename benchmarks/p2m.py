@@ -66,7 +66,7 @@ class Parts:
         self.mfns, extents = self.machine.heap.alloc_runs(self.order, self.frames >> self.order)
         self.lengths = extents << np.uint64(self.order)
         self.gfns = np.cumsum(self.lengths) - self.lengths
-        self.sizes = self.domain.p2m.level_masks([self.order] * len(self.mfns))
+        self.sizes = self.domain.p2m.level_masks(np.full(len(self.mfns), self.order))
 
     def tables(self) -> None:
         """Write the P2M."""
