@@ -30,7 +30,7 @@ def simulate(
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
     events : what happens between accesses: tables change, entries are flushed
-    threads : 1, or more for two of them; what is counted is the same, bit for bit
+    threads : that may share long arrays of loads; what is counted is the same, bit for bit
 
     Raises
     ------
