@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.kernels._jit import kernel
-from twofold.kernels._touch import touch_sixteen
+from twofold.kernels._rows import SIXTEEN
 from twofold.study import curve
 from twofold.trace import AREA_BASE, WORKLOADS
 
@@ -21,6 +21,8 @@ Words = npt.NDArray[np.uint64]
 SETS, WAYS, LANES = 128, 12, 16
 GIB = 1 << 30
 ONE, SHIFT, MASK, BITS, LINE = (np.uint64(number) for number in (1, 12, SETS - 1, 7, 6))
+HELD, LAST = np.uint64((1 << WAYS) - 1), np.uint64(1 << WAYS - 1)
+load, store, ways_of, moved = SIXTEEN[1:5]
 ROUNDS = 15
 
 
@@ -34,8 +36,11 @@ def one_configuration(gvas: Words, stacks: npt.NDArray[np.uint32]) -> np.uint64:
             repeats += ONE
             continue
         last = page
-        position = touch_sixteen(base + ((page & MASK) << LINE), np.uint32((page >> BITS) + ONE))
-        hits += np.uint64(position < np.uint64(WAYS))  # what 12 ways hold are the first 12 of 16
+        place, tag = base + ((page & MASK) << LINE), np.uint32((page >> BITS) + ONE)
+        stack = load(place)
+        held = ways_of(stack, tag)
+        store(place, moved(stack, tag, held, LAST))
+        hits += np.uint64(held & HELD != np.uint64(0))
     return np.uint64(len(gvas)) - hits - repeats
 
 

@@ -83,7 +83,7 @@ def make_sift_one(operations: RowOperations) -> Callable[..., Any]:
 
 def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of one paging-structure cache, which shares with no other."""
-    load, store, ways_of, _, moved_if = operations[1:]
+    load, store, ways_of, _, moved_if = operations[1:6]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
     @bare
@@ -120,7 +120,7 @@ def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
 
 def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of one paging-structure cache that is one row."""
-    load, store, ways_of, _, moved_if = operations[1:]
+    load, store, ways_of, _, moved_if = operations[1:6]
 
     @bare
     def pass_one(

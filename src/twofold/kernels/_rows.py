@@ -61,6 +61,7 @@ class RowOperations(NamedTuple):
     ways_of(row, tag) -> mask of the lanes that hold a tag (bit 0: lane 0)
     moved(row, tag, hits, last) -> the row after a use; hits : what `ways_of` gave;  last : the bit of the last way
     moved_if(row, tag, hits, last, is_used) -> the same where the last is 1; where it is 0, the row as it is
+    counted(counts, row, tag) -> counts, a row too, with one more in the lanes of the row that hold a tag
     """
 
     lanes: int
@@ -69,6 +70,7 @@ class RowOperations(NamedTuple):
     ways_of: Callable[..., Any]
     moved: Callable[..., Any]
     moved_if: Callable[..., Any]
+    counted: Callable[..., Any]
 
 
 def _lanes_of(numbers: list[int]) -> ir.Constant:
@@ -191,7 +193,16 @@ def make_operations(lanes: int, *, wide_masks: bool) -> RowOperations:
 
         return row_type(row_type, types.uint32, types.uint64, types.uint64, types.uint64), generate
 
-    return RowOperations(lanes, load, store, ways_of, moved, moved_if)
+    @intrinsic
+    def counted(_typing: Any, _counts: Any, _row: Any, _tag: Any) -> Any:
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            counts, row, tag = arguments
+            held = builder.icmp_unsigned("==", row, _splat(builder, lanes, tag))
+            return builder.sub(counts, builder.sext(held, vector))
+
+        return row_type(row_type, row_type, types.uint32), generate
+
+    return RowOperations(lanes, load, store, ways_of, moved, moved_if, counted)
 
 
 @intrinsic

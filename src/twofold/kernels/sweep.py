@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.kernels._jit import folded, kernel
-from twofold.kernels._touch import LANES, touch_sixteen
+from twofold.kernels._rows import SIXTEEN
 
 Words = npt.NDArray[np.uint64]
 Halves = npt.NDArray[np.uint32]
@@ -22,6 +22,9 @@ WIDE: Final = np.uint64(2**32)  # a tag from here on does not fit 32 bits
 SET_BYTES_SHIFT: Final = np.uint64(6)  # 16 tags of 4 bytes
 GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 WORD_BITS: Final = np.uint64(64)
+LANES: Final = SIXTEEN.lanes
+LAST: Final = ONE << np.uint64(LANES - 1)
+load, store, ways_of, moved, _, counted = SIXTEEN[1:]
 NOW: Final = 0
 DEAD: Final = 1
 
@@ -57,14 +60,16 @@ def count_ways(gvas: Words, page_shift: np.uint64, out_stacks: Words, out_misses
 
 
 @kernel
-def count_sixteen_ways(
-    gvas: Words, page_shift: np.uint64, out_stacks: Halves, out_misses: Words, out_tallies: Words
-) -> int:
-    """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways."""
+def count_sixteen_ways(gvas: Words, page_shift: np.uint64, out_stacks: Halves, out_misses: Words) -> int:
+    """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways.
+
+    Hits are counted by way in a vector register: counters in memory made a pass take twice as long, now and then.
+    """
     sets = np.uint64(len(out_stacks))
     bits, mask, is_power = log2_of(sets), sets - ONE, (sets & (sets - ONE)) == ZERO
-    stacks, others = np.uint64(out_stacks.ctypes.data), np.uint64(len(out_tallies)) - ONE
-    last, counted = NO_PAGE, len(gvas)
+    stacks, hits_by_way = np.uint64(out_stacks.ctypes.data), np.zeros(LANES, np.uint32)
+    last, counted_addresses, used = NO_PAGE, len(gvas), ZERO
+    hits = load(np.uint64(hits_by_way.ctypes.data))
     for i in range(len(gvas)):
         page = gvas[i] >> page_shift
         if page == last:
@@ -75,20 +80,20 @@ def count_sixteen_ways(
             quotient = page // sets
             tag, row = quotient + ONE, page - quotient * sets
         if tag >= WIDE:
-            counted = i
+            counted_addresses = i
             break
         last = page
-        place = stacks + (row << SET_BYTES_SHIFT)
-        position: np.uint64 = touch_sixteen(place, np.uint32(tag))  # type: ignore[call-arg]  # as `prefetch`
-        out_tallies[np.uint64(i) & others, position] += ONE  # a row each in turn: no count waits for the one before
-    for turn in range(len(out_tallies)):
-        deeper = ZERO
-        for way in range(LANES, 0, -1):
-            deeper += out_tallies[turn, way]
-            out_misses[way] += deeper
-    out_tallies[:] = ZERO
-    out_misses[0] += np.uint64(counted)
-    return counted
+        used += ONE
+        place, short = stacks + (row << SET_BYTES_SHIFT), np.uint32(tag)
+        stack = load(place)
+        hits = counted(hits, stack, short)
+        store(place, moved(stack, short, ways_of(stack, short), LAST))
+    store(np.uint64(hits_by_way.ctypes.data), hits)
+    out_misses[0] += np.uint64(counted_addresses)
+    for way in range(LANES):
+        used -= np.uint64(hits_by_way[way])
+        out_misses[way + 1] += used
+    return counted_addresses
 
 
 @kernel

@@ -55,20 +55,13 @@ def count_ways(gvas: Words, page_shift: int, out_stacks: Words, out_misses: Word
         out_misses[: min(position, ways) + 1] += np.uint64(1)
 
 
-def count_sixteen_ways(
-    gvas: Words,
-    page_shift: int,
-    out_stacks: Halves,
-    out_misses: Words,
-    out_tallies: Words,  # noqa: ARG001 the kernel needs them
-) -> int:
+def count_sixteen_ways(gvas: Words, page_shift: int, out_stacks: Halves, out_misses: Words) -> int:
     """Do as `count_ways` for 16 ways with 32-bit tags; return how many addresses were counted.
 
     Parameters
     ----------
-    gvas, page_shift, out_misses : as there
-    out_stacks : uint32[sets, 16]
-    out_tallies : uint64[, 17], a power of two of rows where the kernel counts positions; zero before and after
+    gvas, page_shift, out_misses : as there; fewer than 2**32 addresses
+    out_stacks : uint32[sets, 16], each row in a cache line
 
     Returns
     -------

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 VERSION: Final = 1
 FULL_ENTRIES: Final = 1 << 16  # counted of a fully associative structure unless asked otherwise
 MAX_ENTRIES: Final = 1 << 22  # sets * ways: some 320 MiB for one set of them
-_TALLIES: Final = 8  # rows of counters, so that no count waits for the one before
 _LINE_BYTES: Final = 64
 
 
@@ -179,7 +178,6 @@ class _Sets:
         self._order, self._sets, self._ways = order, sets, ways
         self._engine = engine.sweep
         self._shift = np.uint64(FRAME_SHIFT + order)
-        self._tallies = np.zeros((_TALLIES, LANES + 1), np.uint64)
         self._narrow: npt.NDArray[np.uint32] | None = _aligned_rows(sets) if ways <= LANES else None
         self._wide = np.zeros((0 if ways <= LANES else sets, ways), np.uint64)
         self._misses = np.zeros(max(ways, LANES) + 1, np.uint64)
@@ -187,7 +185,7 @@ class _Sets:
     def count(self, gvas: Gvas) -> None:
         """Take accesses, in order."""
         if self._narrow is not None:
-            counted = self._engine.count_sixteen_ways(gvas, self._shift, self._narrow, self._misses, self._tallies)
+            counted = self._engine.count_sixteen_ways(gvas, self._shift, self._narrow, self._misses)
             if counted == len(gvas):
                 return
             gvas = gvas[counted:]
