@@ -92,12 +92,6 @@ def is_good(shape: Words, entry: int, level: int) -> bool:
 
 
 @bare
-def entry_at(memory: Words, table: int, slot: int) -> int:
-    """Return an entry of 64 bits."""
-    return memory[table, slot]
-
-
-@bare
 def bits_of_good(memory: Words, shape: Words, table: int) -> int:
     """Return the bits that are set in any entry of a table at level 0, if all map memory and are much alike; else 0.
 
@@ -135,7 +129,7 @@ def next_table(memory: Words, shape: Words, table: int, frame: int, level: int) 
     """Return the frame of the table that the entry of a frame number points to, -1 unless it points to one."""
     if not 0 <= table < len(memory):
         return -1
-    entry = entry_at(memory, table, slot_of(shape, frame, level))
+    entry = memory[table, slot_of(shape, frame, level)]
     if not is_good(shape, entry, level) or is_leaf(shape, entry, level):
         return -1
     return frame_of(shape, entry)
@@ -159,7 +153,7 @@ def find_host(memory: Words, shape: Words, settings: Counts, regions: Regions, r
                 known |= PARTIAL  # perhaps: each entry is asked when it is used
             break
         regions.host_tables[level, region >> (ORDER * level)] = table
-        entry = entry_at(memory, table, slot_of(shape, gfn, level))
+        entry = memory[table, slot_of(shape, gfn, level)]
         if not is_good(shape, entry, level):
             return ZERO
         if is_leaf(shape, entry, level):
@@ -265,7 +259,7 @@ def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions
         if level == 0:
             note_pages(memory, shape, regions, mfn, 0)
             return note_region(settings, regions, number, 0, 0)
-        entry = entry_at(memory, mfn, slot_of(shape, page, level))
+        entry = memory[mfn, slot_of(shape, page, level)]
         if not is_good(shape, entry, level):
             return -1
         if is_leaf(shape, entry, level):

@@ -128,9 +128,8 @@ def _moved_in_four(builder: Any, row: Any, tag: Any, last: Any) -> Any:
     for step in ([0, 0, 4, 5], [0, 0, 0, 4]):
         behind = builder.or_(behind, builder.shuffle_vector(zero, held, _lanes_of(step)))
     bits = _splat(builder, 4, builder.trunc(last, TAG))
-    beyond = builder.sext(
-        builder.icmp_unsigned(">", _lanes_of([1, 2, 4, 8]), bits), four
-    )  # ... or the last way stay; with no last, all
+    # ... or the last way stay; with no last, all.
+    beyond = builder.sext(builder.icmp_unsigned(">", _lanes_of([1, 2, 4, 8]), bits), four)
     stay = builder.or_(behind, beyond)
     shifted = _shifted(builder, row, tags, 4)
     return builder.or_(builder.and_(row, stay), builder.and_(shifted, builder.not_(stay)))

@@ -235,17 +235,12 @@ def unpack_champsim(records: Words, first_icount: np.uint64, out_accesses: Words
         out_accesses[0, accesses], out_accesses[1, accesses] = records[record, 0], icount
         out_accesses[2, accesses] = np.uint64(FETCH)
         accesses += 1
-        for place in range(LOAD_WORDS, RECORD_END):
-            gva = records[record, place]
-            if gva != ZERO:
-                out_accesses[0, accesses], out_accesses[1, accesses] = gva, icount
-                out_accesses[2, accesses] = np.uint64(LOAD)
-                accesses += 1
-        for place in range(STORE_WORDS, LOAD_WORDS):
-            gva = records[record, place]
-            if gva != ZERO:
-                out_accesses[0, accesses], out_accesses[1, accesses] = gva, icount
-                out_accesses[2, accesses] = np.uint64(STORE)
-                accesses += 1
+        for first, end, kind in ((LOAD_WORDS, RECORD_END, LOAD), (STORE_WORDS, LOAD_WORDS, STORE)):
+            for place in range(first, end):
+                gva = records[record, place]
+                if gva != ZERO:
+                    out_accesses[0, accesses], out_accesses[1, accesses] = gva, icount
+                    out_accesses[2, accesses] = np.uint64(kind)
+                    accesses += 1
         icount += ONE
     return accesses

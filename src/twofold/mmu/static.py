@@ -255,7 +255,7 @@ def _place(structures: Counts, numbers: range, lanes: int, places: Counts, first
 
 
 def _flag(structures: Counts, family: int, numbers: range) -> int:
-    """Return what the kernel wants to know of a family; see `kernels.mmu_static.Work`."""
+    """Return what the kernel wants to know of a family; see `kernels._mmu_static.Work`."""
     present = structures[[number for number in numbers if structures[number, at.WAYS]]]
     owners = len(set(present[:, at.OFFSET].tolist()))
     if family == kernel.LINES:
