@@ -13,7 +13,8 @@ from numba import njit
 
 from p2m import FRAMES, QUERIES, TABLE_WORDS, Words, gather, leaf_indexes, report, seconds
 from twofold.domain import Domain, DomainOptions, Machine, build
-from twofold.machine import FreeMap, Use
+from twofold.freemaps import FreeMap
+from twofold.machine import Use
 
 GUEST = "64GiB"
 SINGLES = 1 << 20

@@ -29,8 +29,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from twofold.machine.buddyinfo import read_buddyinfo, read_meminfo
-from twofold.machine.free_map import FreeMap
+from twofold.freemaps import FreeMap
+from twofold.freemaps.buddyinfo import read_buddyinfo, read_meminfo
 from twofold.units import FRAME_BYTES, ORDER_2M, format_bytes, order_name, parse_bytes
 
 MADV_POPULATE_WRITE: Final = 23  # Linux 5.14; not in the mmap module of Python 3.11

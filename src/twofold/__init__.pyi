@@ -46,8 +46,9 @@ from .errors import (
     TwofoldError,
     UnknownNameError,
 )
+from .freemaps import FreeMap
 from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGuest, TracePolicy, canonical, run
-from .machine import FreeMap, Origin
+from .machine import Origin
 from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
 from .report import write_curves, write_report

@@ -21,8 +21,8 @@ from twofold.domain import Machine, build
 from twofold.errors import NotPresentError
 from twofold.formats.p2m_types import P2MType
 from twofold.formats.table_formats import GUEST_SHAPES, NPT_PAE
+from twofold.freemaps import FreeMap
 from twofold.guest import Guest
-from twofold.machine import FreeMap
 from twofold.mmu import Mmu, load_profile
 from twofold.study import curve
 from twofold.trace import AREA_BASE, WORKLOADS, open_reader

@@ -9,7 +9,7 @@ LAYERS = (
     "units errors files",
     "formats",
     "spec kernels",
-    "machine",
+    "machine freemaps",
     "p2m mmu",
     "paging",
     "domain",
@@ -20,8 +20,9 @@ LAYERS = (
     "cli",
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
-# Sizes that cannot be read, and files that cannot, raise errors of ours; a file too large says how large.
-WITHIN_A_LAYER = {("units", "errors"), ("files", "errors"), ("files", "units")}
+# Sizes that cannot be read, and files that cannot, raise errors of ours; a file too large says how large. A machine
+# starts from a map of free memory, and its heap tells blocks by the same rules; a map knows no machine.
+WITHIN_A_LAYER = {("units", "errors"), ("files", "errors"), ("files", "units"), ("machine", "freemaps")}
 
 CALL_KERNELS = {"machine", "p2m", "mmu", "paging", "domain", "guest", "trace", "study"}
 REPORT_READS = {

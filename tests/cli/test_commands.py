@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from twofold.domain import DomainOptions, Machine
-from twofold.machine import FreeMap, journal
+from twofold.freemaps import FreeMap
+from twofold.machine import journal
 from twofold.trace import AREA_BASE, WORKLOADS, Trace
 
 COMMANDS = (

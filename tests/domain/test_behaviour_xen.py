@@ -7,7 +7,7 @@ import pytest
 
 from golden import layout_of, read, tables_by_level
 from twofold.domain import DomainOptions, Machine, Reason, build
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 from twofold.p2m import P2MType
 from twofold.units import INVALID_GFN, INVALID_MFN
 

@@ -7,7 +7,7 @@ import pytest
 from twofold import kernels
 from twofold.domain import DomainOptions, Exact, Machine, Mem, build, design_names, get_design
 from twofold.errors import BuildError, SizeError, UnknownNameError
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 
 DESIGNS = ["small", "toolstack", "opportunistic"]
 WAYS = [("small", None), ("toolstack", None), ("toolstack", "builder"), ("opportunistic", None)]

@@ -6,7 +6,8 @@ import pytest
 from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import BuildError
-from twofold.machine import FreeMap, Use
+from twofold.freemaps import FreeMap
+from twofold.machine import Use
 
 MIB = 256  # frames
 

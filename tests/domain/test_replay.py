@@ -24,7 +24,8 @@ from twofold.errors import (
     NotPresentError,
     OwnershipError,
 )
-from twofold.machine import Arena, FreeMap, Heap, Origin
+from twofold.freemaps import FreeMap
+from twofold.machine import Arena, Heap, Origin
 from twofold.machine.journal import FRAME, START, Journal, digest_of, frame_check, journaled_methods
 from twofold.machine.journal_reader import JournalReader
 from twofold.machine.journal_values import Encoder, Name

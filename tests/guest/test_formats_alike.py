@@ -5,8 +5,8 @@ import pytest
 
 from kinds import FORMATS
 from twofold.domain import DomainOptions, Machine, build
+from twofold.freemaps import FreeMap
 from twofold.guest import Guest, Program, check_answer, run
-from twofold.machine import FreeMap
 from twofold.trace import DEFAULT_WORKLOADS, WORKLOADS
 
 DESIGNS = ("small", "toolstack", "opportunistic")

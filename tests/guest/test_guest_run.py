@@ -8,8 +8,8 @@ from tiny_elf import ENTRY, HALT, LOAD_RDI, SPIN, code, elf, finish_with_rax, ju
 
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import DomainError, FormatError, GuestError, SizeError, UnknownNameError
+from twofold.freemaps import FreeMap
 from twofold.guest import Guest, Program, check_answer, run
-from twofold.machine import FreeMap
 from twofold.trace import AREA_BASE, WORKLOADS
 
 DESIGNS = ("small", "toolstack", "opportunistic")

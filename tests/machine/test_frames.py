@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from twofold.errors import AddressError
-from twofold.machine import M2P, FrameTable, FreeMap, Hardware, Use
+from twofold.freemaps import FreeMap
+from twofold.machine import M2P, FrameTable, Hardware, Use
 from twofold.units import INVALID_GFN
 
 

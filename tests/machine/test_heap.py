@@ -9,7 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from snapshots import assert_heap_is_canonical
 from twofold import kernels, spec
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
-from twofold.machine import FreeMap, Heap
+from twofold.freemaps import FreeMap
+from twofold.machine import Heap
 
 # Three runs of free memory with holes between them; the machine's end is odd.
 RUNS = [(3, 200), (256, 600), (1000, 1301)]

@@ -23,7 +23,7 @@ from twofold.errors import EncodingError, FormatError
 from twofold.formats import ept, shape, x86
 from twofold.formats.p2m_types import ACCESS_NAMES, PLACE_TYPES, PRESENT_TYPES, SMALL_TYPES, P2MType
 from twofold.formats.table_formats import TableFormat
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 from twofold.p2m import P2M, WalkStep
 from twofold.units import INVALID_MFN
 

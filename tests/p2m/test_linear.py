@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from twofold.domain import DomainOptions, Machine
 from twofold.errors import AddressError, FormatError, HeapExhaustedError
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 from twofold.units import INVALID_MFN, ORDER_4K
 
 MODES = ("4-level", "5-level", "pae", "2-level")

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from twofold.errors import BuildError, FormatError, SizeError, TwofoldError
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 from twofold.report.html import report_html
 from twofold.study import Outcome, Scenario, compare, load_scenario, make_scenario
 from twofold.study import outcome as outcome_module

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twofold.domain import DomainOptions, Machine, build
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 from twofold.study.pictures import LARGE, MIDDLE, NOTHING, SIDE_BITS, SMALL, free_picture, hilbert, p2m_picture
 from twofold.units import INVALID_MFN
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from twofold.machine import FreeMap
+    from twofold.freemaps import FreeMap
     from twofold.study import HostScenario, Scenario
 
 Host = Annotated[

@@ -19,7 +19,8 @@ from twofold.domain.options import DomainOptions
 from twofold.domain.replay_guard import ReplayGuard
 from twofold.errors import DamagedJournalError, DivergenceError, FormatError, FreeMapError, TwofoldError
 from twofold.formats.p2m_types import P2MType
-from twofold.machine import FreeMap, Origin, Zones
+from twofold.freemaps import FreeMap
+from twofold.machine import Origin, Zones
 from twofold.machine.journal import digest_of, is_journaled
 from twofold.machine.journal_reader import Call, JournalReader
 from twofold.machine.journal_values import Callback

@@ -9,11 +9,11 @@ from types import ModuleType
 import numpy as np
 
 from twofold import kernels
+from twofold.freemaps import FreeMap
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.digest import machine_digest
 from twofold.machine.frames import M2P, Array, FrameTable, Use, without_frames
-from twofold.machine.free_map import FreeMap
 from twofold.machine.heap import Heap
 from twofold.machine.journal import Journal, journaled
 

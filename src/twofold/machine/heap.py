@@ -12,10 +12,9 @@ import numpy.typing as npt
 
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
 from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
-from twofold.machine import fragmenter
+from twofold.freemaps import FreeMap, fragmenter
 from twofold.machine.arena import sparse_array
 from twofold.machine.behaviour import TWOFOLD, Behaviour
-from twofold.machine.free_map import FreeMap
 from twofold.machine.journal import journaled
 from twofold.machine.zones import ANYWHERE, Origin, ZoneMap
 from twofold.units import MAX_HEAP_ORDER, Mfn

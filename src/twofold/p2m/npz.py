@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import FormatError
-from twofold.machine.buddyinfo import read_meminfo
+from twofold.freemaps import read_meminfo
 from twofold.units import format_bytes
 
 _MAGIC: Final = b"\x93NUMPY\x01\x00"

@@ -13,9 +13,9 @@ from typing import Final
 
 from twofold.domain import Built, Domain, Machine, SmallDesign
 from twofold.errors import GuestError
+from twofold.freemaps import FreeMap
 from twofold.guest import Guest, Program, check_answer, default_footprint, run
 from twofold.kernels import is_cold
-from twofold.machine import FreeMap
 from twofold.mmu import ASSUMPTIONS, MmuStats, load_profile
 from twofold.study.hosts import free_map
 from twofold.study.outcome import Outcome, Picture, Row, host_summary, variant_name

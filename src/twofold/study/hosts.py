@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from twofold.machine import FreeMap, shipped_names
+from twofold.freemaps import FreeMap, shipped_names
 from twofold.study.scenario import HostScenario
 from twofold.units import FRAME_BYTES
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from twofold.errors import FormatError
 from twofold.files import check_target, write_text, write_whole
-from twofold.machine import TWOFOLD, FreeMap
+from twofold.freemaps import FreeMap
+from twofold.machine import TWOFOLD
 from twofold.study.scenario import Scenario
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M
 

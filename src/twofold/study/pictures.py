@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from twofold.domain import Domain
 from twofold.formats.geometry import FOUR_LEVEL
-from twofold.machine import FreeMap
+from twofold.freemaps import FreeMap
 from twofold.units import ORDER_1G, ORDER_2M
 
 Picture = npt.NDArray[np.uint8]

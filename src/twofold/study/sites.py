@@ -7,8 +7,8 @@ from pathlib import Path
 
 from twofold.domain import Built, Domain, DomainOptions, Machine, build
 from twofold.formats import status as codes
+from twofold.freemaps import FreeMap
 from twofold.guest import Guest
-from twofold.machine import FreeMap
 from twofold.study.hosts import default_memory, free_map
 from twofold.study.outcome import variant_name
 from twofold.study.scenario import GuestScenario, Scenario

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import HostError
-from twofold.machine.fragmenter import Frames
+from twofold.freemaps.fragmenter import Frames
 from twofold.units import FRAME_BYTES, format_bytes
 
 KPAGEFLAGS: Final = Path("/proc/kpageflags")

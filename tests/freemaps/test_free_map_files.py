@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold.errors import FormatError, FreeMapError
-from twofold.machine import map_file
-from twofold.machine.free_map import FreeMap
-from twofold.machine.map_file import decode_varints, encode_varints
+from twofold.freemaps import FreeMap, map_file
+from twofold.freemaps.map_file import decode_varints, encode_varints
 from twofold.units import FRAME_BYTES
 
 TEXTS = st.text(max_size=20).filter(str.isprintable)

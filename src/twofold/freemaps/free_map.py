@@ -21,8 +21,8 @@ import numpy as np
 
 from twofold.errors import AddressError, FormatError, FreeMapError, HostError, SizeError, UnknownNameError
 from twofold.files import read_bounded, write_whole
-from twofold.machine import buddyinfo, fragmenter, kpageflags, map_file
-from twofold.machine.fragmenter import Frames, Orders
+from twofold.freemaps import buddyinfo, fragmenter, kpageflags, map_file
+from twofold.freemaps.fragmenter import Frames, Orders
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER, format_bytes, parse_frames
 
 SUFFIX: Final = ".twohost"

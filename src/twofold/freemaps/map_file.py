@@ -21,7 +21,7 @@ from typing import Any, Final
 import numpy as np
 
 from twofold.errors import FreeMapError
-from twofold.machine.fragmenter import Frames
+from twofold.freemaps.fragmenter import Frames
 from twofold.units import format_bytes
 
 MAX_MACHINE_FRAMES: Final = 1 << 40  # 4 PiB: 52 bits of machine address, the most that x86 has

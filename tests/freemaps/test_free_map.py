@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold.errors import AddressError, FreeMapError, SizeError, UnknownNameError
-from twofold.machine import fragmenter
-from twofold.machine.free_map import FreeMap, shipped_names
+from twofold.freemaps import FreeMap, fragmenter, shipped_names
 from twofold.units import FRAME_BYTES
 
 SHARES = st.floats(0, 1)

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold.errors import HostError, UnknownNameError
-from twofold.machine import buddyinfo, kpageflags
-from twofold.machine.buddyinfo import BuddyCounts
-from twofold.machine.free_map import FreeMap
+from twofold.freemaps import FreeMap, buddyinfo, kpageflags
+from twofold.freemaps.buddyinfo import BuddyCounts
 from twofold.units import FRAME_BYTES
 
 FREE = 1 << 10

@@ -19,8 +19,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from twofold.errors import HostError, UnknownNameError
-from twofold.machine.fragmenter import extents_to_blocks, fits, merge_blocks, pair_extents, place_blocks
-from twofold.machine.kpageflags import ADVICE, FreeRuns
+from twofold.freemaps.fragmenter import extents_to_blocks, fits, merge_blocks, pair_extents, place_blocks
+from twofold.freemaps.kpageflags import ADVICE, FreeRuns
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER, format_bytes
 
 BUDDYINFO: Final = Path("/proc/buddyinfo")
