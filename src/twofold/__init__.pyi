@@ -21,6 +21,7 @@ from .domain import (
     memory_op,
     replay,
 )
+from .dumps import OpenTables, open_tables
 from .errors import (
     AddressError,
     BuildError,
@@ -50,7 +51,7 @@ from .freemaps import FreeMap
 from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGuest, TracePolicy, canonical, run
 from .machine import Origin
 from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
-from .p2m import AuditReport, Counters, Entry, Fault, Finding, OpenTables, P2MType, WalkStep, open_tables
+from .p2m import AuditReport, Counters, Entry, Fault, Finding, P2MType, WalkStep
 from .report import write_curves, write_report
 from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
 from .trace import (

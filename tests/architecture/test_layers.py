@@ -10,7 +10,7 @@ LAYERS = (
     "formats",
     "spec kernels",
     "machine freemaps",
-    "p2m mmu",
+    "p2m mmu dumps",
     "paging",
     "domain",
     "trace",
@@ -20,11 +20,15 @@ LAYERS = (
     "cli",
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
-# Sizes that cannot be read, and files that cannot, raise errors of ours; a file too large says how large. A machine
-# starts from a map of free memory, and its heap tells blocks by the same rules; a map knows no machine.
-WITHIN_A_LAYER = {("units", "errors"), ("files", "errors"), ("files", "units"), ("machine", "freemaps")}
+WITHIN_A_LAYER = {
+    ("units", "errors"),  # sizes that cannot be read raise errors of ours
+    ("files", "errors"),  # and files that cannot
+    ("files", "units"),  # a file too large says how large
+    ("machine", "freemaps"),  # a machine starts from a map, and its heap tells blocks by the same rules
+    ("dumps", "p2m"),  # tables out of a file are looked up and audited as a P2M's are
+}
 
-CALL_KERNELS = {"machine", "p2m", "mmu", "paging", "domain", "guest", "trace", "study"}
+CALL_KERNELS = {"machine", "p2m", "mmu", "dumps", "paging", "domain", "guest", "trace", "study"}
 REPORT_READS = {
     "units",
     "errors",
@@ -33,7 +37,7 @@ REPORT_READS = {
     "domain.Built",
     "domain.Replayed",
     "guest.NestedStep",
-    "p2m.Audited",
+    "dumps.Audited",
 }  # results, how to print
 CLI_LEAVES_ALONE = {"formats", "spec", "kernels"}
 

@@ -16,6 +16,7 @@ from twofold.domain import DomainOptions, Extents, Machine, Reason, build
 from twofold.domain.domain import Domain
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.replay import CLASSES, replay
+from twofold.dumps import npz
 from twofold.errors import (
     DamagedJournalError,
     DivergenceError,
@@ -29,7 +30,7 @@ from twofold.machine import Arena, Heap, Origin
 from twofold.machine.journal import FRAME, START, Journal, digest_of, frame_check, journaled_methods
 from twofold.machine.journal_reader import JournalReader
 from twofold.machine.journal_values import Encoder, Name
-from twofold.p2m import P2M, LinearMapping, P2MType, npz
+from twofold.p2m import P2M, LinearMapping, P2MType
 
 OBJECTS = (Machine, Heap, Arena, Domain, MemoryOperations, P2M, LinearMapping)
 

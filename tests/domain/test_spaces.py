@@ -7,8 +7,9 @@ from golden import read
 from kinds import FORMATS
 from snapshots import assert_every_frame_is_accounted_for, snapshot, use_up_memory
 from twofold.domain import DomainOptions, Extents, Machine, Reason, build
+from twofold.dumps import open_tables
 from twofold.machine import Use
-from twofold.p2m import P2MType, open_tables
+from twofold.p2m import P2MType
 from twofold.units import INVALID_GFN, INVALID_MFN
 
 DONE = Extents(1, 1, Reason.NONE)

@@ -35,7 +35,7 @@ def audit(
         twofold audit machine.npz
     """
     from twofold.cli.foreground import Bar, interruptible
-    from twofold.p2m import audit_file
+    from twofold.dumps import audit_file
     from twofold.report.terminal import audit_view, show
 
     with Bar(quiet=quiet) as bar:

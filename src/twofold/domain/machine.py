@@ -7,12 +7,12 @@ from typing import Self
 from twofold import kernels
 from twofold.domain.domain import Domain
 from twofold.domain.options import DomainOptions, leaf_orders
+from twofold.dumps import SavedDomain, save_machine
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.freemaps import FreeMap
 from twofold.machine import Hardware, get_behaviour
 from twofold.machine.journal import Journal, journaled
-from twofold.p2m import SavedDomain, save_machine
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
 

@@ -17,6 +17,7 @@ from twofold.domain.extents import Mem
 from twofold.domain.machine import Machine
 from twofold.domain.options import DomainOptions
 from twofold.domain.replay_guard import ReplayGuard
+from twofold.dumps import check_room
 from twofold.errors import DamagedJournalError, DivergenceError, FormatError, FreeMapError, TwofoldError
 from twofold.formats.p2m_types import P2MType
 from twofold.freemaps import FreeMap
@@ -24,7 +25,6 @@ from twofold.machine import Origin, Zones
 from twofold.machine.journal import digest_of, is_journaled
 from twofold.machine.journal_reader import Call, JournalReader
 from twofold.machine.journal_values import Callback
-from twofold.p2m.npz import check_room
 from twofold.units import FRAME_SHIFT, format_bytes, parse_frames
 
 Progress = Callable[[str, int, int], None]

@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from twofold.domain import Built, Replayed
+from twofold.dumps import Audited
 from twofold.guest import NestedStep
-from twofold.p2m import Audited
 from twofold.study import Curve, HostSummary, Outcome
 from twofold.units import format_bytes, order_name
 

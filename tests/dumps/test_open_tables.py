@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 import twofold as tf
 from kinds import FORMATS
+from twofold.dumps import npz
 from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import findings
 from twofold.formats.table_formats import P2M_FORMATS
-from twofold.p2m import npz
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "xen"
 RECORDINGS = sorted(path.name for path in GOLDEN.iterdir())

@@ -14,15 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold import kernels
+from twofold.dumps.npz import check_room, column_names
+from twofold.dumps.raw_pages import FILE_NAME, RawPages, read_pages
+from twofold.dumps.saved_machine import SavedMachine, read_machine
 from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import shape
 from twofold.formats.table_formats import P2M_FORMATS, TableFormat
 from twofold.machine import Arena
 from twofold.p2m.audit import Audit, Progress
-from twofold.p2m.npz import check_room, column_names
-from twofold.p2m.raw_pages import FILE_NAME, RawPages, read_pages
 from twofold.p2m.results import AuditReport, Fault, WalkStep
-from twofold.p2m.saved_machine import SavedMachine, read_machine
 from twofold.p2m.view import P2MView
 from twofold.units import FRAME_SHIFT, Mfn
 

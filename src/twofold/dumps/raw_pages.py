@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from twofold.dumps.npz import Column, read_columns
 from twofold.errors import FormatError
 from twofold.formats.table_formats import NPT, NPT_2, NPT_5, NPT_PAE, P2M_FORMATS, TableFormat
-from twofold.p2m.npz import Column, read_columns
 from twofold.units import FRAME_BYTES, Mfn, format_bytes, parse_frames
 
 Array = npt.NDArray[np.uint64]

@@ -21,13 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold import kernels
+from twofold.dumps.npz import Column, check_room, read_columns
+from twofold.dumps.raw_pages import MAX_FRAMES, RawPages, check_pages
 from twofold.errors import FormatError
 from twofold.files import write_whole
 from twofold.formats.table_formats import P2M_FORMATS, TableFormat
 from twofold.machine import M2P, FrameTable, Hardware, Use
 from twofold.machine.arena import sparse_array
-from twofold.p2m.npz import Column, check_room, read_columns
-from twofold.p2m.raw_pages import MAX_FRAMES, RawPages, check_pages
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER, Mfn
 
 Array = npt.NDArray[np.uint64]
