@@ -8,7 +8,7 @@ Needs Twofold itself. A test holds the copy equal to what this prints.
 import sys
 from collections.abc import Iterable
 
-from twofold.spec.requests import KEEP
+from twofold.formats.workloads import KEEP
 from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
 
 ROW = 8  # numbers a line

@@ -11,7 +11,7 @@ from twofold.formats import ept, guest, npt
 from twofold.formats import shape as form
 from twofold.formats.status import OK
 from twofold.formats.table_formats import GUEST_SHAPES, NPT, NPT_2
-from twofold.spec.walk import MAX_STEPS, STEP_COLUMNS
+from twofold.formats.walk_state import MAX_STEPS, STEP_COLUMNS
 from twofold.units import INVALID_MFN
 
 EPT_BITS = [7, 0x37, 0xB7, 1 << 63, 0x1A, 0x2, 0x4, 0x205, 0x3F]

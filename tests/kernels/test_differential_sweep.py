@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twofold.formats.sweep_state import STATE
 from twofold.kernels import sweep as kernels
 from twofold.spec import sweep as spec
 
@@ -57,7 +58,7 @@ def fresh_distances(entries, times):
         np.zeros(times + 1, np.uint32),
         np.zeros(2 * times, np.uint64),
         np.zeros(2 * times, np.uint32),
-        np.zeros(spec.STATE, np.uint64),
+        np.zeros(STATE, np.uint64),
         np.zeros(entries + 1, np.uint64),
     )
 

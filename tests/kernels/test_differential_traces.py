@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold import kernels, spec
-from twofold.spec import traces as at
+from twofold.formats import trace_program as at
 from twofold.trace.templates import Line, compile_lines
 from twofold.trace.text_formats import TEXT_FORMATS, csv_format
 

@@ -10,6 +10,7 @@ from tables import ALL_GUESTS, one_page, pages
 from twofold.errors import ProfileError, SizeError
 from twofold.formats import mmu_state as at
 from twofold.formats import shape, x86
+from twofold.formats.kinds import FETCH, LOAD, STORE
 from twofold.kernels import mmu as fast
 from twofold.mmu import Mmu, load_profile
 from twofold.mmu.profile import Marking, PaeRoot, Tagging
@@ -60,7 +61,7 @@ def test_random_replacement_is_that_of_its_seed(engine):
 
 
 def test_fetches_have_their_own_tlb_where_the_cpu_has_one(engine):
-    kinds = np.array([at.LOAD, at.FETCH, at.FETCH, at.LOAD], np.uint8)
+    kinds = np.array([LOAD, FETCH, FETCH, LOAD], np.uint8)
     split = profile_of(l1_4k=fully(1), l1i_4k=fully(1))
     stats = mmu_over(pages(1), split, engine).run(gvas_of(0, 0, 0, 0), kinds=kinds)
     assert (stats.walks, stats.l1_hits[0], stats.fetch_hits[0]) == (2, 1, 1)
@@ -73,7 +74,7 @@ def test_a_store_to_a_clean_leaf_walks_again_and_sets_its_dirty_bit(engine):
     tables.map_guest(0, 0x200000, 0, dirty=False)
     tables.map_host(0x200000, 0x5000, 0)
     profile = replace(profile_of(l1_4k=fully(2), l2_4k=fully(2)), accessed_dirty=UPDATE)
-    kinds = np.array([at.LOAD, at.LOAD, at.STORE, at.STORE, at.LOAD], np.uint8)
+    kinds = np.array([LOAD, LOAD, STORE, STORE, LOAD], np.uint8)
     stats = mmu_over(tables, profile, engine).run(gvas_of(0, 0, 0, 0, 0), kinds=kinds)
     assert (stats.walks, stats.dirty_walks, stats.l1_hits[0]) == (2, 1, 3)
     again = mmu_over(tables, profile, engine).run(gvas_of(0, 0, 0, 0, 0), kinds=kinds)

@@ -11,10 +11,11 @@ from twofold.formats import x86
 from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.status import OK
 from twofold.formats.table_formats import NPT
+from twofold.formats.walk_state import MAX_STEPS, READ, STEP_COLUMNS
 from twofold.kernels import mmu as fast
 from twofold.mmu import ASSUMPTIONS, Mmu, load_profile
 from twofold.spec import mmu as plain
-from twofold.spec.walk import MAX_STEPS, READ, STEP_COLUMNS, walk_2d
+from twofold.spec.walk import walk_2d
 
 READS = {(0, 0): 24, (0, 1): 19, (0, 2): 14, (1, 0): 19, (1, 1): 15, (1, 2): 11, (2, 0): 14, (2, 1): 11, (2, 2): 8}
 SIZES = range(3)

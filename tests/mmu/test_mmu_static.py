@@ -11,6 +11,7 @@ from tables import random_tables, wide_tables
 
 from twofold.errors import NotPresentError
 from twofold.formats import mmu_state as at
+from twofold.formats.kinds import FETCH, STORE
 from twofold.kernels import mmu as general
 from twofold.mmu import Mmu, load_profile, pieces, profile_names, static
 from twofold.mmu.profile import Marking
@@ -237,10 +238,10 @@ def test_stale_entries_are_used_on_by_long_traces_too():
 def test_stores_and_fetches_that_the_fast_path_does_not_do_go_the_general_way():
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
-    kinds = np.full(len(gvas), at.FETCH, np.uint8)
+    kinds = np.full(len(gvas), FETCH, np.uint8)
     split = replace(load_profile("skylake"), l1i_4k=fully(4))
     assert sum(mmu_of(tables, split).run(gvas, kinds=kinds).fetch_hits) > 0
-    stores = np.full(len(gvas), at.STORE, np.uint8)
+    stores = np.full(len(gvas), STORE, np.uint8)
     assert mmu_of(tables, split).run(gvas, kinds=stores) == mmu_of(tables, split).run(gvas)
     update = replace(split, accessed_dirty=Marking("update", "a test", "high"))
     assert not mmu_of(tables, update)._is_static

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from twofold import kernels as kernels_package
 from twofold import spec as spec_package
 from twofold.errors import SizeError, UnknownNameError
-from twofold.spec import requests
+from twofold.formats.workloads import KEEP
 from twofold.spec import workloads as spec
+from twofold.spec.requests import scatter, zipf_rank
 from twofold.trace import AREA_BASE, DEFAULT_WORKLOADS, WORKLOADS, get_workload
 from twofold.trace.workloads import BLOCK_ACCESSES
 from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
@@ -191,7 +192,7 @@ def test_each_rank_has_the_probability_that_zipf_gives_it(skew):
     for rank in range(1, 1 << octaves):
         octave = rank.bit_length() - 1
         place, rest = divmod((rank - (1 << octave)) << 11, 1 << octave)
-        high, low = table[requests.KEEP + place], table[requests.KEEP + place + 1]
+        high, low = table[KEEP + place], table[KEEP + place + 1]
         chances.append(float(shares[octave] / 2**octave * (high - ((high - low) * rest >> octave))))
     ranks = np.arange(1, 1 << octaves, dtype=float)
     found, wanted = np.array(chances) / sum(chances), ranks**-skew / np.sum(ranks**-skew)
@@ -203,19 +204,19 @@ def test_drawn_ranks_come_as_often_as_zipf_says(skew):
     octaves, draws = 7, 200_000
     table = zipf_table(skew)
     gvas = WORKLOADS["kv"].addresses(5, 0, 64 << 10, draws, skew=skew)[::8]
-    place_of = {requests.scatter(rank, octaves) << 7: rank for rank in range(1, 1 << octaves)}
+    place_of = {scatter(rank, octaves) << 7: rank for rank in range(1, 1 << octaves)}
     counts = np.bincount([place_of[gva] for gva in gvas.tolist()], minlength=1 << octaves)[1:]
     weights = np.arange(1, 1 << octaves) ** -float(skew)
     expected = draws * weights / weights.sum()
     chi_square = float(np.sum((counts - expected) ** 2 / expected))
     degrees = len(counts) - 1
     assert abs(chi_square - degrees) < 5 * np.sqrt(2 * degrees)
-    assert requests.zipf_rank(5, 0, octaves, table) == place_of[int(gvas[0])]
+    assert zipf_rank(5, 0, octaves, table) == place_of[int(gvas[0])]
 
 
 def test_a_record_is_scattered_to_a_place_of_its_own():
     for bits in (3, 7, 12):
-        assert len({requests.scatter(rank, bits) for rank in range(1 << bits)}) == 1 << bits
+        assert len({scatter(rank, bits) for rank in range(1 << bits)}) == 1 << bits
 
 
 @pytest.mark.parametrize("skew", [-0.1, 2.01, float("nan")])

@@ -24,6 +24,10 @@ UPPER_LEVELS: Final = 4  # levels whose entries a paging-structure cache can hol
 LEVELS: Final = 5
 SIGNED_LEVELS: Final = 4  # tables of so many levels translate signed addresses, smaller ones the first 4 GiB
 
+# Rows of `shapes`, whose tables they are.
+GUEST: Final = 0
+P2M: Final = 1
+
 # Structures. A TLB has one a page size, a paging-structure cache one a level.
 L1: Final = 0  # data side
 L1_FETCH: Final = 3  # instruction side
@@ -98,11 +102,6 @@ FAULT_ADDRESS: Final = 2
 FAULT_LEVEL: Final = 3
 FAULT_ENTRY: Final = 4
 FAULT_COLUMNS: Final = 5
-
-# Kinds of access.
-LOAD: Final = 0
-STORE: Final = 1
-FETCH: Final = 2
 
 STRUCTURE_BITS: Final = 5  # of a tag
 CONTEXT_BITS: Final = 12

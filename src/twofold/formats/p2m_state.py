@@ -24,3 +24,4 @@ MAX_LEAF_LEVELS: Final = 3
 
 # What a plan returns in place of a number of tables when a new entry could not hold its frame (`shape.SMALL_LIMIT`).
 CANNOT_ENCODE: Final = 1 << 40
+NOTHING: Final = -1  # for a gfn that a plan looked up before: there is none

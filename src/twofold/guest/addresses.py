@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.formats.geometry import FOUR_LEVEL
-from twofold.formats.mmu_state import LOAD, STORE
+from twofold.formats.kinds import LOAD, STORE
 from twofold.trace import Trace, TraceBlock
 from twofold.units import FRAME_SHIFT
 

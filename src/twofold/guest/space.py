@@ -7,10 +7,10 @@ from twofold.domain import Domain
 from twofold.errors import AddressError, GuestError, UnknownNameError
 from twofold.formats.status import OK
 from twofold.formats.table_formats import GUEST_SHAPES
+from twofold.formats.walk_state import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.guest.program import LONG_BITS
 from twofold.guest.tables import GuestTables
 from twofold.guest.walks import NestedStep, steps_of
-from twofold.spec.walk import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.units import FRAME_SHIFT
 
 Array = npt.NDArray[np.uint64]

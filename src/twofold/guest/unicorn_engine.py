@@ -29,10 +29,10 @@ from unicorn.unicorn_const import (
 from unicorn.x86_const import UC_X86_REG_EAX, UC_X86_REG_ESP, UC_X86_REG_RDI, UC_X86_REG_RIP
 
 from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
+from twofold.formats.walk_state import EXECUTE, GUEST, MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.guest.guest import Guest
 from twofold.guest.program import LONG_BITS
 from twofold.guest.run import ACCESS_DTYPE, Accesses, Execution
-from twofold.spec.walk import EXECUTE, GUEST, MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.trace import STACK_BYTES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from twofold.formats import shape as form
 from twofold.formats.arrays import Words
 from twofold.formats.shape import allows, frame_of, is_leaf, is_usable, leaf_frame, malformed
-from twofold.spec.walk import DATA, ENTRY, FOR_LEVEL, GUEST, LEVEL, SLOT, TABLE, WRITE
+from twofold.formats.walk_state import DATA, ENTRY, FOR_LEVEL, GUEST, LEVEL, SLOT, TABLE, WRITE
 from twofold.units import FRAME_SHIFT, Mfn, order_name
 
 

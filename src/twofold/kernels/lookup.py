@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from twofold.formats import regions as regions_of
 from twofold.formats.arrays import Marks, Rows, Words
+from twofold.formats.regions import MARKED
+from twofold.formats.walk_state import EXECUTE
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     ACCESS_MASK,
@@ -34,10 +37,8 @@ from twofold.kernels.p2m import end_of_walk, read
 from twofold.units import INVALID_MFN
 
 INVALID = np.uint64(INVALID_MFN)
-HOLE, TABLE, WHOLE = np.uint64(0), np.uint64(1), np.uint64(2)
-MARKED = 0x80
-EXECUTE = 2
-KIND_BITS, KIND_MASK = np.uint64(2), np.uint64(3)
+HOLE, TABLE, WHOLE = np.uint64(regions_of.HOLE), np.uint64(regions_of.TABLE), np.uint64(regions_of.WHOLE)
+KIND_BITS, KIND_MASK = np.uint64(regions_of.KIND_BITS), np.uint64(regions_of.KIND_MASK)
 STRIDE = 32  # entries
 AHEAD = 32  # queries: the distance that measured best, flat from 24 to 48
 

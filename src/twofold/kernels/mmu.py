@@ -11,6 +11,8 @@ import numpy as np
 from twofold.formats import mmu_state as at
 from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Marks, Words
+from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.mmu_state import GUEST, P2M
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     ACCESSED,
@@ -35,7 +37,6 @@ Word = np.uint64
 Count = int | np.int64
 
 OK, NOT_PRESENT, RESERVED, OUTSIDE = codes.OK, codes.NOT_PRESENT, codes.RESERVED, codes.OUTSIDE
-GUEST, P2M = 0, 1  # rows of `shapes`
 GROUP = 4  # ways compared at once
 OFFSET_MASK = (ONE << SHIFT) - ONE
 SIZE_ORDER = np.uint64(at.SIZE_ORDER)
@@ -359,7 +360,7 @@ def marks_of(shape: Words, level: Count, kind: Count) -> Word:
     """Return the bits that a walk sets in an entry. Twin: spec.mmu.marks_of."""
     if shape[ROOT_EXEMPT] and level == top_level(shape):
         return ZERO
-    return shape[ACCESSED] | (shape[DIRTY] if kind == at.STORE else ZERO)
+    return shape[ACCESSED] | (shape[DIRTY] if kind == STORE else ZERO)
 
 
 @folded
@@ -388,7 +389,7 @@ def translate_gpa(
     # step 1: the nested TLB, for every size of leaf
     for size in range(at.SIZES):
         slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
-        if slot >= 0 and not (kind == at.STORE and settings[at.MARKS] and values[slot] & CLEAN):
+        if slot >= 0 and not (kind == STORE and settings[at.MARKS] and values[slot] & CLEAN):
             counters[at.NESTED_HITS] += 1
             return OK, (values[slot] & ~CLEAN) | inside(gfn, size), size, values[slot] & CLEAN
     counters[at.NESTED_MISSES] += 1
@@ -414,7 +415,7 @@ def translate_gpa(
             return fail(out_fault, status, 1, gpa, level, entry), ZERO, 0, ZERO
         is_last = is_leaf(shape, entry, level)
         if settings[at.MARKS] and is_read:
-            marks = marks_of(shape, level, kind if is_last else at.LOAD)
+            marks = marks_of(shape, level, kind if is_last else LOAD)
             mark_entry(memory, shape, table, index, marks)
             entry |= marks
         if is_last:
@@ -464,8 +465,8 @@ def lookup(
     """Return whether a TLB translates this access. Twin: spec.mmu.lookup."""
     page = page_of(shapes[GUEST], gva)
     asid = settings[at.ASID]
-    is_fetch = kind == at.FETCH
-    needs_dirty = kind == at.STORE and settings[at.MARKS] != 0
+    is_fetch = kind == FETCH
+    needs_dirty = kind == STORE and settings[at.MARKS] != 0
     level_1 = settings[at.FETCH_L1] if is_fetch else at.L1
     level_2 = settings[at.FETCH_L2] if is_fetch else at.L2
     for size in range(at.SIZES):
@@ -523,7 +524,7 @@ def walk(
             if not translated:
                 gpa = address_of(shape, table, index)
                 status, found, _, _ = translate_gpa(
-                    memory, shapes, settings, structures, tags, values, counters, out_fault, gpa, at.STORE
+                    memory, shapes, settings, structures, tags, values, counters, out_fault, gpa, STORE
                 )
                 if status != OK:
                     return status
@@ -545,7 +546,7 @@ def walk(
             return fail(out_fault, status, 0, gva, level, entry)
         is_last = is_leaf(shape, entry, level)
         if settings[at.MARKS] and is_read:
-            marks = marks_of(shape, level, kind if is_last else at.LOAD)
+            marks = marks_of(shape, level, kind if is_last else LOAD)
             mark_entry(memory, shape, mfn, index, marks)
             entry |= marks
         if is_last:
@@ -566,8 +567,8 @@ def walk(
         size, clean = min(size, host_size), clean | host_clean
     # step 5: both TLBs take the smaller of the two leaves
     counters[at.ENTRIES + size] += 1
-    level_1 = settings[at.FETCH_L1] if kind == at.FETCH else at.L1
-    level_2 = settings[at.FETCH_L2] if kind == at.FETCH else at.L2
+    level_1 = settings[at.FETCH_L1] if kind == FETCH else at.L1
+    level_2 = settings[at.FETCH_L2] if kind == FETCH else at.L2
     fill(settings, structures, tags, values, level_1, page, size, frame | clean)
     fill(settings, structures, tags, values, level_2, page, size, frame | clean)
     return OK
@@ -589,7 +590,7 @@ def run(
     """Access every address of a trace in order; return the status. Twin: spec.mmu.run."""
     for number in range(len(gvas)):
         gva = gvas[number]
-        kind = np.int64(kinds[number]) if len(kinds) else at.LOAD
+        kind = np.int64(kinds[number]) if len(kinds) else LOAD
         if not lookup(shapes, settings, structures, tags, values, counters, gva, kind):
             status = walk(memory, shapes, settings, structures, tags, values, counters, out_fault, gva, kind)
             if status != OK:

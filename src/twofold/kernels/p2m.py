@@ -9,6 +9,7 @@ import numpy as np
 from twofold.formats import p2m_state as at
 from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Words
+from twofold.formats.p2m_state import NOTHING
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     BITS,
@@ -31,7 +32,6 @@ from twofold.kernels._entries import (
 )
 from twofold.kernels._jit import bare, folded, inline, kernel
 
-NOTHING = -1
 OK, NO_TABLES, UNENCODABLE = codes.OK, codes.NO_TABLES, codes.UNENCODABLE
 FREE, RETIRED, LEAVES, SPLITS = at.FREE, at.RETIRED, at.LEAVES, at.SPLITS
 ALLOCATED, FREED, REPLACED, SIZES = at.ALLOCATED, at.FREED, at.REPLACED, at.SIZES

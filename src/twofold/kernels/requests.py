@@ -3,28 +3,25 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from twofold.formats import workloads as of
+from twofold.formats.arrays import Words
+from twofold.formats.workloads import KV_ACCESSES, WEB_ACCESSES, WEB_LINES
 from twofold.kernels._jit import inline, kernel
 from twofold.kernels.workloads import GOLDEN, NODE_SHIFT, ONE, TWO, WORD_BITS, ZERO, log2_of, random64
 
-Words = npt.NDArray[np.uint64]
-
-KEEP: Final = np.uint64(32)  # first of the probabilities in a table; before it, the octaves
-PLACE_BITS: Final = np.uint64(11)
+KEEP: Final = np.uint64(of.KEEP)
+PLACE_BITS: Final = np.uint64(of.PLACE_BITS)
 HALF_BITS: Final = np.uint64(32)
 HALF_MASK: Final = np.uint64(2**32 - 1)
-DRAWS: Final = np.uint64(64)  # random numbers of one step
-LINE: Final = np.uint64(64)
+DRAWS: Final = np.uint64(of.DRAWS)
+LINE: Final = np.uint64(1 << of.NODE_SHIFT)
 
-RECORD_SHIFT: Final = np.uint64(8)  # key-value store: 256 bytes a record
-BUCKET_SHIFT: Final = np.uint64(7)
-KV_ACCESSES: Final = 8
-PAGE_SHIFT: Final = np.uint64(12)  # web server: a file, and a connection's buffer, are 4 KiB
-PAGE_MASK: Final = np.uint64(4095)
-LINE_MASK: Final = np.uint64(63)  # of the number of a line in a page
-WEB_LINES: Final = 8
-WEB_ACCESSES: Final = 7 + WEB_LINES
+RECORD_SHIFT: Final = np.uint64(of.RECORD_SHIFT)
+BUCKET_SHIFT: Final = np.uint64(of.BUCKET_SHIFT)
+FILE_SHIFT: Final = np.uint64(of.FILE_SHIFT)
+FILE_MASK: Final = np.uint64((1 << of.FILE_SHIFT) - 1)
+LINE_MASK: Final = np.uint64((1 << (of.FILE_SHIFT - of.NODE_SHIFT)) - 1)  # of the number of a line in a file
 
 
 @inline
@@ -60,9 +57,7 @@ def scatter(rank: np.uint64, bits: np.uint64) -> np.uint64:
 
 
 @kernel
-def generate_kv(
-    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, table: Words, out_gvas: Words
-) -> None:
+def generate_kv(seed: int, base: int, footprint: int, start_step: int, table: Words, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[8 * steps], with the requests of kv. Twin: spec.requests.generate_kv."""
     quarter = footprint >> TWO
     bits = log2_of((footprint >> ONE) >> RECORD_SHIFT)
@@ -78,23 +73,21 @@ def generate_kv(
 
 
 @kernel
-def generate_web(
-    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, table: Words, out_gvas: Words
-) -> None:
+def generate_web(seed: int, base: int, footprint: int, start_step: int, table: Words, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[15 * steps], with the requests of web. Twin: spec.requests.generate_web."""
     quarter, eighth = footprint >> TWO, footprint >> np.uint64(3)
-    bits = log2_of((footprint >> ONE) >> PAGE_SHIFT)
+    bits = log2_of((footprint >> ONE) >> FILE_SHIFT)
     for i in range(len(out_gvas) // WEB_ACCESSES):
         step = start_step + np.uint64(i)
         choice = random64(seed, step * DRAWS + DRAWS - ONE)
-        connection = base + (((choice >> HALF_BITS) << PAGE_SHIFT) & (quarter - ONE))
+        connection = base + (((choice >> HALF_BITS) << FILE_SHIFT) & (quarter - ONE))
         session = base + quarter + ((choice << RECORD_SHIFT) & (eighth - ONE))
-        file = base + TWO * quarter + (scatter(zipf_rank(seed, step * DRAWS, bits, table), bits) << PAGE_SHIFT)
+        file = base + TWO * quarter + (scatter(zipf_rank(seed, step * DRAWS, bits, table), bits) << FILE_SHIFT)
         first = random64(seed, step * DRAWS + DRAWS - TWO) & LINE_MASK
         row = out_gvas[WEB_ACCESSES * i : WEB_ACCESSES * (i + 1)]
         row[0], row[1] = connection, connection + LINE
         row[2] = row[3] = session
         for line in range(WEB_LINES):
-            row[4 + line] = file + (((first + np.uint64(line)) << NODE_SHIFT) & PAGE_MASK)
+            row[4 + line] = file + (((first + np.uint64(line)) << NODE_SHIFT) & FILE_MASK)
         row[12], row[13] = connection + TWO * LINE, connection + np.uint64(3) * LINE
         row[14] = base + quarter + eighth + ((step << NODE_SHIFT) & (eighth - ONE))

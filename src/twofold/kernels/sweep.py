@@ -6,27 +6,23 @@ An address on the same page as the one before is found in front everywhere: it i
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from twofold.formats import mixing, sweep_state
+from twofold.formats.arrays import Halves, Words
+from twofold.formats.sweep_state import DEAD, LANES, NOW
 from twofold.kernels._jit import folded, kernel
 from twofold.kernels._rows import SIXTEEN
-
-Words = npt.NDArray[np.uint64]
-Halves = npt.NDArray[np.uint32]
 
 ZERO: Final = np.uint64(0)
 ONE: Final = np.uint64(1)
 ONE_32: Final = np.uint32(1)
 NO_PAGE: Final = np.uint64(2**64 - 1)  # before the first address: page numbers are shorter
-WIDE: Final = np.uint64(2**32)  # a tag from here on does not fit 32 bits
+WIDE: Final = np.uint64(sweep_state.WIDE)
 SET_BYTES_SHIFT: Final = np.uint64(6)  # 16 tags of 4 bytes
-GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
+GOLDEN: Final = np.uint64(mixing.GOLDEN)
 WORD_BITS: Final = np.uint64(64)
-LANES: Final = SIXTEEN.lanes
 LAST: Final = ONE << np.uint64(LANES - 1)
 load, store, ways_of, moved, _, counted = SIXTEEN[1:]
-NOW: Final = 0
-DEAD: Final = 1
 
 
 @folded
@@ -40,7 +36,7 @@ def log2_of(number: np.uint64) -> np.uint64:
 
 
 @kernel
-def count_ways(gvas: Words, page_shift: np.uint64, out_stacks: Words, out_misses: Words) -> None:
+def count_ways(gvas: Words, page_shift: int, out_stacks: Words, out_misses: Words) -> None:
     """Count the misses of each number of ways, any number of them. Twin: spec.sweep.count_ways."""
     sets, ways = np.uint64(out_stacks.shape[0]), out_stacks.shape[1]
     last = NO_PAGE
@@ -60,7 +56,7 @@ def count_ways(gvas: Words, page_shift: np.uint64, out_stacks: Words, out_misses
 
 
 @kernel
-def count_sixteen_ways(gvas: Words, page_shift: np.uint64, out_stacks: Halves, out_misses: Words) -> int:
+def count_sixteen_ways(gvas: Words, page_shift: int, out_stacks: Halves, out_misses: Words) -> int:
     """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways.
 
     Hits are counted by way in a vector register: counters in memory made a pass take twice as long, now and then.
@@ -99,7 +95,7 @@ def count_sixteen_ways(gvas: Words, page_shift: np.uint64, out_stacks: Halves, o
 @kernel
 def count_distances(
     gvas: Words,
-    page_shift: np.uint64,
+    page_shift: int,
     out_page_at: Words,
     out_dead: Halves,
     out_keys: Words,

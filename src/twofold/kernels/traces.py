@@ -3,30 +3,59 @@
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from twofold.formats import trace_program
+from twofold.formats.arrays import Bytes, Counts, Words
+from twofold.formats.champsim import FIRST_LOAD, FIRST_STORE, RECORD_WORDS
+from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.trace_program import (
+    ACCESSES,
+    ARGUMENT,
+    BLANKS,
+    BY_KIND,
+    COLUMNS,
+    DATA_SOURCE,
+    DEC,
+    EMITS,
+    END,
+    FETCHES,
+    FIND,
+    FIRST,
+    FULL,
+    HEX,
+    ICOUNT,
+    IS_LAST,
+    KIND,
+    KIND_WORD,
+    LAST_STAGE,
+    LENGTH,
+    LINES,
+    LITERAL,
+    MODIFY,
+    MORE,
+    NEXT,
+    NO_MATCH,
+    NOTHING,
+    OPERATION,
+    POSITION,
+    REST,
+    SEEN,
+    STAGE,
+    STOP,
+    THREAD,
+    VCPU,
+    WORD_CODE,
+    WORD_LENGTH,
+    WORD_TEXT,
+)
 from twofold.kernels._jit import bare, folded, kernel
 
-Bytes = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
-
-LOAD, STORE, FETCH, MODIFY, BY_KIND, NOTHING, LAST_STAGE = 0, 1, 2, 3, 4, -1, -1
-LITERAL, BLANKS, FIND, REST, END, STOP, HEX, DEC, NUMBER, KIND_WORD, DATA_SOURCE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
-OPERATION, ARGUMENT = 0, 1
-STAGE, FIRST, EMITS, NEXT = 0, 1, 2, 3
-WORD_CODE, WORD_LENGTH, WORD_TEXT = 0, 1, 2
-ICOUNT, LENGTH, VCPU, KIND, COLUMNS, THREAD = 1, 2, 3, 4, 5, 5
-POSITION, ACCESSES, LINES, FETCHES, IS_LAST, SEEN = 0, 1, 2, 3, 4, 5
-MORE, FULL, NO_MATCH = 0, 1, 2
-
 ZERO, ONE, FOUR, TEN = np.uint64(0), np.uint64(1), np.uint64(4), np.uint64(10)
-PERF_STORE, PERF_EXECUTE = FOUR, np.uint64(16)
+PERF_STORE, PERF_EXECUTE = np.uint64(trace_program.PERF_STORE), np.uint64(trace_program.PERF_EXECUTE)
 TOP_DIGIT: Final = np.uint64(2**60)  # from here on a hexadecimal digit more does not fit 64 bits
 TOP_TEN: Final = np.uint64((2**64 - 1) // 10)
 NO_DIGIT: Final = np.uint64(16)
-SHORT_LIMIT: Final = np.uint64(1 << 16)
-STORE_WORDS, LOAD_WORDS, RECORD_END = 2, 4, 8
+SHORT_LIMIT: Final = np.uint64(trace_program.SHORT_LIMIT)
 
 NEWLINE, RETURN, BLANK, TAB = ord("\n"), ord("\r"), ord(" "), ord("\t")
 NINE, SMALL_A, SMALL_F, LARGE_A, LARGE_F = ord("9"), ord("a"), ord("f"), ord("A"), ord("F")
@@ -235,7 +264,7 @@ def unpack_champsim(records: Words, first_icount: np.uint64, out_accesses: Words
         out_accesses[0, accesses], out_accesses[1, accesses] = records[record, 0], icount
         out_accesses[2, accesses] = np.uint64(FETCH)
         accesses += 1
-        for first, end, kind in ((LOAD_WORDS, RECORD_END, LOAD), (STORE_WORDS, LOAD_WORDS, STORE)):
+        for first, end, kind in ((FIRST_LOAD, RECORD_WORDS, LOAD), (FIRST_STORE, FIRST_LOAD, STORE)):
             for place in range(first, end):
                 gva = records[record, place]
                 if gva != ZERO:

@@ -3,7 +3,9 @@
 import numpy as np
 
 from twofold.formats import status as codes
+from twofold.formats import walk_state
 from twofold.formats.arrays import Words
+from twofold.formats.walk_state import DATA, WRITE
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     ACCESSED,
@@ -25,9 +27,7 @@ from twofold.kernels._jit import inline, kernel
 
 OK, NOT_PRESENT, RESERVED = codes.OK, codes.NOT_PRESENT, codes.RESERVED
 OUTSIDE, FORBIDDEN = codes.OUTSIDE, codes.FORBIDDEN
-READ, WRITE, EXECUTE = 0, 1, 2
-DATA = 9
-EPT_RIGHTS = np.uint64(7)
+EPT_RIGHTS = np.uint64(walk_state.EPT_RIGHTS)
 
 
 @inline

@@ -7,34 +7,33 @@ would be signed. Random numbers are counted, so no iteration of gups or lookup w
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from twofold.formats import mixing
+from twofold.formats import workloads as of
+from twofold.formats.arrays import Words
+from twofold.formats.workloads import BFS_ACCESSES, EDGES
 from twofold.kernels._jit import inline, kernel
-
-Gvas = npt.NDArray[np.uint64]
 
 ZERO: Final = np.uint64(0)
 ONE: Final = np.uint64(1)
-NODE_SHIFT: Final = np.uint64(6)  # a node is 64 bytes: one cache line
-WORD_SHIFT: Final = np.uint64(3)
-WORD_BYTES: Final = np.uint64(8)
-WORD_BITS: Final = np.uint64(64)
-OCTAVE_SHIFT: Final = np.uint64(48)  # the top 16 bits of a random number choose an octave
-OCTAVE_BITS: Final = np.uint64(16)
-GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio, odd
-MIX_1: Final = np.uint64(0xBF58476D1CE4E5B9)  # the two factors of splitmix64, and its three shifts
-MIX_2: Final = np.uint64(0x94D049BB133111EB)
-SHIFT_1: Final = np.uint64(30)
-SHIFT_2: Final = np.uint64(27)
-SHIFT_3: Final = np.uint64(31)
-MULTIPLIER: Final = np.uint64(0xD1342543DE82EF95)  # of the chase; 5 modulo 8, so that the period is full
 TWO: Final = np.uint64(2)
-TILE_BITS: Final = np.uint64(5)  # log2 of the words along a side of a tile of matmul
-TILE_MASK: Final = np.uint64(31)
-VERTEX_SHIFT: Final = np.uint64(7)  # bfs: 128 bytes of the area a vertex
-EDGES: Final = 8  # of a vertex of bfs
-EDGE_BITS: Final = np.uint64(3)
-BFS_ACCESSES: Final = 3 + 4 * EDGES  # of one step
+NODE_SHIFT: Final = np.uint64(of.NODE_SHIFT)
+WORD_SHIFT: Final = np.uint64(of.WORD_SHIFT)
+WORD_BYTES: Final = np.uint64(1 << of.WORD_SHIFT)
+WORD_BITS: Final = np.uint64(64)
+OCTAVE_SHIFT: Final = np.uint64(64 - of.OCTAVE_BITS)
+OCTAVE_BITS: Final = np.uint64(of.OCTAVE_BITS)
+GOLDEN: Final = np.uint64(mixing.GOLDEN)
+MIX_1: Final = np.uint64(mixing.MIX_1)
+MIX_2: Final = np.uint64(mixing.MIX_2)
+SHIFT_1: Final = np.uint64(mixing.SHIFT_1)
+SHIFT_2: Final = np.uint64(mixing.SHIFT_2)
+SHIFT_3: Final = np.uint64(mixing.SHIFT_3)
+MULTIPLIER: Final = np.uint64(of.MULTIPLIER)
+TILE_BITS: Final = np.uint64(of.TILE_BITS)
+TILE_MASK: Final = np.uint64((1 << of.TILE_BITS) - 1)
+VERTEX_SHIFT: Final = np.uint64(of.VERTEX_SHIFT)
+EDGE_BITS: Final = np.uint64(of.EDGE_BITS)
 
 
 @inline
@@ -77,9 +76,7 @@ def lookup_rank(x: np.uint64, octaves: np.uint64) -> np.uint64:
 
 
 @kernel
-def generate_gups(
-    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas
-) -> None:
+def generate_gups(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[2 * steps], with the words of gups. Twin: spec.workloads.generate_gups."""
     shift = WORD_BITS - (log2_of(footprint) - WORD_SHIFT)
     for i in range(len(out_gvas) // 2):
@@ -90,9 +87,7 @@ def generate_gups(
 
 
 @kernel
-def generate_chase(
-    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas
-) -> None:
+def generate_chase(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[steps], with the nodes of chase. Twin: spec.workloads.generate_chase."""
     mask = (footprint >> NODE_SHIFT) - ONE
     increment = random64(seed, ONE) | ONE
@@ -103,9 +98,7 @@ def generate_chase(
 
 
 @kernel
-def generate_lookup(
-    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas
-) -> None:
+def generate_lookup(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[2 * steps], with the slots of lookup. Twin: spec.workloads.generate_lookup."""
     slots = footprint >> NODE_SHIFT
     octaves = log2_of(slots)
@@ -119,11 +112,11 @@ def generate_lookup(
 
 @kernel
 def generate_stream(
-    seed: np.uint64,  # noqa: ARG001 one signature for all workloads
-    base: np.uint64,
-    footprint: np.uint64,
-    start_step: np.uint64,
-    out_gvas: Gvas,
+    seed: int,  # noqa: ARG001 one signature for all workloads
+    base: int,
+    footprint: int,
+    start_step: int,
+    out_gvas: Words,
 ) -> None:
     """Fill `out_gvas`, uint64[2 * steps], with the lines of stream. Twin: spec.workloads.generate_stream."""
     for i in range(len(out_gvas) // 2):
@@ -139,9 +132,7 @@ def sort_right_first(seed: np.uint64, step: np.uint64) -> np.uint64:
 
 
 @kernel
-def generate_sort(
-    seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas
-) -> None:
+def generate_sort(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[3 * steps], with the merges of sort. Twin: spec.workloads.generate_sort."""
     quarter = footprint >> TWO
     words = quarter >> WORD_SHIFT
@@ -169,11 +160,11 @@ def generate_sort(
 
 @kernel
 def generate_matmul(
-    seed: np.uint64,  # noqa: ARG001 one signature for all workloads
-    base: np.uint64,
-    footprint: np.uint64,
-    start_step: np.uint64,
-    out_gvas: Gvas,
+    seed: int,  # noqa: ARG001 one signature for all workloads
+    base: int,
+    footprint: int,
+    start_step: int,
+    out_gvas: Words,
 ) -> None:
     """Fill `out_gvas`, uint64[4 * steps], with the words of matmul. Twin: spec.workloads.generate_matmul."""
     quarter = footprint >> TWO
@@ -215,7 +206,7 @@ def bfs_edge(rank: np.uint64, edge: np.uint64, bits: np.uint64, seed: np.uint64)
 
 
 @kernel
-def generate_bfs(seed: np.uint64, base: np.uint64, footprint: np.uint64, start_step: np.uint64, out_gvas: Gvas) -> None:
+def generate_bfs(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas`, uint64[35 * steps], with the vertices of bfs. Twin: spec.workloads.generate_bfs."""
     bits = log2_of(footprint >> VERTEX_SHIFT)
     vertices, distances = ONE << bits, base + (footprint >> ONE)

@@ -25,6 +25,7 @@ from twofold.formats import status as codes
 from twofold.formats import x86
 from twofold.formats.arrays import Counts, Marks, Words
 from twofold.formats.guest import FOUR_LEVEL_SHAPE
+from twofold.formats.kinds import FETCH
 from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
 from twofold.mmu import static
@@ -221,7 +222,7 @@ class Mmu:
 
     def _count(self, gvas: Words, kinds: Marks, first: int, threads: int) -> MmuStats:
         """Run one array; `first` is the index of its first access in the whole run."""
-        if len(gvas) >= static.LEAST_ACCESSES and self._is_static and not (kinds == at.FETCH).any():
+        if len(gvas) >= static.LEAST_ACCESSES and self._is_static and not (kinds == FETCH).any():
             done, stats = self._count_fast(gvas, threads)
             if done == len(gvas):
                 return stats

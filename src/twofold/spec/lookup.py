@@ -5,24 +5,15 @@
 look-up costs one read of a real entry.
 """
 
-from typing import Final
-
 import numpy as np
 
 from twofold.formats import shape as form
 from twofold.formats.arrays import Marks, Rows, Words
+from twofold.formats.regions import HOLE, KIND_BITS, KIND_MASK, MARKED, TABLE, WHOLE
 from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, needs_recalc, span
+from twofold.formats.walk_state import EXECUTE
 from twofold.spec.p2m import end_of_walk, holds_table, slot_of, top_level
-from twofold.spec.walk import EXECUTE
 from twofold.units import INVALID_MFN
-
-HOLE: Final = 0  # a region with nothing in it
-TABLE: Final = 1  # bits 63..2: mfn of the table of its 4K leaves
-WHOLE: Final = 2  # bits 63..2: mfn of its first frame
-KIND_BITS: Final = 2
-KIND_MASK: Final = 3
-
-MARKED: Final = 0x80  # beside the level of a leaf: a table above it is marked "to be recalculated"
 
 
 def translate(memory: Words, shape: Words, root: int, gfns: Words, out_mfns: Words) -> None:

@@ -21,12 +21,12 @@ import numpy as np
 from twofold.formats import mmu_state as at
 from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Marks, Words
+from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.mmu_state import GUEST, P2M
 from twofold.formats.shape import frame_of, is_leaf, leaf_frame, span
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
 from twofold.spec.walk import check_entry, index_of
 from twofold.units import FRAME_SHIFT
-
-GUEST, P2M = 0, 1  # rows of `shapes`
 
 
 def read_entry(memory: Words, shape: Words, table: int, slot: int) -> int:
@@ -264,7 +264,7 @@ def marks_of(shape: Words, level: int, kind: int) -> int:
     """Return the bits that a walk sets in an entry: A, and D in the leaf of a store. Root entries of PAE have none."""
     if shape[form.ROOT_EXEMPT] and level == int(shape[form.LEVELS]) - 1:
         return 0
-    return int(shape[form.ACCESSED]) | (int(shape[form.DIRTY]) if kind == at.STORE else 0)
+    return int(shape[form.ACCESSED]) | (int(shape[form.DIRTY]) if kind == STORE else 0)
 
 
 def clean_of(shape: Words, entry: int) -> int:
@@ -289,7 +289,7 @@ def translate_gpa(
     # step 1: the nested TLB, for every size of leaf
     for size in range(at.SIZES):
         slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
-        if slot >= 0 and not (kind == at.STORE and settings[at.MARKS] and int(values[slot]) & at.CLEAN):
+        if slot >= 0 and not (kind == STORE and settings[at.MARKS] and int(values[slot]) & at.CLEAN):
             counters[at.NESTED_HITS] += 1
             clean = int(values[slot]) & at.CLEAN
             return OK, int(values[slot]) & ~at.CLEAN | inside(gfn, size), size, clean
@@ -317,7 +317,7 @@ def translate_gpa(
             return fail(out_fault, status, 1, gpa, level, entry), 0, 0, 0
         leaf = is_leaf(shape, entry, level)
         if settings[at.MARKS] and is_read:
-            marks = marks_of(shape, level, kind if leaf else at.LOAD)
+            marks = marks_of(shape, level, kind if leaf else LOAD)
             mark_entry(memory, shape, table, index, marks)
             entry |= marks
         if leaf:
@@ -358,7 +358,7 @@ def lookup(
 ) -> bool:
     """Return whether a TLB translates this access; a hit in the L2 TLB refills the L1 TLB."""
     page, asid = page_of(shapes[GUEST], gva), int(settings[at.ASID])
-    is_fetch, needs_dirty = kind == at.FETCH, kind == at.STORE and bool(settings[at.MARKS])
+    is_fetch, needs_dirty = kind == FETCH, kind == STORE and bool(settings[at.MARKS])
     level_1, level_2 = (
         (int(settings[at.FETCH_L1]), int(settings[at.FETCH_L2])) if is_fetch else (int(at.L1), int(at.L2))
     )
@@ -414,7 +414,7 @@ def walk(
             # step 2: find the guest's table in machine memory; a combined entry did so already
             if not translated:
                 gpa = address_of(shape, table, index)
-                status, mfn, _, _ = translate_gpa(memory, shapes, *state, out_fault, gpa, at.STORE)
+                status, mfn, _, _ = translate_gpa(memory, shapes, *state, out_fault, gpa, STORE)
                 if status != OK:
                     return status
             if fresh:  # an entry is kept once the table it points to has been found
@@ -433,7 +433,7 @@ def walk(
             return fail(out_fault, status, 0, gva, level, entry)
         leaf = is_leaf(shape, entry, level)
         if settings[at.MARKS] and is_read:
-            marks = marks_of(shape, level, kind if leaf else at.LOAD)
+            marks = marks_of(shape, level, kind if leaf else LOAD)
             mark_entry(memory, shape, mfn, index, marks)
             entry |= marks
         if leaf:
@@ -451,7 +451,7 @@ def walk(
         size, clean = min(size, host_size), clean | host_clean
     # step 5: both TLBs take the smaller of the two leaves
     counters[at.ENTRIES + size] += 1
-    is_fetch = kind == at.FETCH
+    is_fetch = kind == FETCH
     fill(settings, structures, tags, values, int(settings[at.FETCH_L1]) if is_fetch else at.L1, page, size, mfn | clean)
     fill(settings, structures, tags, values, int(settings[at.FETCH_L2]) if is_fetch else at.L2, page, size, mfn | clean)
     return OK
@@ -477,7 +477,7 @@ def run(
     """
     state = (settings, structures, tags, values, counters)
     for number, gva in enumerate(gvas.tolist()):
-        kind = int(kinds[number]) if len(kinds) else at.LOAD
+        kind = int(kinds[number]) if len(kinds) else LOAD
         if not lookup(shapes, *state, gva, kind):
             status = walk(memory, shapes, *state, out_fault, gva, kind)
             if status != OK:

@@ -15,14 +15,12 @@ their gfns, so that only the gfns' alignment counts.
 Source: Xen 4.17 xen/arch/x86/mm/p2m-pt.c for what an entry holds; the order of work is DESIGN.md's.
 """
 
-from typing import Final
-
 import numpy as np
 
 from twofold.formats import p2m_state as at
 from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Words
-from twofold.formats.p2m_state import CANNOT_ENCODE
+from twofold.formats.p2m_state import CANNOT_ENCODE, NOTHING
 from twofold.formats.shape import (
     child_leaf,
     frame_of,
@@ -36,8 +34,6 @@ from twofold.formats.shape import (
     table_entry,
 )
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
-
-NOTHING: Final = -1
 
 
 def top_level(shape: Words) -> int:

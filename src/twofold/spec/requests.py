@@ -15,26 +15,23 @@ Read first: `spec.workloads`. Source: Devroye, "Non-uniform random variate gener
 envelope by octaves needs neither sums over all ranks nor logarithms.
 """
 
-from typing import Final
-
 import numpy as np
-import numpy.typing as npt
 
-from twofold.spec.workloads import GOLDEN, NODE_SHIFT, log2_of, random64
-
-Words = npt.NDArray[np.uint64]
-
-KEEP: Final = 32  # first of the probabilities in a table; before it, the octaves
-PLACE_BITS: Final = 11  # log2 of the places of an octave that have one
-MAX_OCTAVES: Final = 32
-DRAWS: Final = 64  # random numbers of one step; a rank takes two a try, the last ones are for other choices
-
-RECORD_SHIFT: Final = 8  # key-value store: 256 bytes a record
-BUCKET_SHIFT: Final = 7  # and two lines of its index
-KV_ACCESSES: Final = 8
-PAGE_SHIFT: Final = 12  # web server: a file, and a connection's buffer, are 4 KiB
-WEB_LINES: Final = 8  # of a file, for one answer
-WEB_ACCESSES: Final = 7 + WEB_LINES
+from twofold.formats.arrays import Words
+from twofold.formats.mixing import GOLDEN
+from twofold.formats.workloads import (
+    BUCKET_SHIFT,
+    DRAWS,
+    FILE_SHIFT,
+    KEEP,
+    KV_ACCESSES,
+    NODE_SHIFT,
+    PLACE_BITS,
+    RECORD_SHIFT,
+    WEB_ACCESSES,
+    WEB_LINES,
+)
+from twofold.spec.workloads import log2_of, random64
 
 
 def zipf_rank(seed: int, draw: int, octaves: int, table: Words) -> int:
@@ -98,15 +95,15 @@ def generate_web(seed: int, base: int, footprint: int, start_step: int, table: W
     """
     seed, base, footprint = int(seed), int(base), int(footprint)
     quarter, eighth = footprint >> 2, footprint >> 3
-    bits = log2_of(footprint >> 1 >> PAGE_SHIFT)
+    bits = log2_of(footprint >> 1 >> FILE_SHIFT)
     for i in range(len(out_gvas) // WEB_ACCESSES):
         step = int(start_step) + i
         choice = random64(seed, step * DRAWS + DRAWS - 1)
-        connection = base + (choice >> 32 << PAGE_SHIFT) % quarter
+        connection = base + (choice >> 32 << FILE_SHIFT) % quarter
         session = base + quarter + (choice << RECORD_SHIFT) % eighth
         log = base + quarter + eighth + (step << NODE_SHIFT) % eighth
-        file = base + 2 * quarter + (scatter(zipf_rank(seed, step * DRAWS, bits, table), bits) << PAGE_SHIFT)
-        first = random64(seed, step * DRAWS + DRAWS - 2) % (1 << (PAGE_SHIFT - NODE_SHIFT))
-        lines = [file + (((first + line) << NODE_SHIFT) & ((1 << PAGE_SHIFT) - 1)) for line in range(WEB_LINES)]
+        file = base + 2 * quarter + (scatter(zipf_rank(seed, step * DRAWS, bits, table), bits) << FILE_SHIFT)
+        first = random64(seed, step * DRAWS + DRAWS - 2) % (1 << (FILE_SHIFT - NODE_SHIFT))
+        lines = [file + (((first + line) << NODE_SHIFT) & ((1 << FILE_SHIFT) - 1)) for line in range(WEB_LINES)]
         gvas = [connection, connection + 64, session, session, *lines, connection + 128, connection + 192, log]
         out_gvas[WEB_ACCESSES * i : WEB_ACCESSES * (i + 1)] = np.array(gvas, np.uint64)

@@ -19,23 +19,12 @@ Source: Mattson, Gecsei, Slutz and Traiger, "Evaluation techniques for storage h
 Bennett and Kruskal, "LRU stack processing", IBM Journal of Research and Development 1975, for counts in a tree.
 """
 
-from typing import Final
-
 import numpy as np
 import numpy.typing as npt
 
-Words = npt.NDArray[np.uint64]
-Halves = npt.NDArray[np.uint32]
-
-LANES: Final = 16  # ways that `count_sixteen_ways` counts
-WIDE: Final = 2**32  # a tag from here on does not fit its stacks
-GOLDEN: Final = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio, odd
-MASK64: Final = 2**64 - 1
-
-# Columns of the state of `count_distances`.
-NOW: Final = 0  # the next time
-DEAD: Final = 1  # times before it that are dead
-STATE: Final = 2
+from twofold.formats.arrays import Halves, Words
+from twofold.formats.mixing import GOLDEN, MASK64
+from twofold.formats.sweep_state import DEAD, NOW, WIDE
 
 
 def count_ways(gvas: Words, page_shift: int, out_stacks: Words, out_misses: Words) -> None:

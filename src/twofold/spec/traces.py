@@ -17,13 +17,13 @@ operations over the bytes of the line:
 Numbers have at most 64 bits, and end before anything but a letter, a digit or an underscore. Nothing is tried twice:
 there is no backtracking, so a line costs at most its length for each operation.
 
-Arrays
-------
+Arrays, of the columns in `formats.trace_program`:
+
 text : uint8[bytes], with an incomplete line at its end, perhaps
 program : int64[operations, 2]: operation, argument
 patterns : int64[patterns, 4]: stage, first operation, what is emitted (a kind, MODIFY, BY_KIND or NOTHING), next stage
 words : uint8[words, WORD_BYTES]: code, length, bytes
-state : int64[SEEN + patterns]: see below; kept from call to call, but for POSITION
+state : int64[SEEN + patterns], kept from call to call, but for POSITION
 registers : uint64[REGISTERS], scratch
 out_accesses : uint64[COLUMNS, room]: a row a column, in the order of the registers
 
@@ -31,44 +31,50 @@ Left out: which template belongs to which tool; that is in `trace.text_formats`.
 """
 
 import numpy as np
-import numpy.typing as npt
 
-Bytes = npt.NDArray[np.uint8]
-Words = npt.NDArray[np.uint64]
-Counts = npt.NDArray[np.int64]
-
-LOAD, STORE, FETCH = 0, 1, 2
-MODIFY = 3  # emits a load, then a store
-BY_KIND = 4  # emits what register KIND says
-NOTHING = -1
-LAST_STAGE = -1  # the line is done
-
-LITERAL, BLANKS, FIND, REST, END, STOP, HEX, DEC, NUMBER, KIND_WORD, DATA_SOURCE = range(11)
-OPERATION, ARGUMENT = 0, 1
-STAGE, FIRST, EMITS, NEXT = 0, 1, 2, 3
-WORD_CODE, WORD_LENGTH, WORD_TEXT = 0, 1, 2
-WORD_BYTES = 24
-
-GVA, ICOUNT, LENGTH, VCPU, KIND = range(5)
-COLUMNS = 5  # registers that are columns of an access
-THREAD = 5  # a number of any size in the column of the vCPU
-DROPPED = 6
-REGISTERS = 7
-SHORT_LIMIT = 1 << 16  # of lengths and vCPUs
-
-POSITION = 0  # in the text, of the first byte that is not done with
-ACCESSES = 1  # in out_accesses
-LINES = 2  # done with, ever
-FETCHES = 3  # emitted, ever: the instruction count where a line says none
-IS_LAST = 4  # 1: no text follows, so the last line may lack its end
-SEEN = 5  # from here on: 1 for each pattern that has matched
-
-MORE, FULL, NO_MATCH = 0, 1, 2
-
-PERF_STORE, PERF_EXECUTE = 4, 16  # of perf_mem_data_src.mem_op
-
-RECORD_WORDS = 8  # ChampSim: instruction pointer, two words of branch and registers, two stores, four loads
-RECORD_STORES, RECORD_LOADS = 2, 4
+from twofold.formats.arrays import Bytes, Counts, Words
+from twofold.formats.champsim import FIRST_LOAD, FIRST_STORE, RECORD_WORDS
+from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.trace_program import (
+    ACCESSES,
+    ARGUMENT,
+    BLANKS,
+    BY_KIND,
+    COLUMNS,
+    DATA_SOURCE,
+    DEC,
+    EMITS,
+    END,
+    FETCHES,
+    FIND,
+    FULL,
+    HEX,
+    ICOUNT,
+    IS_LAST,
+    KIND,
+    KIND_WORD,
+    LAST_STAGE,
+    LENGTH,
+    LINES,
+    LITERAL,
+    MODIFY,
+    MORE,
+    NEXT,
+    NO_MATCH,
+    NOTHING,
+    PERF_EXECUTE,
+    PERF_STORE,
+    POSITION,
+    REST,
+    SEEN,
+    SHORT_LIMIT,
+    STOP,
+    THREAD,
+    VCPU,
+    WORD_CODE,
+    WORD_LENGTH,
+    WORD_TEXT,
+)
 
 
 def scan_lines(
@@ -200,7 +206,7 @@ def unpack_champsim(records: Words, first_icount: np.uint64, out_accesses: Words
     """
     accesses = 0
     for index, record in enumerate(records.tolist()):
-        stores, loads = record[2 : 2 + RECORD_STORES], record[4 : 4 + RECORD_LOADS]
+        stores, loads = record[FIRST_STORE:FIRST_LOAD], record[FIRST_LOAD:RECORD_WORDS]
         made = [(record[0], FETCH), *((gva, LOAD) for gva in loads if gva), *((gva, STORE) for gva in stores if gva)]
         for gva, kind in made:
             out_accesses[:, accesses] = gva, int(first_icount) + index, kind

@@ -11,29 +11,12 @@ Every frame is checked to lie inside the machine before it is read. Formats are 
 Source: AMD APM vol. 2, "Nested Paging", "Combining Page Tables"; Intel SDM vol. 3, "EPT Translation Mechanism".
 """
 
-from typing import Final
-
 from twofold.formats import shape as form
 from twofold.formats.arrays import Words
 from twofold.formats.shape import allows, frame_of, is_leaf, is_usable, leaf_frame, malformed, span
 from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
+from twofold.formats.walk_state import DATA, EPT_RIGHTS, WRITE
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
-
-READ: Final = 0
-WRITE: Final = 1
-EXECUTE: Final = 2
-
-# Columns of a step; the top bit of no address is lost, so all are uint64.
-GUEST: Final = 0  # 1: an entry of the guest's tables, 0: of the P2M
-FOR_LEVEL: Final = 1  # the guest level that this step serves; DATA for the last nested walk
-LEVEL: Final = 2
-TABLE: Final = 3  # mfn of the table read
-SLOT: Final = 4
-ENTRY: Final = 5
-STEP_COLUMNS: Final = 6
-MAX_STEPS: Final = 35  # five levels on both sides
-DATA: Final = 9
-EPT_RIGHTS: Final = 7
 
 
 def check_entry(shape: Words, entry: int, level: int) -> int:

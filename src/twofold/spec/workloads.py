@@ -17,23 +17,20 @@ run each word of a merge comes from, and in which order a search finds the verti
 Left out: the setup that some programs run first, and the contents of the memory.
 """
 
-from typing import Final
-
 import numpy as np
-import numpy.typing as npt
 
-Gvas = npt.NDArray[np.uint64]
-
-MASK64: Final = 2**64 - 1
-NODE_SHIFT: Final = 6  # a node is 64 bytes: one cache line
-WORD_SHIFT: Final = 3
-GOLDEN: Final = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio, odd
-MIX_1: Final = 0xBF58476D1CE4E5B9  # the two factors of splitmix64
-MIX_2: Final = 0x94D049BB133111EB
-MULTIPLIER: Final = 0xD1342543DE82EF95  # of the chase; 5 modulo 8, so that the period is full
-TILE_BITS: Final = 5  # log2 of the words along a side of a tile of matmul
-EDGES: Final = 8  # of a vertex of bfs
-BFS_ACCESSES: Final = 3 + 4 * EDGES  # of one step
+from twofold.formats.arrays import Words
+from twofold.formats.mixing import GOLDEN, MASK64, MIX_1, MIX_2, SHIFT_1, SHIFT_2, SHIFT_3
+from twofold.formats.workloads import (
+    BFS_ACCESSES,
+    EDGES,
+    MULTIPLIER,
+    NODE_SHIFT,
+    OCTAVE_BITS,
+    TILE_BITS,
+    VERTEX_SHIFT,
+    WORD_SHIFT,
+)
 
 
 def random64(seed: int, step: int) -> int:
@@ -42,9 +39,9 @@ def random64(seed: int, step: int) -> int:
     Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
     """
     z = (seed + (step + 1) * GOLDEN) & MASK64
-    z = ((z ^ (z >> 30)) * MIX_1) & MASK64
-    z = ((z ^ (z >> 27)) * MIX_2) & MASK64
-    return z ^ (z >> 31)
+    z = ((z ^ (z >> SHIFT_1)) * MIX_1) & MASK64
+    z = ((z ^ (z >> SHIFT_2)) * MIX_2) & MASK64
+    return z ^ (z >> SHIFT_3)
 
 
 def log2_of(power: int) -> int:
@@ -73,11 +70,11 @@ def lookup_rank(x: int, octaves: int) -> int:
 
     The top 16 bits choose an octave evenly, the others a rank within it.
     """
-    lowest = 1 << ((x >> 48) * octaves >> 16)
+    lowest = 1 << ((x >> (64 - OCTAVE_BITS)) * octaves >> OCTAVE_BITS)
     return lowest | (x & (lowest - 1))
 
 
-def generate_gups(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_gups(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with a load and a store of one word a step, the words drawn evenly.
 
     Parameters
@@ -93,7 +90,7 @@ def generate_gups(seed: int, base: int, footprint: int, start_step: int, out_gva
         out_gvas[2 * i : 2 * i + 2] = np.uint64(base + (word << WORD_SHIFT))
 
 
-def generate_chase(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_chase(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with one load a step, each node named by the one before.
 
     Parameters
@@ -111,7 +108,7 @@ def generate_chase(seed: int, base: int, footprint: int, start_step: int, out_gv
         node = (node * MULTIPLIER + increment) & mask
 
 
-def generate_lookup(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_lookup(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with the loads of key and value of one slot a step, few slots hot and many cold.
 
     Parameters
@@ -130,7 +127,7 @@ def generate_lookup(seed: int, base: int, footprint: int, start_step: int, out_g
         out_gvas[2 * i], out_gvas[2 * i + 1] = gva, gva + 8
 
 
-def generate_stream(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_stream(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with a load and a store of the first word of each line in sequence.
 
     Parameters
@@ -164,7 +161,7 @@ def sort_key(index: int, words: int, seed: int) -> int:
     return place
 
 
-def generate_sort(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_sort(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with two loads, of the next word of each run, and a store, of the smaller.
 
     The input is the first quarter of the area, the buffers are the second and third: pass 0 goes from input to the
@@ -204,7 +201,7 @@ def sort_buffers(number: int) -> tuple[int, int]:
     return (0 if number == 0 else 3 - target), target
 
 
-def generate_matmul(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_matmul(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with the loads of A[i][k], B[k][j] and C[i][j], and the store of C[i][j], tile by tile.
 
     Every extent is a power of two, so a step number is a row of indices: i, j and k of the tile, then inside it.
@@ -257,7 +254,7 @@ def bfs_edge(rank: int, edge: int, bits: int, seed: int) -> int:
     return lookup_rank(random64(seed, rank * EDGES + edge), octaves) - 1
 
 
-def generate_bfs(seed: int, base: int, footprint: int, start_step: int, out_gvas: Gvas) -> None:
+def generate_bfs(seed: int, base: int, footprint: int, start_step: int, out_gvas: Words) -> None:
     """Fill `out_gvas` with what one vertex of a breadth-first search takes.
 
     Load the queue's head, load and store the vertex' distance; then for each edge: load its end, load the end's
@@ -270,7 +267,7 @@ def generate_bfs(seed: int, base: int, footprint: int, start_step: int, out_gvas
     out_gvas : uint64[35 * steps]
     """
     seed, base, footprint = int(seed), int(base), int(footprint)
-    bits = log2_of(footprint >> 7)  # 128 bytes a vertex: a row of edges, a distance, a place on the queue
+    bits = log2_of(footprint >> VERTEX_SHIFT)
     vertices, distances, queue = 1 << bits, base + (footprint >> 1), base + 3 * (footprint >> 2)
     for i in range(len(out_gvas) // BFS_ACCESSES):
         rank = (int(start_step) + i) % vertices

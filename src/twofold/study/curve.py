@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from twofold import kernels
 from twofold.errors import SizeError
+from twofold.formats.sweep_state import LANES, STATE
 from twofold.guest.addresses import Gvas, TraceLike, blocks_of
-from twofold.spec.sweep import LANES, STATE
 from twofold.study.traces import stream_trace
 from twofold.units import FRAME_SHIFT, Order, order_name, parse_order
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import FormatError
-from twofold.spec.traces import FETCH, LOAD, STORE
+from twofold.formats.kinds import FETCH, LOAD, STORE
 
 Gvas = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]

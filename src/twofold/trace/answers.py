@@ -5,21 +5,19 @@ Each answer is a sum of 64 bits over what the program stored or found; where it 
 
 from collections.abc import Iterator
 
-from twofold.spec.requests import (
+from twofold.formats.mixing import GOLDEN, MASK64
+from twofold.formats.workloads import (
     DRAWS,
-    PAGE_SHIFT,
-    RECORD_SHIFT,
-    WEB_LINES,
-    scatter,
-    zipf_rank,
-)
-from twofold.spec.workloads import (
     EDGES,
-    GOLDEN,
-    MASK64,
+    FILE_SHIFT,
     MULTIPLIER,
     NODE_SHIFT,
+    RECORD_SHIFT,
     TILE_BITS,
+    WEB_LINES,
+)
+from twofold.spec.requests import scatter, zipf_rank
+from twofold.spec.workloads import (
     bfs_edge,
     bfs_vertex,
     log2_of,
@@ -163,15 +161,15 @@ def kv(seed: int, base: int, footprint: int, steps: int) -> int:
 
 def web(seed: int, _base: int, footprint: int, steps: int) -> int:
     """Return the rotated sum of how often each session came and of the lines read, with a dict of the former."""
-    bits = log2_of(footprint >> 1 >> PAGE_SHIFT)
+    bits = log2_of(footprint >> 1 >> FILE_SHIFT)
     sessions = footprint >> 3 >> RECORD_SHIFT
     came: dict[int, int] = {}
     total = 0
     for step, file in enumerate(_keys(seed, bits, steps)):
         session = random64(seed, step * DRAWS + DRAWS - 1) % sessions
         first = random64(seed, step * DRAWS + DRAWS - 2)
-        lines = ((first + line) % (1 << PAGE_SHIFT >> NODE_SHIFT) for line in range(WEB_LINES))
-        words = sum((file << PAGE_SHIFT | line << NODE_SHIFT) * GOLDEN for line in lines)
+        lines = ((first + line) % (1 << FILE_SHIFT >> NODE_SHIFT) for line in range(WEB_LINES))
+        words = sum((file << FILE_SHIFT | line << NODE_SHIFT) * GOLDEN for line in lines)
         total = (rotated(total) + came.get(session, 0) + words) & MASK64
         came[session] = came.get(session, 0) + 1
     return total

@@ -14,15 +14,15 @@ from typing import Final
 import numpy as np
 
 from twofold.errors import FormatError
+from twofold.formats.arrays import Words
+from twofold.formats.champsim import RECORD_ACCESSES, RECORD_WORDS
 from twofold.kernels import traces as kernels
-from twofold.spec.traces import RECORD_LOADS, RECORD_STORES, RECORD_WORDS, Words
 from twofold.trace.accesses import TraceBlock
 from twofold.trace.packed import ByteSource
 
 NAME: Final = "champsim"
 RECORD_BYTES: Final = 8 * RECORD_WORDS
 CHUNK_RECORDS: Final = 1 << 15
-_MOST_ACCESSES: Final = 1 + RECORD_LOADS + RECORD_STORES  # of a record
 _SIGN: Final = np.uint64(47)  # of an address: the bits from here up are equal
 _ONES: Final = np.uint64((1 << 17) - 1)
 _NOTES: Final = ("Lengths are not in the records.",)
@@ -75,7 +75,7 @@ class ChampSimReader:
 
 
 def _unpack(records: Words, first_icount: int) -> TraceBlock:
-    out = np.empty((3, _MOST_ACCESSES * len(records)), np.uint64)
+    out = np.empty((3, RECORD_ACCESSES * len(records)), np.uint64)
     count = int(kernels.unpack_champsim(records.copy(), np.uint64(first_icount), out))
     gvas, icounts, kinds = out[:, :count]
     return TraceBlock.of(gvas.copy(), icounts=icounts.copy(), kinds=kinds.astype(np.uint8))

@@ -16,7 +16,7 @@ import numpy as np
 
 from twofold.errors import FormatError
 from twofold.files import write_whole
-from twofold.spec.traces import FETCH
+from twofold.formats.kinds import FETCH
 from twofold.trace.accesses import COLUMNS, TraceBlock
 from twofold.trace.layout import HEAD_BYTES, HEADER_BYTES, PART_ACCESSES, Header, LayoutError, PartHead, plan_part
 

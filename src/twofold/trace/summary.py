@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from twofold.spec.traces import FETCH, LOAD, STORE
+from twofold.formats.kinds import FETCH, LOAD, STORE
 from twofold.trace.accesses import TraceBlock
 from twofold.trace.layout import PART_ACCESSES
 from twofold.trace.pages import MAX_PAGES, PageSet

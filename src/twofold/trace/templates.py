@@ -19,8 +19,9 @@ from typing import Final
 
 import numpy as np
 
-from twofold.spec import traces as at
-from twofold.spec.traces import LAST_STAGE, NOTHING, Bytes, Counts
+from twofold.formats import trace_program as at
+from twofold.formats.arrays import Bytes, Counts
+from twofold.formats.trace_program import LAST_STAGE, NOTHING
 
 _HOLE: Final = re.compile(r"\{([^{}]*)\}")
 _REGISTERS: Final = {

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from twofold.errors import FormatError
-from twofold.spec.traces import BY_KIND, FETCH, LOAD, MODIFY, STORE
+from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.trace_program import BY_KIND, MODIFY
 from twofold.trace.templates import Line
 
 

@@ -6,8 +6,9 @@ from typing import Final
 import numpy as np
 
 from twofold.errors import FormatError
+from twofold.formats import trace_program as at
+from twofold.formats.arrays import Words
 from twofold.kernels import traces as kernels
-from twofold.spec import traces as at
 from twofold.trace.accesses import TraceBlock
 from twofold.trace.packed import ByteSource
 from twofold.trace.templates import compile_lines
@@ -115,13 +116,13 @@ class TextReader:
             gvas.copy(), icounts.copy(), lengths.astype(np.uint16), vcpus.astype(np.uint16), kinds.astype(np.uint8)
         )
 
-    def _number(self, threads: at.Words) -> at.Words:
+    def _number(self, threads: Words) -> Words:
         """Return the vCPUs that stand for these thread IDs: numbers in the order in which they appear."""
         distinct, first, inverse = np.unique(threads, return_index=True, return_inverse=True)
         for thread in distinct[np.argsort(first)].tolist():
             if self._threads.setdefault(thread, len(self._threads)) == MAX_THREADS:
                 raise FormatError(self._source.path, f"has more than {MAX_THREADS} threads", self._base)
-        vcpus: at.Words = np.array([self._threads[thread] for thread in distinct.tolist()], np.uint64)[inverse]
+        vcpus: Words = np.array([self._threads[thread] for thread in distinct.tolist()], np.uint64)[inverse]
         return vcpus
 
     def _left(self) -> int:

@@ -29,8 +29,8 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import SizeError, UnknownNameError
+from twofold.formats.workloads import EDGES
 from twofold.kernels import requests, workloads
-from twofold.spec.workloads import EDGES
 from twofold.trace import answers
 from twofold.trace.zipf import DEFAULT_SKEW, zipf_table
 from twofold.units import format_bytes

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import SizeError
-from twofold.spec.requests import MAX_OCTAVES, PLACE_BITS
+from twofold.formats.workloads import MAX_OCTAVES, PLACE_BITS
 
 Words = npt.NDArray[np.uint64]
 
