@@ -1,7 +1,6 @@
 """What all tests share: the two engines, Hypothesis profiles, and small machines that are closed afterwards."""
 
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -9,6 +8,7 @@ from hypothesis import HealthCheck, settings
 
 from twofold import kernels, spec
 from twofold.domain import Machine
+from twofold.formats.engine import Engine
 
 # "fast" is for every change, "thorough" for `make check-all`. A first call of a kernel compiles it, so no example has a
 # deadline.
@@ -21,13 +21,13 @@ settings.load_profile("fast")
 
 
 @pytest.fixture(scope="session", params=[spec, kernels], ids=["spec", "kernels"])
-def engine(request: pytest.FixtureRequest) -> ModuleType:
+def engine(request: pytest.FixtureRequest) -> Engine:
     """The package that does the work: the readable twin, then the fast one."""
     return request.param
 
 
 @pytest.fixture
-def make_machine(engine: ModuleType) -> Iterator[Callable[..., Machine]]:
+def make_machine(engine: Engine) -> Iterator[Callable[..., Machine]]:
     """A maker of machines on the engine under test; all are closed at the end."""
     machines: list[Machine] = []
 

@@ -21,7 +21,6 @@ TWINS = {"spec", "kernels"}
 LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
 MANY_PARAMETERS: dict[str, str] = {
-    "Engine.run": "names the signature of a pair of twins",
     "MemoryOperations.exchange": "its own, and what each operation has: caller, place, start and preempt",
     "MemoryOperations.populate_physmap": "as exchange",
     "Machine.__init__": "what a machine is made with, all but its size by keyword",

@@ -1,7 +1,6 @@
 """The machine as a hypervisor has it: hardware memory plus the domains that live on it."""
 
 from pathlib import Path
-from types import ModuleType
 from typing import Self
 
 from twofold import kernels
@@ -9,6 +8,7 @@ from twofold.domain.domain import Domain
 from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.dumps import SavedDomain, save_machine
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
+from twofold.formats.engine import Engine
 from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.freemaps import FreeMap
 from twofold.machine import Hardware, get_behaviour
@@ -40,7 +40,7 @@ class Machine(Hardware):
         paging: str = "4-level",
         page_sizes: str | tuple[Order, ...] | None = None,
         seed: int = 0,
-        engine: ModuleType = kernels,
+        engine: Engine = kernels,
         behaviour: str = "twofold",
         nodes: int = 1,
         journal: str | Path | None = None,

@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 from twofold import kernels
@@ -19,6 +18,7 @@ from twofold.domain.options import DomainOptions
 from twofold.domain.replay_guard import ReplayGuard
 from twofold.dumps import check_room
 from twofold.errors import DamagedJournalError, DivergenceError, FormatError, FreeMapError, TwofoldError
+from twofold.formats.engine import Engine
 from twofold.formats.p2m_types import P2MType
 from twofold.freemaps import FreeMap
 from twofold.machine import Origin, Zones
@@ -85,7 +85,7 @@ def replay(
     *,
     partial: bool = False,
     max_machine: int | str | None = None,
-    engine: ModuleType = kernels,
+    engine: Engine = kernels,
     progress: Progress | None = None,
 ) -> Replayed:
     """Do the operations of a journal again and return the machine that they lead to.
@@ -113,7 +113,7 @@ def replay(
             raise
 
 
-def _make_machine(journal: JournalReader, max_machine: int | str | None, engine: ModuleType) -> Machine:
+def _make_machine(journal: JournalReader, max_machine: int | str | None, engine: Engine) -> Machine:
     """Return a machine like the one that the journal begins with."""
     try:
         free = FreeMap.from_bytes(journal.free)

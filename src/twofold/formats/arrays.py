@@ -1,5 +1,7 @@
 """Names for the arrays that both twins, `spec` and `kernels`, work on."""
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,3 +12,12 @@ Owners = npt.NDArray[np.uint16]  # domids
 Bytes = npt.NDArray[np.uint8]  # text
 Rows = npt.NDArray[np.void]  # records
 Marks = npt.NDArray[np.uint8]  # small numbers: orders, levels, uses
+
+
+def as_word(number: int) -> int:
+    """Return a number as uint64, for a kernel's scalar that must be unsigned.
+
+    Numba compiles a kernel for each type that it is called with, and takes an int as signed. Its type here is the one
+    that the signatures of both twins say.
+    """
+    return cast("int", np.uint64(number))

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from twofold.domain import Domain
 from twofold.errors import AddressError, GuestError, UnknownNameError
+from twofold.formats.arrays import as_word
 from twofold.formats.status import OK
 from twofold.formats.table_formats import GUEST_SHAPES
 from twofold.formats.walk_state import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
@@ -80,7 +81,7 @@ class AddressSpace:
             self.tables.shape,
             int(self.tables.root),
             *self.domain.p2m.tables_for_walk,
-            np.uint64(gva),
+            as_word(gva),
             access,
             out_steps,
         )

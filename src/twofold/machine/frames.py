@@ -4,13 +4,13 @@ Both are flat arrays with one entry a 4K frame, whatever the page sizes, and are
 """
 
 from enum import IntEnum
-from types import ModuleType
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import AddressError
+from twofold.formats.engine import Engine
 from twofold.machine.arena import sparse_array
 from twofold.units import SHARED_M2P, Gfn
 
@@ -31,7 +31,7 @@ class Use(IntEnum):
 class FrameTable:
     """Owner and use of every machine frame: struct of arrays."""
 
-    def __init__(self, frames: int, engine: ModuleType) -> None:
+    def __init__(self, frames: int, engine: Engine) -> None:
         self._engine = engine
         self.owner = cast("npt.NDArray[np.uint16]", sparse_array(frames, np.uint16))
         self.use = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
@@ -75,7 +75,7 @@ def without_frames(mfns: Array, frames: Array, named: Array) -> tuple[Array, Arr
 class M2P:
     """The machine-to-physical array: which gfn each mfn backs, `INVALID_GFN` for none."""
 
-    def __init__(self, frames: int, engine: ModuleType) -> None:
+    def __init__(self, frames: int, engine: Engine) -> None:
         self._engine = engine
         self.complement = cast("Array", sparse_array(frames, np.uint64))
 

@@ -4,11 +4,11 @@
 """
 
 from collections import Counter
-from types import ModuleType
 
 import numpy as np
 
 from twofold import kernels
+from twofold.formats.engine import Engine
 from twofold.freemaps import FreeMap
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
@@ -29,9 +29,7 @@ class Hardware:
     nodes : NUMA nodes, which share the memory evenly
     """
 
-    def __init__(
-        self, free: FreeMap, engine: ModuleType = kernels, behaviour: Behaviour = TWOFOLD, nodes: int = 1
-    ) -> None:
+    def __init__(self, free: FreeMap, engine: Engine = kernels, behaviour: Behaviour = TWOFOLD, nodes: int = 1) -> None:
         self.engine = engine
         self.behaviour = behaviour
         self.nodes = nodes

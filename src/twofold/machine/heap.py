@@ -4,13 +4,13 @@ Blocks of orders 0 to 20, naturally aligned, merged on free. The arrays and step
 cut and searched in `zones`.
 """
 
-from types import ModuleType
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
+from twofold.formats.engine import Engine
 from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
 from twofold.freemaps import FreeMap, fragmenter
 from twofold.machine.arena import sparse_array
@@ -32,7 +32,7 @@ class Heap:
     behaviour, nodes : how memory is cut into zones, and which half of a broken block is kept
     """
 
-    def __init__(self, free: FreeMap, engine: ModuleType, behaviour: Behaviour = TWOFOLD, nodes: int = 1) -> None:
+    def __init__(self, free: FreeMap, engine: Engine, behaviour: Behaviour = TWOFOLD, nodes: int = 1) -> None:
         frames = free.machine_frames
         self._heap = engine.heap
         self.zones = ZoneMap(frames, behaviour, nodes)

@@ -6,7 +6,7 @@ results.
 """
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,8 @@ from twofold.formats import mmu_state as at
 from twofold.formats import shape as form
 from twofold.formats import status as codes
 from twofold.formats import x86
-from twofold.formats.arrays import Counts, Marks, Words
+from twofold.formats.arrays import Marks, Words
+from twofold.formats.engine import MmuEngine
 from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.kinds import FETCH
 from twofold.formats.table_formats import NPT
@@ -63,31 +64,6 @@ _HOST_CACHES: Final = range(at.NESTED_TLB, at.L2_LINES)
 _LOADS: Final = np.zeros(0, np.uint8)
 
 
-class Engine(Protocol):
-    """What runs the model: the module `kernels.mmu` or `spec.mmu`."""
-
-    def run(
-        self,
-        memory: Words,
-        shapes: Words,
-        gvas: Words,
-        kinds: Marks,
-        settings: Counts,
-        structures: Counts,
-        tags: Words,
-        values: Words,
-        counters: Counts,
-        out_fault: Words,
-    ) -> int:
-        """Access every address in order; see `spec.mmu.run`."""
-
-    def drop(self, structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
-        """Invalidate entries of one structure; see `spec.mmu.drop`."""
-
-    def load_roots(self, memory: Words, shapes: Words, settings: Counts) -> None:
-        """Read the root entries of PAE tables; see `spec.mmu.load_roots`."""
-
-
 class Mmu:
     """TLBs, page-walk caches and walkers of one core; its state lasts from run to run.
 
@@ -105,7 +81,7 @@ class Mmu:
         memory: npt.NDArray[np.uint64],
         guest_root: int,
         p2m_root: int | None,
-        engine: Engine = kernels,
+        engine: MmuEngine = kernels,
         shapes: tuple[Words, Words] = (FOUR_LEVEL_SHAPE, NPT.shape),
     ) -> None:
         if memory.dtype != np.uint64 or memory.shape[1:] != (1 << x86.INDEX_BITS,):

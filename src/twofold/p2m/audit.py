@@ -1,13 +1,13 @@
 """Running an audit in steps: over a P2M of ours with frame table and M2P, or over tables of somebody else's."""
 
 from collections.abc import Callable
-from types import ModuleType
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.formats import findings as at
+from twofold.formats.engine import Engine
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import FrameTable, Use
 from twofold.machine.arena import sparse_array
@@ -37,7 +37,7 @@ class Audit:
 
     def __init__(
         self,
-        engine: ModuleType,
+        engine: Engine,
         table_format: TableFormat,
         memory: Array,
         root: Mfn,

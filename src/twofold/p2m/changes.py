@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from twofold.errors import EncodingError, PoolExhaustedError, SizeError
 from twofold.formats import p2m_state as at
+from twofold.formats.arrays import as_word
 from twofold.formats.p2m_types import (
     RAM_TYPES,
     P2MType,
@@ -63,7 +64,7 @@ class P2MTables(P2MView):
         self._changing = self._memory, self._shape, int(root), pool.stock, pool.state
         self._owed = 0
         self._done = 0
-        self._flags: dict[tuple[P2MType, str], np.uint64] = {}
+        self._flags: dict[tuple[P2MType, str], int] = {}
         self._linear: LinearMapping | None = None
         self.exact = ExactRanges()
         pool.state[at.KEEPS_EMPTY] = hardware.behaviour.keeps_empty_tables
@@ -147,11 +148,11 @@ class P2MTables(P2MView):
         self._only_ram &= type_ in RAM_TYPES
         self._settle()
 
-    def _flags_of(self, type_: P2MType, access: str) -> np.uint64:
+    def _flags_of(self, type_: P2MType, access: str) -> int:
         """Return all bits of a 4K entry but its frame number."""
         flags = self._flags.get((type_, access))
         if flags is None:
-            flags = self._flags[type_, access] = np.uint64(self.format.flags(type_, access))
+            flags = self._flags[type_, access] = as_word(self.format.flags(type_, access))
         return flags
 
     @property

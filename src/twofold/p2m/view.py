@@ -1,7 +1,6 @@
 """Reading a P2M: look-ups, walks, bulk translation, enumeration. Nothing here changes a translation."""
 
-from types import ModuleType
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +8,7 @@ import numpy.typing as npt
 from twofold.errors import AddressError, SizeError, UnknownNameError
 from twofold.formats import ept, shape
 from twofold.formats import npt as npt_format
+from twofold.formats.engine import Engine
 from twofold.formats.geometry import TWO_LEVEL
 from twofold.formats.p2m_types import CHANGEABLE_TYPES, RAM_TYPES, P2MType
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE, RESERVED
@@ -48,7 +48,7 @@ class P2MView:
     root : mfn of the top table
     """
 
-    def __init__(self, arena: Arena, engine: ModuleType, table_format: TableFormat, root: Mfn) -> None:
+    def __init__(self, arena: Arena, engine: Engine, table_format: TableFormat, root: Mfn) -> None:
         self.format = table_format
         self.geometry = table_format.geometry
         self.root = root
@@ -185,7 +185,7 @@ class P2MView:
         else:
             # Half as many bytes compete for the cache with the entries themselves, wherever the words fit.
             word = np.uint32 if self._arena.frames < _SHORT_WORD_FRAMES else np.uint64
-            regions = np.empty(regions_needed, word)
+            regions = cast("Array", np.empty(regions_needed, word))
             lookup.flatten(self._memory, self._shape, int(self.root), regions)
             lookup.translate_flat(self._memory, self._shape, regions, flat, found)
         return mfns

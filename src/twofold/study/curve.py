@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -17,6 +16,8 @@ import numpy.typing as npt
 
 from twofold import kernels
 from twofold.errors import SizeError
+from twofold.formats.arrays import as_word
+from twofold.formats.engine import Engine
 from twofold.formats.sweep_state import LANES, STATE
 from twofold.guest.addresses import Gvas, TraceLike, blocks_of
 from twofold.study.traces import stream_trace
@@ -114,7 +115,7 @@ def curves(
     ways: int | None = None,
     *,
     warmup: int = 0,
-    engine: ModuleType = kernels,
+    engine: Engine = kernels,
 ) -> tuple[Curve, ...]:
     """Return a curve for each page size and number of sets, all in one pass over a trace; see `curve`.
 
@@ -160,7 +161,7 @@ class _Structure(Protocol):
         """Return what was counted."""
 
 
-def _structure(order: Order, sets: int, ways: int | None, engine: ModuleType) -> _Structure:
+def _structure(order: Order, sets: int, ways: int | None, engine: Engine) -> _Structure:
     """Return what counts the curve of one page size and number of sets."""
     if ways is None:
         ways = FULL_ENTRIES if sets == 1 else LANES
@@ -174,10 +175,10 @@ def _structure(order: Order, sets: int, ways: int | None, engine: ModuleType) ->
 class _Sets:
     """Stacks of a few ways: 16 with tags of 32 bits, until an address needs more, or any number with 64."""
 
-    def __init__(self, order: Order, sets: int, ways: int, engine: ModuleType) -> None:
+    def __init__(self, order: Order, sets: int, ways: int, engine: Engine) -> None:
         self._order, self._sets, self._ways = order, sets, ways
         self._engine = engine.sweep
-        self._shift = np.uint64(FRAME_SHIFT + order)
+        self._shift = as_word(FRAME_SHIFT + order)
         self._narrow: npt.NDArray[np.uint32] | None = _aligned_rows(sets) if ways <= LANES else None
         self._wide = np.zeros((0 if ways <= LANES else sets, ways), np.uint64)
         self._misses = np.zeros(max(ways, LANES) + 1, np.uint64)
@@ -204,10 +205,10 @@ class _Sets:
 class _Full:
     """One set of many entries, by the distances between uses of a page."""
 
-    def __init__(self, order: Order, entries: int, engine: ModuleType) -> None:
+    def __init__(self, order: Order, entries: int, engine: Engine) -> None:
         self._order = order
         self._engine = engine.sweep
-        self._shift = np.uint64(FRAME_SHIFT + order)
+        self._shift = as_word(FRAME_SHIFT + order)
         times = 1 << (2 * entries - 1).bit_length()  # renumbering comes once in `entries` accesses at most
         self._state = (
             np.zeros(times, np.uint64),  # page at each time
