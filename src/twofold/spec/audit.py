@@ -35,6 +35,7 @@ from twofold.units import SHARED_M2P
 
 def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
     """Count a finding, and write it while there is room."""
+    # invariant: an audit counts all findings, whatever room there is to write them.
     if counts[at.FINDINGS] < len(findings):
         findings[counts[at.FINDINGS]] = (code, gfn, mfn, level, entry)
     counts[at.FINDINGS] += 1
@@ -45,6 +46,7 @@ def mark_owners(
 ) -> None:
     """Mark who holds each frame of a range. `uses` : those of guest memory, the table pool and special pages."""
     ram, tables, special = uses
+    # invariant: a frame that nobody owns keeps the mark NO_RAM that memory begins with.
     for mfn in (first + np.flatnonzero(owner[first : first + frames])).tolist():
         if owner[mfn] != domid:
             marks[mfn] = at.OTHERS
@@ -61,6 +63,7 @@ def mark_owners(
 def start(cursor: Counts, shape: Words, marks: Marks, root: int, out_findings: Words, counts: Counts) -> None:
     """Put the root on the cursor's stack; without a root inside the machine there is nothing to audit."""
     cursor[at.DEPTH] = 0
+    # invariant: no frame beyond the machine is read.
     if root >= len(marks):
         note(out_findings, counts, at.TABLE_OUTSIDE, 0, root, int(shape[form.LEVELS]), 0)
         return
@@ -74,6 +77,7 @@ def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, count
     cursor[here : here + at.STACK_COLUMNS] = (table, 0, gfn)
     cursor[at.DEPTH] = depth + 1
     cursor[at.IS_EMPTY + int(shape[form.LEVELS]) - 1 - depth] = 1
+    # invariant: a table is on the stack once in an audit, so loops end.
     marks[table] |= at.VISITED
     counts[at.TABLES] += 1
 
@@ -100,10 +104,12 @@ def audit_tables(
         depth = int(cursor[at.DEPTH])
         level, here = int(shape[form.LEVELS]) - depth, at.STACK + at.STACK_COLUMNS * (depth - 1)
         table, slot, base = (int(number) for number in cursor[here : here + at.STACK_COLUMNS])
+        # AMD APM vol. 2, "PAE Paging": a root may have fewer entries than fit a frame; those behind mean nothing.
         if slot == min(span(shape, 1), 1 << max(0, int(shape[form.FRAME_BITS]) - int(shape[form.BITS]) * level)):
             cursor[at.DEPTH] = depth - 1
             counts[at.EMPTY_TABLES] += int(cursor[at.IS_EMPTY + level]) if depth > 1 else 0
             continue
+        # invariant: the cursor says where to go on before the entry is looked at: no step is done twice.
         cursor[here + 1] += 1
         entry, gfn = int(memory[table, slot]), base + slot * span(shape, level)
         budget -= 1
@@ -115,12 +121,14 @@ def audit_tables(
         elif is_leaf(shape, entry, level):
             check_bits(shape, gfn, level, entry, out_findings, counts)
             budget -= span(shape, level)
+            # invariant: an entry whose type no leaf can have says nothing about frames.
             if not check_type(shape, gfn, level, entry, out_findings, counts):
                 continue
             if cursor[at.HAS_OWNERS]:
                 check_leaf(shape, m2p, orders, marks, gfn, level, entry, out_findings, counts)
             elif holds_any(tables, leaf_frame(shape, entry, level), span(shape, level)):
                 note(out_findings, counts, at.LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
+        # invariant: an entry that hardware refuses leads to no table.
         elif check_bits(shape, gfn, level, entry, out_findings, counts):
             below = frame_of(shape, entry)
             if check_table(marks, gfn, below, level, entry, out_findings, counts):
@@ -137,6 +145,7 @@ def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Wo
     """Check an entry that holds a place."""
     counts[at.PLACES] += 1
     number = entry >> int(shape[form.PLACE_SHIFT]) & int(shape[form.PLACE_MASK])
+    # Xen 4.17 xen/arch/x86/include/asm/p2m.h, p2m_type_t: which types an entry without a frame can have.
     if number not in PLACE_TYPES:
         note(out_findings, counts, at.BAD_TYPE, gfn, 0, level, entry)
     elif level and number in SMALL_TYPES:
@@ -146,6 +155,7 @@ def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Wo
 def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
     """Check what hardware refuses in a present entry; a mark "to be recalculated" is counted, and no finding."""
     bad = malformed(shape, entry, level)
+    # Xen 4.17 xen/arch/x86/mm/p2m-ept.c, resolve_misconfig: a mark is a misconfiguration that is meant.
     if needs_recalc(shape, entry, level):
         counts[at.RECALC] += 1
         bad &= ~int(shape[form.RECALC_MASK])
@@ -160,6 +170,7 @@ def check_table(
     marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
 ) -> bool:
     """Check where an entry points; return whether that table is to be visited."""
+    # invariant: a table is visited once, lies inside the machine and belongs to the domain.
     if below >= len(marks):
         note(out_findings, counts, at.TABLE_OUTSIDE, gfn, below, level, entry)
         return False
@@ -176,6 +187,7 @@ def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Wor
     """Count a leaf and check its type; return whether a leaf may have it at all."""
     counts[at.PRESENT] += 1
     mfn, type_ = leaf_frame(shape, entry, level), type_number(shape, entry)
+    # Xen 4.17 xen/arch/x86/include/asm/p2m.h, p2m_type_t: which types have a frame, and which never a large one.
     if type_ not in PRESENT_TYPES:
         note(out_findings, counts, at.BAD_TYPE, gfn, mfn, level, entry)
         return False
@@ -197,12 +209,14 @@ def check_leaf(
 ) -> None:
     """Check each frame of one leaf: one finding a kind."""
     mfn, frames, type_ = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
+    # invariant: no frame beyond the machine is asked for its owner; a device's registers may be there.
     if mfn + frames > len(marks):
         if type_ != P2MType.MMIO_DIRECT:
             note(out_findings, counts, at.LEAF_OUTSIDE, gfn, mfn, level, entry)
         frames = max(0, len(marks) - mfn)
     onto_table, of_other, is_nobodys, on_ram, bad = 0, 0, 0, 0, 0
     for index in range(frames):
+        # Xen 4.17 xen/arch/x86/mm/p2m.c, audit_p2m: owner and M2P of each frame, whatever the size of its leaf.
         who = int(marks[mfn + index]) & at.WHO
         onto_table |= who == at.OWN_TABLE
         if type_ == P2MType.MMIO_DIRECT:
@@ -218,6 +232,7 @@ def check_leaf(
             elif who == at.OWN_RAM:
                 marks[mfn + index] |= at.GOOD
     counts[at.P2M_BAD_FRAMES] += bad
+    # invariant: one finding a kind and leaf, so a large leaf does not drown all others.
     for found, code in (
         (onto_table, at.LEAF_ONTO_TABLE),
         (of_other, at.LEAF_OF_OTHER),
@@ -240,6 +255,7 @@ def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings
 
     No gfn makes it an orphan, unless it is shared, so that its M2P names nobody, or a special page of the hypervisor.
     """
+    # Xen 4.17 xen/arch/x86/mm/p2m.c, audit_p2m: the other direction, from what the domain owns to what maps it.
     owned = (marks[first : first + frames] & at.WHO) == at.OWN_RAM
     for mfn in (first + np.flatnonzero(owned)).tolist():
         if not m2p[mfn]:

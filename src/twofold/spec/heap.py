@@ -37,18 +37,21 @@ def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Co
         end = start
         while end < len(search) and search[end] != NEXT_GROUP:
             end += 1
+        # invariant: in a group the smallest block that will do is taken, whatever zone it is in.
         for found in range(order, int(rules[TOP]) + 1):
             for zone in search[start:end].tolist():
                 if counts[zone, found]:
                     mfn = first_fitting(heads, links, rules, zone, found, order)
                     if mfn != NONE:
                         return mfn, found
+        # invariant: a group is asked only when those before it have no block that fits.
         start = end + 1
     return -1, 0
 
 
 def first_fitting(heads: Counts, links: Halves, rules: Counts, zone: int, found: int, order: int) -> int:
     """Return the first block of a list whose part for the caller ends at LIMIT or below, or NONE."""
+    # invariant: no frame from LIMIT on is handed out; the upper part of a block ends where the block does.
     part = 1 << (found if rules[KEEP_UPPER] else order)
     mfn = int(heads[zone, found])
     while mfn != NONE and mfn + part > rules[LIMIT]:
@@ -58,6 +61,7 @@ def first_fitting(heads: Counts, links: Halves, rules: Counts, zone: int, found:
 
 def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Put a free block at the front of its list."""
+    # invariant: a block stands in the list of its own zone and order, once, and its head says its order.
     zone = zone_of(rules, mfn)
     first = int(heads[zone, order])
     links[mfn, PREVIOUS] = NONE
@@ -71,6 +75,7 @@ def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Cou
 
 def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Take a free block out of its list."""
+    # invariant: the neighbours of a block that leaves its list name each other.
     zone = zone_of(rules, mfn)
     before, after = int(links[mfn, PREVIOUS]), int(links[mfn, NEXT])
     if before == NONE:
@@ -87,6 +92,7 @@ def push_blocks(
     heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, block_orders: Marks
 ) -> None:
     """Put maximal free blocks into an empty heap, the last one first, so that the lowest ends up in front."""
+    # invariant: the lists of a new heap ascend, and its blocks cannot merge: `mfns` are maximal.
     for index in range(len(mfns) - 1, -1, -1):
         push(heads, counts, links, orders, rules, int(mfns[index]), int(block_orders[index]))
 
@@ -101,6 +107,7 @@ def alloc(
 ) -> int:
     """Return the first frame of a block of this order, or -1 when there is none."""
     mfn, found = find(heads, counts, links, rules, search, order)
+    # invariant: without a block nothing has changed.
     if mfn >= 0:
         break_block(heads, counts, links, orders, rules, mfn, found, order)
         mfn = kept_part(rules, mfn, found, order)
@@ -111,7 +118,9 @@ def break_block(
     heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, found: int, order: int
 ) -> None:
     """Take a block out and put back all of it but the part of this order that is kept."""
+    # invariant: a block is out of its list before a part of it goes into another.
     remove(heads, counts, links, orders, rules, mfn, found)
+    # Knuth vol. 1, 2.5, "Buddy system", algorithm R: split until the order fits, one half freed at each step.
     for half in range(found - 1, order - 1, -1):
         if rules[KEEP_UPPER]:
             push(heads, counts, links, orders, rules, mfn, half)
@@ -141,7 +150,9 @@ def alloc_runs(
     for _ in range(extents):
         block, found = find(heads, counts, links, rules, search, order)
         mfn = kept_part(rules, block, found, order)
+        # invariant: extents that follow each other are one run, so runs are as few as they can be.
         joins = runs > 0 and int(out_mfns[runs - 1]) + (int(out_extents[runs - 1]) << order) == mfn
+        # invariant: nothing is taken that could not be written down.
         if block < 0 or (runs == len(out_mfns) and not joins):
             break
         break_block(heads, counts, links, orders, rules, block, found, order)
@@ -155,8 +166,10 @@ def alloc_runs(
 
 def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
     """Give a block back and merge it with its free buddies of the same zone, up to the largest order."""
+    # Knuth vol. 1, 2.5, "Buddy system", algorithm S: combine with the buddy as long as it is free.
     while order < rules[TOP]:
         buddy = mfn ^ (1 << order)
+        # invariant: a block lies in one zone, and only a buddy that is free as a whole has this order at its head.
         if buddy >= len(orders) or orders[buddy] != order + 1 or zone_of(rules, buddy) != zone_of(rules, mfn):
             break
         remove(heads, counts, links, orders, rules, buddy, order)
@@ -172,6 +185,7 @@ def free_runs(
     for start, length in zip(mfns.tolist(), frames.tolist(), strict=True):
         mfn, left = start, length
         while left:
+            # invariant: every frame of a run is in exactly one naturally aligned block.
             order = block_order(rules, mfn, left)
             free(heads, counts, links, orders, rules, mfn, order)
             mfn += 1 << order
@@ -180,6 +194,7 @@ def free_runs(
 
 def block_order(rules: Counts, mfn: int, frames: int) -> int:
     """Return the order of the largest block that may start at `mfn` and has no more frames."""
+    # invariant: a block lies in one zone, and starts at a multiple of its size.
     frames = min(frames, int(rules[BOUNDS + zone_of(rules, mfn)]) - mfn)
     order = 0
     while order < rules[TOP] and not mfn >> order & 1 and frames >> (order + 1):
@@ -189,6 +204,7 @@ def block_order(rules: Counts, mfn: int, frames: int) -> int:
 
 def is_free(orders: Marks, mfn: int) -> bool:
     """Return whether a frame lies inside any free block."""
+    # invariant: a block is known by its head, which is its frame with the bits below its order cleared.
     for order in range(MAX_HEAP_ORDER + 1):
         head = mfn & ~((1 << order) - 1)
         if orders[head] and int(orders[head]) - 1 >= order:
@@ -198,6 +214,7 @@ def is_free(orders: Marks, mfn: int) -> bool:
 
 def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
     """Write every free block, list by list, the lowest zone first, from order 0 up; return how many there are."""
+    # invariant: list by list and head first is the order in which blocks will be allocated.
     found = 0
     for zone in range(len(heads)):
         for order in range(MAX_HEAP_ORDER + 1):

@@ -27,10 +27,12 @@ def look_up(memory: Words, shape: Words, root: int, gfn: int) -> int:
 
     What the hypervisor means, not what hardware lets through: an entry marked "to be recalculated" translates.
     """
+    # invariant: no bit of a gfn is lost on its way into the indices.
     if gfn >> int(shape[form.FRAME_BITS]):
         return INVALID_MFN
     table = root
     for level in range(top_level(shape), -1, -1):
+        # invariant: no frame beyond the machine is read.
         if table >= len(memory):
             break
         entry = int(memory[table, slot_of(shape, gfn, level)])
@@ -48,6 +50,7 @@ def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
         table, word, gfn = root, HOLE, region * span(shape, 1)
         for level in range(top_level(shape), 0, -1):
             entry = int(memory[table, slot_of(shape, gfn, level)])
+            # invariant: a region stands for all gfns below one entry, so the first that is no table decides.
             if not is_present(shape, entry):
                 break
             if is_leaf(shape, entry, level):
@@ -80,6 +83,7 @@ def clear_frames(memory: Words, shape: Words, root: int, gfn: int, frames: int) 
     while passed < frames:
         here = gfn + passed
         _, level, entry = end_of_walk(memory, shape, root, here)
+        # invariant: an entry that is not empty, a place too, is in the way of what is mapped next.
         if not is_empty(shape, entry):
             return passed
         passed += span(shape, level) - (here & (span(shape, level) - 1))
@@ -105,6 +109,7 @@ def collect_leaves(
     while here < gfn + frames:
         table, level, _ = end_of_walk(memory, shape, root, here)
         here &= ~(span(shape, level) - 1)
+        # Xen 4.17 xen/arch/x86/mm/p2m-pt.c, do_recalc: a mark on a table stands for all entries below it.
         mark = MARKED if marked_above(memory, shape, root, here, level) else 0
         for slot in range(slot_of(shape, here, level), span(shape, 1)):  # on in the same table, up to one below it
             entry = int(memory[table, slot])
@@ -162,6 +167,7 @@ def collect_runs(
         if is_present(shape, entry):
             mfn = leaf_frame(shape, entry, level) + inside
             last = found - 1
+            # invariant: a run ascends by one in gfn and mfn alike, whatever leaves it is made of.
             if found and out_gfns[last] + out_frames[last] == here and out_mfns[last] + out_frames[last] == mfn:
                 out_frames[last] += np.uint64(length)
             elif found == len(out_gfns):

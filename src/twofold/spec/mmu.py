@@ -135,6 +135,7 @@ def touch(structures: Counts, tags: Words, values: Words, number: int, context: 
     way = find(tags, front, ways, tag)
     if way < 0:
         return -1
+    # invariant: a row is in order of use (LRU) or of age (FIFO), so the last of it is the one to drop.
     if structures[number, at.POLICY] == at.LRU:
         push_down(values, front, way + 1, int(values[front + way]))
         push_down(tags, front, way + 1, tag)
@@ -149,6 +150,7 @@ def insert(structures: Counts, tags: Words, values: Words, number: int, context:
     ways, policy = int(structures[number, at.WAYS]), int(structures[number, at.POLICY])
     if ways == 0:
         return
+    # invariant: a tag stands once in its set: who calls this has just missed.
     structures[number, at.INSERTED] += 1
     front, tag = front_of(structures, number, page), tag_of(number, context, page)
     if policy in {at.LRU, at.FIFO}:
@@ -179,6 +181,7 @@ def drop(structures: Counts, tags: Words, values: Words, number: int, context: i
 
     In a row the others move up, so that the empty ways are the last ones, and the next to be taken.
     """
+    # Intel SDM vol. 3, "Invalidation of TLBs and Paging-Structure Caches": of one address space, a page or everything.
     ways, stride = int(structures[number, at.WAYS]), int(structures[number, at.STRIDE])
     mask = (1 << at.PAGE_SHIFT) - 1 if page == at.ANY_PAGE else (1 << 64) - 1
     wanted = tag_of(number, context, 0 if page == at.ANY_PAGE else page)
@@ -240,6 +243,7 @@ def deepest(
     hits = at.HOST_TABLE_HITS if dimension == P2M else at.GUEST_TABLE_HITS
     context = int(settings[at.VMID if dimension == P2M else at.ASID])
     top = int(shape[form.LEVELS]) - 1
+    # Intel SDM vol. 3, "Paging-Structure Caches": the entry furthest down saves the most reads, so level 1 comes first.
     for level in range(top):
         slot = touch(structures, tags, values, first + level, context, page >> int(shape[form.BITS]) * (level + 1))
         if slot >= 0:
@@ -286,7 +290,8 @@ def translate_gpa(
 ) -> tuple[int, int, int, int]:
     """Return (status, mfn, size, clean): the machine frame of a gpa, and what the P2M leaf that maps it is like."""
     shape, gfn, vmid = shapes[P2M], gpa >> FRAME_SHIFT, int(settings[at.VMID])
-    # step 1: the nested TLB, for every size of leaf
+    # step 1: the nested TLB, for every size of leaf; a store through a clean entry has to set D by a walk
+    # Intel SDM vol. 3, "Caching Translation Information": guest-physical mappings are cached beside combined ones.
     for size in range(at.SIZES):
         slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
         if slot >= 0 and not (kind == STORE and settings[at.MARKS] and int(values[slot]) & at.CLEAN):
@@ -298,9 +303,11 @@ def translate_gpa(
     if gfn >> int(shape[form.FRAME_BITS]):
         return fail(out_fault, NOT_PRESENT, 1, gpa, top, 0), 0, 0, 0
     # step 2: start below the deepest P2M entry that is cached
+    # invariant: caches change how many entries are read, never where a walk of unchanged tables ends.
     level, slot = deepest(shape, settings, structures, tags, values, counters, P2M, gfn)
     table = int(settings[at.P2M_ROOT]) if slot < 0 else int(values[slot])
     # step 3: walk down to the leaf
+    # AMD APM vol. 2, "Nested Paging": the P2M is walked as ordinary tables are, with gpas for addresses.
     while True:
         index = index_of(shape, gfn, level)
         is_read = not is_loaded(shape, settings, level)
@@ -326,6 +333,7 @@ def translate_gpa(
         insert(structures, tags, values, at.HOST_TABLES + level - 1, vmid, gfn >> int(shape[form.BITS]) * level, table)
         level -= 1
     # step 4: keep the leaf in the nested TLB
+    # invariant: an entry holds the first frame of its page, so that it serves every gpa inside.
     size, clean = size_of(shape, level), clean_of(shape, entry) if settings[at.MARKS] else 0
     mfn = leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1)
     number, page = at.NESTED_TLB + size, gfn >> shift_of(size)
@@ -340,6 +348,7 @@ def fill(
 
     number : first structure of the TLB;  value : mfn of the page itself, not of its first frame, and CLEAN
     """
+    # invariant: a smashed entry translates as its page does; it only serves fewer addresses.
     smash = settings[at.SMASH_L1 if number < at.L2 else at.SMASH_L2]
     stored = 1 if smash and size == at.SIZES - 1 else size
     frame = value - inside(value, stored)
@@ -362,6 +371,7 @@ def lookup(
     level_1, level_2 = (
         (int(settings[at.FETCH_L1]), int(settings[at.FETCH_L2])) if is_fetch else (int(at.L1), int(at.L2))
     )
+    # Intel SDM vol. 3, "Accessed and Dirty Flags": a store needs D in the leaf, so a clean entry does not serve it.
     for size in range(at.SIZES):
         slot = touch(structures, tags, values, level_1 + size, asid, page >> shift_of(size))
         if slot >= 0:
@@ -370,6 +380,7 @@ def lookup(
                 return False
             counters[(at.FETCH_HITS if is_fetch else at.L1_HITS) + size] += 1
             return True
+    # invariant: an access is counted in one of L1 hits, L2 hits and walks.
     for size in range(at.SIZES):
         slot = touch(structures, tags, values, level_2 + size, asid, page >> shift_of(size))
         if slot >= 0:
@@ -404,6 +415,7 @@ def walk(
     if not is_translated(shape, gva >> FRAME_SHIFT):
         return fail(out_fault, NOT_PRESENT, 0, gva, int(shape[form.LEVELS]) - 1, 0)
     # step 1: start below the deepest guest entry that is cached
+    # invariant: caches change how many entries are read, never where a walk of unchanged tables ends.
     level, slot = deepest(shape, *state, GUEST, page)
     table = int(settings[at.GUEST_ROOT]) if slot < 0 else int(values[slot])
     translated, fresh = not is_nested or (slot >= 0 and holds_mfn), False
@@ -412,6 +424,7 @@ def walk(
         is_read, mfn = not is_loaded(shape, settings, level), table
         if is_read:
             # step 2: find the guest's table in machine memory; a combined entry did so already
+            # AMD APM vol. 2, "Nested Paging": a guest table is read as by a user's write.
             if not translated:
                 gpa = address_of(shape, table, index)
                 status, mfn, _, _ = translate_gpa(memory, shapes, *state, out_fault, gpa, STORE)
@@ -421,6 +434,7 @@ def walk(
                 key = page >> int(shape[form.BITS]) * (level + 1)
                 insert(structures, tags, values, at.GUEST_TABLES + level, asid, key, mfn if holds_mfn else table)
             # step 3: read the guest's entry
+            # invariant: no frame beyond the machine is read.
             if mfn >= len(memory):
                 return fail(out_fault, OUTSIDE, 0, gva, level, mfn << FRAME_SHIFT)
             entry = read_entry(memory, shape, mfn, index)
@@ -441,6 +455,7 @@ def walk(
         table, translated, fresh = frame_of(shape, entry), not is_nested, True
         level -= 1
     # step 4: the data's own gpa
+    # AMD APM vol. 2, "Nested Paging": the address that the guest's tables give is translated once more.
     mfn = leaf_frame(shape, entry, level) | page & (span(shape, level) - 1)
     size, clean = size_of(shape, level), clean_of(shape, entry) if settings[at.MARKS] else 0
     if is_nested:
@@ -450,6 +465,7 @@ def walk(
             return status
         size, clean = min(size, host_size), clean | host_clean
     # step 5: both TLBs take the smaller of the two leaves
+    # AMD APM vol. 2, "Page Splintering": a TLB entry covers no more than both leaves do.
     counters[at.ENTRIES + size] += 1
     is_fetch = kind == FETCH
     fill(settings, structures, tags, values, int(settings[at.FETCH_L1]) if is_fetch else at.L1, page, size, mfn | clean)
@@ -490,6 +506,7 @@ def run(
 
 def load_roots(memory: Words, shapes: Words, settings: Counts) -> None:
     """Read the root entries of PAE tables, as loading CR3 does; one that cannot be read is as not present."""
+    # Intel SDM vol. 3, "PDPTE Registers": loading CR3 reads all four, and no walk reads them again.
     mfn = int(settings[at.P2M_ROOT])
     for index in range(at.PAE_ROOTS):
         settings[at.P2M_ROOTS + index] = root_entry(memory, shapes[P2M], mfn, index)

@@ -58,6 +58,7 @@ def stops_of(state: Counts, target: int) -> int:
 
 def ending_sizes(shape: Words, state: Counts, end: int, sizes: int) -> int:
     """Return the sizes that a request ending before `end` may use: with ALIGNS_WHOLE, those `end` is a multiple of."""
+    # Xen 4.17 xen/arch/x86/mm/p2m.c, p2m_set_entry: what is left to map counts in the alignment too.
     if state[at.ALIGNS_WHOLE]:
         for level in range(1, at.MAX_LEAF_LEVELS):
             if end & (span(shape, level) - 1):
@@ -71,10 +72,12 @@ def segment(shape: Words, state: Counts, gfn: int, mfn: int, frames: int, sizes:
     if frames < span(shape, 1):
         return level, frames
     sizes = ending_sizes(shape, state, gfn + frames, sizes)
+    # AMD APM vol. 2, "2-Mbyte Page Translation": a leaf has no bits for an offset, so both ends of it are aligned.
     for larger in range(1, at.MAX_LEAF_LEVELS):
         size = span(shape, larger)
         if sizes >> larger & 1 and not (gfn | mfn) & (size - 1) and frames >= size:
             level = larger
+    # invariant: smaller leaves end where the first larger one can start, so that no large leaf is missed.
     for larger in range(level + 1, at.MAX_LEAF_LEVELS):
         size = span(shape, larger)
         if sizes >> larger & 1 and not (gfn ^ mfn) & (size - 1):
@@ -91,6 +94,7 @@ def split_tables(shape: Words, level: int, target: int, stops: int) -> int:
     """
     tables = 0
     while level > target:
+        # invariant: no leaf of a size that is off is left behind: where it may not stop, a split goes on for all slots.
         if stops >> (level - 1) & 1 or level == 1:
             tables += 1
             level -= 1
@@ -101,6 +105,7 @@ def split_tables(shape: Words, level: int, target: int, stops: int) -> int:
 
 def cannot_split(shape: Words, entry: int, level: int) -> bool:
     """Return whether smaller leaves could not hold the frames of a large one (4K out of a 4M leaf above 4 GiB)."""
+    # AMD APM vol. 2, "Page-Size Extensions": only a 4M leaf of 2-level tables has address bits above 31.
     if not is_present(shape, entry) or int(shape[form.SMALL_LIMIT]) == int(shape[form.LARGE_LIMIT]):
         return False
     return leaf_frame(shape, entry, level) + span(shape, level) > int(shape[form.SMALL_LIMIT])
@@ -121,14 +126,17 @@ def path_need(
             table = frame_of(shape, entry)
             continue
         stop = upper
+        # invariant: a table on two paths of one plan is counted once.
         while (
             stop > max(level, counted)
             and previous != NOTHING
             and gfn // span(shape, stop) == previous // span(shape, stop)
         ):
             stop -= 1
+        # invariant: below an empty slot one table a level is missing, and nothing has to be split.
         if is_empty(shape, entry):
             return stop - level
+        # invariant: a plan refuses what the change could not encode, before anything is touched.
         if cannot_split(shape, entry, upper):
             return CANNOT_ENCODE
         if stop < upper and not stops_of(state, counted) >> (upper - 1) & 1:
@@ -162,6 +170,7 @@ def plan_map(
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
         while left:
             level, leaves = segment(shape, state, gfn, mfn, left, int(sizes[piece]))
+            # invariant: plan and change cut a piece at the same places, so the plan's count is the change's.
             here = min(leaves, span(shape, 1) - slot_of(shape, gfn, level)) * span(shape, level)
             limit = int(shape[form.LARGE_LIMIT if level else form.SMALL_LIMIT])
             if mfn + here > limit:
@@ -170,6 +179,7 @@ def plan_map(
             need += missing
             if need >= CANNOT_ENCODE:
                 return ~(before // extent_frames)
+            # invariant: an extent is mapped whole or not at all.
             if need > state[at.FREE]:
                 return before // extent_frames
             if missing:
@@ -201,6 +211,7 @@ def map_pieces(
             slot = slot_of(shape, gfn, level)
             leaves = min(leaves, span(shape, 1) - slot)
             table = descend(memory, shape, root, stock, state, gfn, level)
+            # invariant: the way to a slot is complete before an entry is stored there.
             fill(memory, shape, stock, state, table, slot, leaves, mfn, level, flags)
             here = leaves * span(shape, level)
             gfn, mfn, left = gfn + here, mfn + here, left - here
@@ -222,6 +233,7 @@ def change_one(
     piece = (np.array([number], np.uint64) for number in (gfn, mfn, frames))
     gfns, mfns, lengths = piece
     masks = np.array([sizes], np.int64)
+    # invariant: nothing is touched unless the plan covers all of it.
     planned = plan_map(memory, shape, root, state, gfns, mfns, lengths, masks, frames)
     if planned != 1:
         return UNENCODABLE if planned < 0 else NO_TABLES
@@ -243,17 +255,20 @@ def fill(
 ) -> None:
     """Store a run of entries into one table, each as one aligned write."""
     for index in range(leaves):
+        # invariant: an entry is stored by one aligned write, so hardware sees the old or the new one.
         old = int(memory[table, slot + index])
         if is_present(shape, flags):
             memory[table, slot + index] = put_frame(shape, mfn + index * span(shape, level), level) | flags
         else:
             memory[table, slot + index] = invalid_frame(shape, level) | flags
+        # invariant: what an entry pointed to is counted off only when no entry leads there any more.
         forget(memory, shape, stock, state, old, level)
     state[at.LEAVES + level if is_present(shape, flags) else at.PLACES] += leaves
 
 
 def take(stock: Words, state: Counts) -> int:
     """Take a table frame out of the stock."""
+    # invariant: free tables are a stack at the low end of the stock; a plan has seen that there is one.
     state[at.FREE] -= 1
     state[at.ALLOCATED] += 1
     return int(stock[state[at.FREE]])
@@ -267,9 +282,11 @@ def descend(memory: Words, shape: Words, root: int, stock: Words, state: Counts,
         entry = int(memory[table, slot])
         if is_empty(shape, entry):
             new = take(stock, state)
+            # invariant: a table is filled before an entry makes it visible.
             clear(memory, shape, new)
             memory[table, slot] = table_entry(shape, new, upper)
         elif not holds_table(shape, entry, upper):
+            # invariant: what a leaf maps beside the new entry stays mapped.
             split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
         table = frame_of(shape, int(memory[table, slot]))
     return table
@@ -287,6 +304,7 @@ def split_leaf(
     entry = int(memory[table, slot])
     present, slots = is_present(shape, entry), span(shape, 1)
     new = take(stock, state)
+    # invariant: the smaller leaves map the same frames with the same flags: every translation stays.
     for index in range(slots):
         memory[new, index] = child_leaf(shape, entry, level, index)
     if present:
@@ -294,11 +312,13 @@ def split_leaf(
         state[at.LEAVES + level - 1] += slots
     else:
         state[at.PLACES] += slots - 1
+    # invariant: no leaf of a size at which a split may not stop is left behind.
     if level > 1 and not stops >> (level - 1) & 1:
         for index in range(slots):
             split_leaf(memory, shape, stock, state, new, index, level - 1, stops)
         if present:
             state[at.REPLACED] -= slots  # nothing could have seen the leaves in between
+    # invariant: a table is filled before an entry makes it visible; this one store is the split.
     memory[table, slot] = table_entry(shape, new, level)
     state[at.SPLITS] += 1
     state[at.REPLACED] += present
@@ -311,6 +331,7 @@ def forget(memory: Words, shape: Words, stock: Words, state: Counts, entry: int,
     if not is_present(shape, entry):
         state[at.PLACES] -= 1
         return
+    # invariant: a flush is owed exactly when a present entry was replaced.
     state[at.REPLACED] += 1
     if is_leaf(shape, entry, level):
         state[at.LEAVES + level] -= 1
@@ -324,6 +345,7 @@ def retire(memory: Words, shape: Words, stock: Words, state: Counts, table: int,
         entry = int(memory[table, index])
         if is_empty(shape, entry):
             continue
+        # invariant: the counts of leaves and places are those of the tables that the root reaches.
         if holds_table(shape, entry, level):
             retire(memory, shape, stock, state, frame_of(shape, entry), level - 1)
         else:
@@ -333,6 +355,7 @@ def retire(memory: Words, shape: Words, stock: Words, state: Counts, table: int,
 
 def put_aside(stock: Words, state: Counts, table: int) -> None:
     """Put one table that is linked nowhere any more on the retired stack."""
+    # invariant: a retired table may be in a paging-structure cache still, so it is no free one before the flush.
     state[at.RETIRED] += 1
     state[at.FREED] += 1
     stock[len(stock) - state[at.RETIRED]] = table
@@ -340,6 +363,7 @@ def put_aside(stock: Words, state: Counts, table: int) -> None:
 
 def release(stock: Words, state: Counts) -> None:
     """Give retired tables back to the stock: to be called after the flush, never before."""
+    # Intel SDM vol. 3, "Paging-Structure Caches": what was cached of a table can be used until it is invalidated.
     while state[at.RETIRED]:
         stock[state[at.FREE]] = stock[len(stock) - state[at.RETIRED]]
         state[at.FREE] += 1
@@ -352,6 +376,7 @@ def release(stock: Words, state: Counts) -> None:
 def plan_unmap(memory: Words, shape: Words, root: int, state: Counts, gfn: int, frames: int) -> int:
     """Return the tables that removing this range needs: only where its ends cut a large leaf. Or CANNOT_ENCODE."""
     end = gfn + frames
+    # invariant: whole entries go without a table; only the two that the ends lie in can be cut, perhaps both the same.
     need, behind = cut_need(memory, shape, root, state, gfn, end, gfn)
     return need if behind >= end else need + cut_need(memory, shape, root, state, gfn, end, end - 1)[0]
 
@@ -362,8 +387,10 @@ def cut_need(memory: Words, shape: Words, root: int, state: Counts, start: int, 
     first = gfn & ~(span(shape, level) - 1)
     behind = first + span(shape, level)
     kept = max(start, first), min(end, behind)
+    # invariant: an entry that goes whole, or that is empty, is never split.
     if is_empty(shape, entry) or kept == (first, behind):
         return 0, behind
+    # invariant: a plan refuses what the change could not encode, before anything is touched.
     if cannot_split(shape, entry, level):
         return CANNOT_ENCODE, behind
     return cut_tables(shape, state, level, kept[0], kept[1] - kept[0]), behind
@@ -376,6 +403,7 @@ def cut_tables(shape: Words, state: Counts, level: int, gfn: int, frames: int) -
     """
     if level == 0 or frames == 0:
         return 0
+    # invariant: this counts what `clear_first` and `split_leaf` will take, in their order.
     stops, below, need = stops_of(state, level_of_cut(shape, gfn, frames, level)), level - 1, 1
     while below and not stops >> below & 1:
         need += span(shape, level - below)
@@ -391,6 +419,7 @@ def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
     start, end = gfn, gfn + frames
     while gfn < end:
         gfn += clear_first(memory, shape, root, stock, state, gfn, end - gfn)
+    # invariant: no table is left empty, save where the behaviour keeps them. Only those that an end lies in can be.
     if not state[at.KEEPS_EMPTY]:
         prune(memory, shape, root, stock, state, start)
         prune(memory, shape, root, stock, state, end - 1)
@@ -402,6 +431,7 @@ def unmap_pieces(
     """Make many ranges holes, one after the other, each whole; return how many, fewer when one lacks tables."""
     for piece in range(len(gfns)):
         gfn, length = int(gfns[piece]), int(frames[piece])
+        # invariant: each range is removed whole or not at all.
         if plan_unmap(memory, shape, root, state, gfn, length) > state[at.FREE]:
             return piece
         unmap(memory, shape, root, stock, state, gfn, length)
@@ -418,10 +448,12 @@ def clear_first(memory: Words, shape: Words, root: int, stock: Words, state: Cou
         if is_empty(shape, entry):
             return min(frames, span(shape, level) - inside)
         is_table = holds_table(shape, entry, level)
+        # invariant: a whole entry goes by one store, however much is below it.
         if not inside and frames >= span(shape, level) and not (is_table and stays(state, level)):
             memory[table, slot] = int(shape[form.EMPTY])
             forget(memory, shape, stock, state, entry, level)
             return span(shape, level)
+        # invariant: what a cut leaf maps outside of the range stays mapped.
         if not is_table:
             stops = stops_of(state, level_of_cut(shape, gfn, frames, level))
             split_leaf(memory, shape, stock, state, table, slot, level, stops)
@@ -463,6 +495,7 @@ def prune(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
             return
         put_aside(stock, state, path.pop())
         memory[path[-1], slot_of(shape, gfn, level)] = int(shape[form.EMPTY])
+        # invariant: an entry that points to a table is a present one too, so taking it out owes a flush.
         state[at.REPLACED] += 1
 
 
@@ -477,8 +510,10 @@ def plan_split(memory: Words, shape: Words, root: int, state: Counts, gfn: int, 
         if is_empty(shape, entry):
             return 0
         if not holds_table(shape, entry, upper):
+            # invariant: a plan refuses what the change could not encode, before anything is touched.
             if cannot_split(shape, entry, upper):
                 return CANNOT_ENCODE
+            # invariant: a split goes down one path only, and takes as many tables as this says.
             return split_tables(shape, upper, level, stops_of(state, level))
         table = frame_of(shape, entry)
     return 0
@@ -492,6 +527,7 @@ def split(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
         entry = int(memory[table, slot])
         if is_empty(shape, entry):
             return
+        # invariant: each level is split by one store into a filled table, so every translation stays all the time.
         if not holds_table(shape, entry, upper):
             split_leaf(memory, shape, stock, state, table, slot, upper, stops_of(state, level))
         table = frame_of(shape, int(memory[table, slot]))
@@ -502,6 +538,7 @@ def end_of_walk(memory: Words, shape: Words, root: int, gfn: int) -> tuple[int, 
     table = root
     for level in range(top_level(shape), -1, -1):
         entry = int(memory[table, slot_of(shape, gfn, level)])
+        # AMD APM vol. 2, "Long-Mode Page Translation": a walk goes on below an entry that points to a table only.
         if not holds_table(shape, entry, level):
             return table, level, entry
         table = frame_of(shape, entry)

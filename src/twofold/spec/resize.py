@@ -37,8 +37,10 @@ def plan_split_range(memory: Words, shape: Words, root: int, gfn: int, frames: i
     while here < gfn + frames:
         _, level, entry = end_of_walk(memory, shape, root, here)
         if not is_empty(shape, entry) and not allowed >> level & 1:
+            # invariant: a plan refuses what the change could not encode, before anything is touched.
             if cannot_split(shape, entry, level):
                 return CANNOT_ENCODE
+            # invariant: all slots of a leaf whose size is not allowed go down, so tables multiply from level to level.
             tables, below = 1, level - 1
             while not allowed >> below & 1:
                 tables = tables * span(shape, 1) + 1
@@ -55,6 +57,7 @@ def split_range(
     here = gfn
     while here < gfn + frames:
         table, level, entry = end_of_walk(memory, shape, root, here)
+        # invariant: a leaf is looked at again after its split, until its size is allowed: the plan's count holds.
         if not is_empty(shape, entry) and not allowed >> level & 1:
             split_leaf(memory, shape, stock, state, table, slot_of(shape, here, level), level, allowed)
         else:
@@ -75,13 +78,16 @@ def uniform(memory: Words, shape: Words, table: int, level: int, mfn: int, flags
     marks = 0
     for index in range(span(shape, 1)):
         entry, expected = int(memory[table, index]), mfn + index * span(shape, level)
+        # invariant: no hole, place or entry that is to be computed anew disappears in a merge.
         if not is_present(shape, entry) or needs_recalc(shape, entry, level):
             return False, 0
+        # invariant: every translation stays, so frames are contiguous and the flags of all leaves agree.
         if is_leaf(shape, entry, level):
             if leaf_frame(shape, entry, level) != expected or not same_but_marks(
                 shape, entry, put_frame(shape, expected, level) | flags
             ):
                 return False, 0
+            # invariant: no A or D that hardware has set is lost.
             marks |= entry & (int(shape[form.ACCESSED]) | int(shape[form.DIRTY]))
         else:
             same, below = uniform(memory, shape, frame_of(shape, entry), level - 1, expected, flags)
@@ -93,6 +99,7 @@ def uniform(memory: Words, shape: Words, table: int, level: int, mfn: int, flags
 
 def first_leaf(memory: Words, shape: Words, table: int, level: int) -> tuple[int, int]:
     """Return (level, entry) of the first leaf below a table; the entry is 0 when its first slot leads to none."""
+    # invariant: the leaf at the lowest gfn says where the large one would start, and what flags all must have.
     while level >= 0:
         entry = int(memory[table, 0])
         if not is_present(shape, entry):
@@ -117,6 +124,7 @@ def merge(
     if gfn >> int(shape[form.FRAME_BITS]):
         return 0
     table = root
+    # invariant: a mark above stands for the entries below it, so nothing is merged under one.
     for upper in range(top_level(shape), level, -1):
         entry = int(memory[table, slot_of(shape, gfn, upper)])
         if not holds_table(shape, entry, upper) or needs_recalc(shape, entry, upper):
@@ -133,16 +141,20 @@ def merge(
     mfn = leaf_frame(shape, leaf, leaf_level)
     flags = plain_flags(shape, leaf, leaf_level)
     limit = int(shape[form.LARGE_LIMIT])
+    # AMD APM vol. 2, "2-Mbyte Page Translation": a large leaf starts at a multiple of its size.
     if mfn & (span(shape, level) - 1) or mfn + span(shape, level) > limit or has_type(shape, leaf, unmergeable):
         return 0
+    # AMD APM vol. 2, "2-Mbyte Page Translation": PAT stands elsewhere in a large leaf, so what has it is left alone.
     if (leaf_level and leaf & int(shape[form.LARGE_PAT])) or (not leaf_level and leaf & int(shape[form.SMALL_PAT])):
-        return 0  # a memory type that only PAT says is left as it is
+        return 0
     same, marks = uniform(memory, shape, below, level - 1, mfn, flags)
     if not same:
         return 0
+    # invariant: one store takes the place of a whole table, so a walk meets the old leaves or the new one.
     memory[table, slot] = put_frame(shape, mfn, level) | flags | marks
     state[at.REPLACED] += 1
     state[at.MERGES] += 1
+    # invariant: a retired table may be in a paging-structure cache still, so it is no free one before the flush.
     retire(memory, shape, stock, state, below, level - 1)
     state[at.LEAVES + level] += 1
     return 1
@@ -172,6 +184,7 @@ def merge_range(
 ) -> int:
     """Merge what can be merged to leaves of this level in a range of whole such leaves; return how many."""
     merged = 0
+    # invariant: what must not be merged is left as it is, and is no reason to stop.
     for here in range(gfn, gfn + frames, span(shape, level)):
         merged += merge(memory, shape, root, stock, state, here, level, unmergeable)
     return merged

@@ -21,8 +21,10 @@ from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
 def check_entry(shape: Words, entry: int, level: int) -> int:
     """Return OK, NOT_PRESENT or RESERVED for one entry of a walk."""
+    # Intel SDM vol. 3, "EPT Violations": of an entry that is not present no other bit is looked at.
     if not is_usable(shape, entry):
         return NOT_PRESENT
+    # Intel SDM vol. 3, "EPT Misconfigurations": what is reserved is refused whatever the access, before any right.
     return RESERVED if malformed(shape, entry, level) else OK
 
 
@@ -41,17 +43,21 @@ def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int
     """
     table, entry, rights, allowed = root, 0, EPT_RIGHTS, True
     for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
+        # invariant: no frame beyond the machine is read.
         if table >= len(memory):
             return OUTSIDE, level, entry, rights
         entry = int(memory[table, index_of(shape, frame, level)])
+        # Intel SDM vol. 3, "Exit Qualification for EPT Violations": the rights that all entries have in common.
         rights &= entry
         status = check_entry(shape, entry, level)
         if status != OK:
             return status, level, entry, rights
+        # invariant: a hole or a malformed entry further down is reported before a right that is missing here.
         allowed = allowed and allows(shape, entry, access, level)
         if is_leaf(shape, entry, level):
             if not allowed:
                 return FORBIDDEN, level, entry, rights
+            # invariant: a walk that fails changes no entry, so A and D are set when all of it has passed.
             mark_path(memory, shape, root, frame, level, access)
             return OK, level, entry, rights
         table = frame_of(shape, entry)
@@ -68,8 +74,10 @@ def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: in
         slot = index_of(shape, frame, level)
         entry = int(memory[table, slot])
         marks = int(shape[form.ACCESSED])
+        # Intel SDM vol. 3, "Accessed and Dirty Flags": every entry used has A, only the one that maps the page has D.
         if level == leaf_level and access == WRITE:
             marks |= int(shape[form.DIRTY])
+        # Intel SDM vol. 3, "PDPTE Registers": the bit that is A elsewhere is reserved in a root entry of PAE.
         if level < top or not int(shape[form.ROOT_EXEMPT]):
             memory[table, slot] = entry | marks
         table = frame_of(shape, entry)
@@ -84,10 +92,12 @@ def nested(
     hole.
     """
     gfn = gpa >> FRAME_SHIFT
+    # invariant: no bit of a gpa is lost on its way into the indices.
     if gfn >> int(shape[form.FRAME_BITS]):
         return NOT_PRESENT, count, 0, 0
     table, writable, allowed = root, 1, True
     for level in range(int(shape[form.LEVELS]) - 1, -1, -1):
+        # invariant: no frame beyond the machine is read.
         if table >= len(memory):
             return OUTSIDE, count, 0, 0
         slot = index_of(shape, gfn, level)
@@ -97,7 +107,9 @@ def nested(
         status = check_entry(shape, entry, level)
         if status != OK:
             return status, count, 0, 0
+        # AMD APM vol. 2, "Nested Paging": a nested walk is a user's access, so each entry of its path needs US.
         allowed = allowed and allows(shape, entry, access, level)
+        # invariant: a page is called writable only when every entry that led to it lets a store through.
         writable &= int(allows(shape, entry, WRITE, level))
         if is_leaf(shape, entry, level):
             if not allowed:
@@ -131,8 +143,9 @@ def walk_2d(
     for level in range(int(guest_shape[form.LEVELS]) - 1, -1, -1):
         slot = index_of(guest_shape, page, level)
         gpa = table << FRAME_SHIFT | slot << int(guest_shape[form.ENTRY_SHIFT])
-        # Reading a guest table is a user write to the nested walk: hardware may have to set A and D there.
+        # AMD APM vol. 2, "Nested Paging": a guest table is read as by a user's write, for A and D may be set there.
         status, count, maddr, _ = nested(memory, shape, root, gpa, WRITE, out_steps, count, level)
+        # invariant: no frame beyond the machine is read.
         if status == OK and maddr >> FRAME_SHIFT >= len(memory):
             status = OUTSIDE
         if status != OK:
@@ -143,9 +156,11 @@ def walk_2d(
         status = check_entry(guest_shape, entry, level)
         if status != OK:
             return status, count, 0, 0
+        # AMD APM vol. 2, "Page-Protection Checks": the rights of all levels together are those of the page.
         allowed = allowed and allows(guest_shape, entry, access, level)
         guest_writable &= int(allows(guest_shape, entry, WRITE, level))
         if is_leaf(guest_shape, entry, level):
+            # invariant: the guest's own tables have allowed the access before its last gpa is translated.
             if not allowed:
                 return FORBIDDEN, count, 0, 0
             inside = gva & ((FRAME_BYTES * span(guest_shape, level)) - 1)
