@@ -25,6 +25,7 @@ from random_guests import FRAMES, GUEST, P2M, RandomGuest, levels_of
 
 from twofold.errors import TranslationError
 from twofold.formats import shape
+from twofold.formats.walk_state import EXECUTE, MAX_STEPS, STEP_COLUMNS
 from twofold.guest.walks import steps_of
 from twofold.kernels import mmu as fast
 from twofold.kernels import walk as fast_walk
@@ -115,10 +116,10 @@ def counts_of_kernel(guest: RandomGuest, gvas: list[int]) -> list[Counter | None
 def reads_of_steps(guest: RandomGuest, gva: int, engine) -> list[int]:
     """Return the machine addresses of the steps of a two-dimensional walk; without the root of PAE tables."""
     form, p2m = guest.shapes
-    rows = np.zeros((plain_walk.MAX_STEPS, plain_walk.STEP_COLUMNS), np.uint64)
+    rows = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
     memory = guest.memory.view(np.uint32) if guest.mode == "2-level" else guest.memory
     count = engine.walk_2d(
-        memory, form, guest.guest_root, guest.memory, p2m, guest.p2m_root, np.uint64(gva), plain_walk.EXECUTE, rows
+        memory, form, guest.guest_root, guest.memory, p2m, guest.p2m_root, np.uint64(gva), EXECUTE, rows
     )[1]
     loaded = levels_of(form) - 1 if form[shape.ROOT_EXEMPT] else -1
     return [step.maddr for step in steps_of(rows[: int(count)], form, p2m) if step.serves != loaded]
