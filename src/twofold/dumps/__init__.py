@@ -1,11 +1,14 @@
 """What others have of a machine's memory: page tables and whole machines out of files, looked up and audited."""
 
+from twofold.dumps.container import Container, ContainerWriter
 from twofold.dumps.npz import check_room
 from twofold.dumps.open_tables import Audited, OpenTables, audit_file, open_tables
 from twofold.dumps.saved_machine import SavedDomain, save_machine
 
 __all__ = [
     "Audited",
+    "Container",
+    "ContainerWriter",
     "OpenTables",
     "SavedDomain",
     "audit_file",
