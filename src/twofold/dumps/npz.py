@@ -28,6 +28,8 @@ _HEADER: Final = re.compile(  # one way to match each text, so that no text take
     rb"'shape': \((\d{1,15},(?: \d{1,15}(?:, \d{1,15}){0,3})?)\), *\} *\n"
 )
 _CHUNK: Final = 1 << 20
+_LOCAL_HEADER: Final = struct.Struct("<4s22xH2x")  # magic, ..., bytes of the name, bytes of the extra field
+_LOCAL_MAGIC: Final = b"PK\x03\x04"
 
 
 class Column(NamedTuple):
@@ -37,15 +39,18 @@ class Column(NamedTuple):
     row: tuple[int, ...] = ()
 
 
-def column_names(path: Path) -> frozenset[str]:
-    """Return the names of the arrays in a file.
+def first_member(start: bytes) -> str | None:
+    """Return the name of the first array of the .npz that begins with these bytes, None where they begin none.
 
-    Raises
-    ------
-    FormatError : it cannot be read, or is no .npz
+    Source: PKWARE APPNOTE.TXT, 4.3.7 "Local file header".
     """
-    with _open(path) as archive:
-        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    if len(start) < _LOCAL_HEADER.size:
+        return None
+    magic, name_bytes = _LOCAL_HEADER.unpack_from(start)
+    name = start[_LOCAL_HEADER.size : _LOCAL_HEADER.size + name_bytes]
+    if magic != _LOCAL_MAGIC or not name.endswith(b".npy"):
+        return None
+    return name.removesuffix(b".npy").decode("ascii", "replace")
 
 
 def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDArray[np.generic]]:
