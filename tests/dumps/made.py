@@ -28,14 +28,14 @@ def lived(paging: str, table_format: str) -> tf.Machine:
     return machine
 
 
-def raw(folder: Path, pages: dict[int, tuple[int, dict[int, int]]], dtype=np.uint64) -> Path:
+def raw(folder: Path, pages: dict[int, tuple[int, dict[int, int]]], dtype=np.uint64, save=np.savez_compressed) -> Path:
     """Write {mfn: (level, {slot: entry})} as raw pages."""
     content = np.zeros((len(pages), 4096), np.uint8)
     for row, (_, entries) in enumerate(pages.values()):
         for slot, entry in entries.items():
             content[row].view(dtype)[slot] = entry
     levels = np.array([level for level, _ in pages.values()], np.uint8)
-    np.savez_compressed(folder / "t.npz", mfn=np.array(list(pages), np.uint64), level=levels, pages=content)
+    save(folder / "t.npz", mfn=np.array(list(pages), np.uint64), level=levels, pages=content)
     return folder / "t.npz"
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -13,7 +14,7 @@ from made import OLD, lived, raw
 
 import twofold as tf
 from kinds import FORMATS
-from twofold.dumps import npz
+from twofold.dumps import npz, raw_pages
 from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import findings
 from twofold.formats.table_formats import P2M_FORMATS
@@ -232,6 +233,41 @@ def test_an_array_that_unpacks_to_more_than_promised_is_refused(tmp_path, monkey
             archive.writestr(f"{name}.npy", header)
     with pytest.raises(FormatError, match=r"mfn\.npy"):
         tf.open_tables(tmp_path / "long.npz")
+
+
+def test_many_pages_that_are_not_packed_stay_in_their_file(tmp_path, monkeypatch):
+    with np.load(GOLDEN / "pvh1536" / "npt_pages.npz") as recorded:
+        columns = {name: recorded[name][::-1] for name in recorded.files}  # not in the order of frames
+    np.savez(tmp_path / "t.npz", **columns)
+    monkeypatch.setattr(raw_pages, "_IN_PLACE", 1)
+    with tf.open_tables(tmp_path / "t.npz") as tables, tf.open_tables(GOLDEN / "pvh1536") as packed:
+        assert tables.leaf_array().tolist() == packed.leaf_array().tolist()
+        assert tables.audit() == packed.audit()
+    dump = raw_pages.RawPagesReader().open(tmp_path / "t.npz")
+    mfns = columns["mfn"].tolist()
+    assert [dump.source.read(mfn) for mfn in mfns] == [page.tobytes() for page in columns["pages"]]
+    assert dump.source.read(max(mfns) + 1) is None
+    assert dump.source.read(min(mfns) - 1) is None
+    os.truncate(tmp_path / "t.npz", 8000)
+    with pytest.raises(FormatError, match="ends inside the page of mfn"):
+        dump.source.read(mfns[-1])
+    dump.release()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_damaged_pages_that_stay_in_their_file_end_in_an_expected_error_or_in_a_report(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    tables = {1: (2, {0: 2 << 12 | 7}), 2: (1, {3: 0x300 << 12 | 7})}
+    content = bytearray(raw(folder, tables, np.uint32, np.savez).read_bytes())
+    ends = st.one_of(st.integers(0, 700), st.integers(len(content) - 700, len(content) - 1))  # where the headers are
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(ends)] = data.draw(st.integers(0, 255))
+    (folder / "t.npz").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(tf.TwofoldError):
+        patch.setattr(raw_pages, "_IN_PLACE", 1)
+        with tf.open_tables(folder / "t.npz") as opened:
+            opened.audit()
 
 
 @pytest.mark.parametrize("path", ["nothing.npz", ".", "/dev/zero", "\0"])
