@@ -21,7 +21,16 @@ from .domain import (
     memory_op,
     replay,
 )
-from .dumps import OpenTables, open_tables
+from .dumps import (
+    Dump,
+    DumpReader,
+    DumpRoot,
+    FrameSource,
+    OpenTables,
+    dump_reader_names,
+    get_dump_reader,
+    open_tables,
+)
 from .errors import (
     AddressError,
     BuildError,
@@ -95,6 +104,9 @@ __all__ = [
     "Domain",
     "DomainError",
     "DomainOptions",
+    "Dump",
+    "DumpReader",
+    "DumpRoot",
     "EncodingError",
     "Entry",
     "Event",
@@ -103,6 +115,7 @@ __all__ = [
     "Fault",
     "Finding",
     "FormatError",
+    "FrameSource",
     "FreeMap",
     "FreeMapError",
     "Guest",
@@ -152,7 +165,9 @@ __all__ = [
     "curve",
     "curves",
     "design_names",
+    "dump_reader_names",
     "get_design",
+    "get_dump_reader",
     "get_workload",
     "load_profile",
     "load_scenario",

@@ -27,6 +27,22 @@ def read_bounded(path: Traversable, limit: int) -> bytes:
     return bytes(data)
 
 
+def read_start(path: Path, limit: int) -> bytes:
+    """Return the first bytes of a regular file, at most `limit`; whatever else has no end, or waits, is not opened.
+
+    Raises
+    ------
+    FormatError : it is no file, or cannot be read
+    """
+    if not path.is_file():
+        raise FormatError(path, "is no file")
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise FormatError(path, f"cannot be read: {error.strerror or error}") from None
+
+
 def check_target(path: Path) -> None:
     """Refuse, before any work is done, a file that could not be written.
 

@@ -62,7 +62,7 @@ def test_the_example_of_the_help_runs(twofold, command):
     if command == "host snapshot" and not THIS_HOST:
         pytest.skip("needs /proc/kpageflags and /proc/buddyinfo (root)")
     if command == "audit":
-        assert twofold("build", *HOST, "--design", "small", "--save", "machine.npz").code == 0
+        assert twofold("build", *HOST, "--design", "small", "--save", "machine.twomachine").code == 0
     if command == "replay":
         record(twofold.folder / "machine.journal")
     if command == "trace capture" and shutil.which("valgrind") is None:
@@ -77,7 +77,7 @@ def test_the_example_of_the_help_runs(twofold, command):
     assert "Traceback" not in done.err
     left = {
         "host snapshot": ["myhost.twohost"],
-        "audit": ["machine.npz"],
+        "audit": ["machine.twomachine"],
         "replay": ["machine.journal"],
         "trace convert": ["lackey.txt", "sample.twotrace"],
         "trace info": ["lackey.txt"],
@@ -184,6 +184,19 @@ def test_an_audit_names_the_domain_that_it_is_asked_for(twofold):
     assert (done.code, done.out) == (3, "")
     assert "domain 'web'" in done.line
     assert twofold("build", *HOST, "--save", "m.npz").code == 2, "three designs, one file"
+
+
+def test_an_audit_begins_where_it_is_told_and_uses_the_reader_that_it_is_told(twofold):
+    assert twofold("build", *HOST, "--design", "toolstack", "--save", "m").code == 0
+    (whole,) = json.loads(twofold("audit", "m", "--json").out)["tables"]
+    root = hex(whole["root"])
+    (tables,) = json.loads(twofold("audit", "m", "--root", root, "--format", "npt", "--json").out)["tables"]
+    assert (tables["root"], tables["name"]) == (whole["root"], "")
+    assert tables["report"]["leaves"] == whole["report"]["leaves"]
+    assert "name a format" in twofold("audit", "m", "--root", root).line
+    assert twofold("audit", "m", "--root", "top").code == 2
+    assert "is no .npz file" in twofold("audit", "m", "--reader", "raw-pages").line
+    assert "dump reader 'elf'" in twofold("audit", "m", "--reader", "elf").line
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no zip at all"])

@@ -2,22 +2,24 @@
 
 import contextlib
 import json
+import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made import GOLDEN as ALL_GOLDEN
+from made import OLD, lived, raw
 
 import twofold as tf
 from kinds import FORMATS
-from twofold.dumps import npz
+from twofold.dumps import npz, raw_pages
 from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import findings
 from twofold.formats.table_formats import P2M_FORMATS
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "xen"
+GOLDEN = ALL_GOLDEN / "xen"
 RECORDINGS = sorted(path.name for path in GOLDEN.iterdir())
 
 
@@ -66,19 +68,6 @@ def test_look_ups_are_those_of_a_p2m_of_ours():
 # -- saved machines ---------------------------------------------------------------------------------------------
 
 
-def lived(paging: str, table_format: str) -> tf.Machine:
-    """Return a machine with two domains that hold leaves of all sizes, places, holes and another's frames."""
-    machine = tf.Machine("512MiB" if paging == "2-level" else "4GiB", paging=paging)
-    for name in ("one", "two"):
-        options = tf.DomainOptions(layout="flat", table_format=table_format, table_pool=300)
-        domain = machine.create_domain("64MiB", name=name, options=options)
-        tf.build(domain, "opportunistic")
-        domain.p2m.split(0x2345, 0)
-        domain.memory.decrease_reservation([0x1000], 0)
-        domain.p2m.set_entry(0x8000, tf.INVALID_MFN, 0, tf.P2MType.POPULATE_ON_DEMAND)
-    return machine
-
-
 @pytest.mark.parametrize(("paging", "table_format"), FORMATS.values(), ids=FORMATS)
 def test_a_saved_machine_reads_back_as_it_was(paging, table_format, tmp_path):
     with lived(paging, table_format) as machine:
@@ -123,17 +112,6 @@ def test_a_domain_has_to_be_named_where_there_are_several(tmp_path):
 
 
 # -- tables that lie --------------------------------------------------------------------------------------------
-
-
-def raw(folder: Path, pages: dict[int, tuple[int, dict[int, int]]], dtype=np.uint64) -> Path:
-    """Write {mfn: (level, {slot: entry})} as raw pages."""
-    content = np.zeros((len(pages), 4096), np.uint8)
-    for row, (_, entries) in enumerate(pages.values()):
-        for slot, entry in entries.items():
-            content[row].view(dtype)[slot] = entry
-    levels = np.array([level for level, _ in pages.values()], np.uint8)
-    np.savez_compressed(folder / "t.npz", mfn=np.array(list(pages), np.uint64), level=levels, pages=content)
-    return folder / "t.npz"
 
 
 def test_loops_wild_pointers_and_tables_met_twice_are_named_and_translate_nothing(tmp_path):
@@ -220,19 +198,11 @@ def test_tables_of_random_bytes_end_in_a_report_and_in_answers(tmp_path_factory,
 # -- files that lie ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    path = tmp_path_factory.mktemp("saved") / "m.npz"
-    with lived("4-level", "npt") as machine:
-        machine.save(path)
-    return path.read_bytes()
-
-
 @settings(max_examples=60)
 @given(st.data())
-def test_a_damaged_file_ends_in_an_expected_error_or_in_a_report(tmp_path_factory, saved, data):
+def test_a_damaged_npz_ends_in_an_expected_error_or_in_a_report(tmp_path_factory, data):
     domain = data.draw(st.sampled_from([None, "one"]))
-    content = bytearray(saved if domain else (GOLDEN / "pvh300" / "npt_pages.npz").read_bytes())
+    content = bytearray(OLD.read_bytes() if domain else (GOLDEN / "pvh300" / "npt_pages.npz").read_bytes())
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     if data.draw(st.booleans()):
@@ -243,69 +213,11 @@ def test_a_damaged_file_ends_in_an_expected_error_or_in_a_report(tmp_path_factor
         opened.audit()
 
 
-def rewritten(saved: bytes, folder: Path, **changes) -> Path:
-    """Return a saved machine with some of its arrays replaced."""
-    (folder / "old.npz").write_bytes(saved)
-    with np.load(folder / "old.npz") as old:
-        columns = {name: old[name] for name in old.files} | changes
-    np.savez(folder / "m.npz", **columns)
-    return folder / "m.npz"
-
-
-def about(saved: bytes, folder: Path, **changes) -> np.ndarray:
-    (folder / "old.npz").write_bytes(saved)
-    with np.load(folder / "old.npz") as old:
-        return np.frombuffer(json.dumps(json.loads(old["about"].tobytes()) | changes).encode(), np.uint8)
-
-
-U64 = np.uint64
-LIES = {
-    "another version": (lambda s, f: {"about": about(s, f, **{"twofold-machine": 2})}, "version 2"),
-    "no JSON": (lambda s, f: {"about": np.frombuffer(b"{", np.uint8)}, "nothing readable"),
-    "deep JSON": (lambda s, f: {"about": np.frombuffer(b"[" * 100_000, np.uint8)}, "nothing readable"),
-    "a huge machine": (lambda s, f: {"about": about(s, f, frames=1 << 60)}, "cannot be"),
-    "a machine of text": (lambda s, f: {"about": about(s, f, frames="9")}, "cannot be"),
-    "a negative root": (
-        lambda s, f: {"about": about(s, f, domains=[{"domid": 1, "name": "x", "table_format": "npt", "root": -1}])},
-        "cannot be",
-    ),
-    "overlapping owners": (lambda s, f: {"owned": np.array([[0, 9, 1, 1], [5, 9, 1, 1]], U64)}, "overlapping"),
-    "owners outside": (lambda s, f: {"owned": np.array([[0, 1 << 63, 1, 1]], U64)}, "outside"),
-    "an owner of 17 bits": (lambda s, f: {"owned": np.array([[0, 9, 1 << 16, 1]], U64)}, "no frame table"),
-    "an M2P too short": (lambda s, f: {"m2p": np.zeros(3, U64)}, "different lengths"),
-    "a free block of order 63": (lambda s, f: {"free_blocks": np.array([[0, 63]], U64)}, "order above"),
-    "floats": (lambda s, f: {"m2p": np.zeros(3)}, "no array of ours"),
-    "narrow numbers": (lambda s, f: {"m2p": np.zeros(3, np.uint16)}, "not <u8"),
-    "objects": (lambda s, f: {"m2p": np.array([{}], object)}, "no array of ours"),
-    "pages of another size": (lambda s, f: {"pages": np.zeros((3, 512), np.uint8)}, "rows of"),
-    "a table twice": (lambda s, f: {"mfn": np.zeros(2, U64), "pages": np.zeros((2, 4096), np.uint8)}, "twice"),
-    "a table outside": (
-        lambda s, f: {"mfn": np.array([1 << 50], U64), "pages": np.zeros((1, 4096), np.uint8)},
-        "beyond",
-    ),
-}
-
-
-@pytest.mark.parametrize("lie", LIES)
-def test_a_file_that_contradicts_itself_is_refused_with_what_is_wrong(saved, tmp_path, lie):
-    change, message = LIES[lie]
-    path = rewritten(saved, tmp_path, **change(saved, tmp_path))
-    with pytest.raises(FormatError, match=message):
-        tf.open_tables(path, domain="one")
-
-
-def test_a_machine_that_would_fill_this_one_is_refused_before_it_is_unpacked(saved, tmp_path):
-    everything = np.array([[0, (1 << 32) - 1, 1, 2]], U64)
-    path = rewritten(saved, tmp_path, about=about(saved, tmp_path, frames=1 << 32), owned=everything)
-    with pytest.raises(FormatError, match="of memory, and this machine has"):
-        tf.open_tables(path, domain="one")
-
-
 def test_an_array_that_unpacks_to_more_than_promised_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "read_meminfo", lambda field: 1 << 20)
     np.savez_compressed(
         tmp_path / "bomb.npz",
-        mfn=np.zeros(1, U64),
+        mfn=np.zeros(1, np.uint64),
         level=np.zeros(1, np.uint8),
         pages=np.zeros((1 << 14, 4096), np.uint8),
     )
@@ -321,6 +233,41 @@ def test_an_array_that_unpacks_to_more_than_promised_is_refused(tmp_path, monkey
             archive.writestr(f"{name}.npy", header)
     with pytest.raises(FormatError, match=r"mfn\.npy"):
         tf.open_tables(tmp_path / "long.npz")
+
+
+def test_many_pages_that_are_not_packed_stay_in_their_file(tmp_path, monkeypatch):
+    with np.load(GOLDEN / "pvh1536" / "npt_pages.npz") as recorded:
+        columns = {name: recorded[name][::-1] for name in recorded.files}  # not in the order of frames
+    np.savez(tmp_path / "t.npz", **columns)
+    monkeypatch.setattr(raw_pages, "_IN_PLACE", 1)
+    with tf.open_tables(tmp_path / "t.npz") as tables, tf.open_tables(GOLDEN / "pvh1536") as packed:
+        assert tables.leaf_array().tolist() == packed.leaf_array().tolist()
+        assert tables.audit() == packed.audit()
+    dump = raw_pages.RawPagesReader().open(tmp_path / "t.npz")
+    mfns = columns["mfn"].tolist()
+    assert [dump.source.read(mfn) for mfn in mfns] == [page.tobytes() for page in columns["pages"]]
+    assert dump.source.read(max(mfns) + 1) is None
+    assert dump.source.read(min(mfns) - 1) is None
+    os.truncate(tmp_path / "t.npz", 8000)
+    with pytest.raises(FormatError, match="ends inside the page of mfn"):
+        dump.source.read(mfns[-1])
+    dump.release()
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_damaged_pages_that_stay_in_their_file_end_in_an_expected_error_or_in_a_report(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged")
+    tables = {1: (2, {0: 2 << 12 | 7}), 2: (1, {3: 0x300 << 12 | 7})}
+    content = bytearray(raw(folder, tables, np.uint32, np.savez).read_bytes())
+    ends = st.one_of(st.integers(0, 700), st.integers(len(content) - 700, len(content) - 1))  # where the headers are
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(ends)] = data.draw(st.integers(0, 255))
+    (folder / "t.npz").write_bytes(content)
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(tf.TwofoldError):
+        patch.setattr(raw_pages, "_IN_PLACE", 1)
+        with tf.open_tables(folder / "t.npz") as opened:
+            opened.audit()
 
 
 @pytest.mark.parametrize("path", ["nothing.npz", ".", "/dev/zero", "\0"])

@@ -11,35 +11,53 @@ from twofold.cli import options
 EXIT_FINDINGS = 1
 
 
+def _mfn(text: str) -> int:
+    return int(text, 0)
+
+
 def audit(
     path: Annotated[
         Path,
-        typer.Argument(help="A saved machine, raw page-table pages (.npz), or a folder that holds npt_pages.npz."),
+        typer.Argument(help="A saved machine, raw page-table pages, or another dump that a reader knows."),
     ],
     domain: Annotated[
         str | None, typer.Option(help="Name or number of a saved domain.", show_default="all of them")
     ] = None,
     table_format: Annotated[
         str | None,
-        typer.Option("--format", help="What raw pages are, like ept.", show_default="the NPT with as many levels"),
+        typer.Option("--format", help="What the tables are, like ept.", show_default="the NPT with as many levels"),
+    ] = None,
+    root: Annotated[
+        int | None,
+        typer.Option(
+            parser=_mfn, help="Frame of the top table, where the file names none.", show_default="those that it names"
+        ),
+    ] = None,
+    reader: Annotated[
+        str | None, typer.Option(help="Which reader opens the file.", show_default="the one that knows it")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Check page tables: structure, and frame table and M2P where they are known. Exit code 1 when something is wrong.
 
-    Nothing is repaired. A machine is saved by `machine.save(PATH)` in Python, or by `twofold build --save PATH`.
+    Nothing is repaired. A machine is saved by `machine.save(PATH)` in Python, or by `twofold build --save PATH`. What a
+    file is, its first bytes say, not its name.
 
     Example:
 
-        twofold audit machine.npz
+        twofold audit machine.twomachine
     """
     from twofold.cli.foreground import Bar, interruptible
     from twofold.dumps import audit_file
     from twofold.report.terminal import audit_view, show
 
     with Bar(quiet=quiet) as bar:
-        audited = interruptible(lambda: audit_file(path, domain=domain, table_format=table_format, progress=bar.update))
+        audited = interruptible(
+            lambda: audit_file(
+                path, domain=domain, table_format=table_format, root=root, reader=reader, progress=bar.update
+            )
+        )
     if json:
         import json as encoder
 

@@ -10,7 +10,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
 
@@ -28,6 +29,8 @@ _HEADER: Final = re.compile(  # one way to match each text, so that no text take
     rb"'shape': \((\d{1,15},(?: \d{1,15}(?:, \d{1,15}){0,3})?)\), *\} *\n"
 )
 _CHUNK: Final = 1 << 20
+_LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # magic, ..., bytes of the name, bytes of the extra field
+_LOCAL_MAGIC: Final = b"PK\x03\x04"
 
 
 class Column(NamedTuple):
@@ -37,15 +40,25 @@ class Column(NamedTuple):
     row: tuple[int, ...] = ()
 
 
-def column_names(path: Path) -> frozenset[str]:
-    """Return the names of the arrays in a file.
+class Rows(NamedTuple):
+    """Where an array stands that is not packed: the offset of its first row, and how many there are."""
 
-    Raises
-    ------
-    FormatError : it cannot be read, or is no .npz
+    offset: int
+    rows: int
+
+
+def first_member(start: bytes) -> str | None:
+    """Return the name of the first array of the .npz that begins with these bytes, None where they begin none.
+
+    Source: PKWARE APPNOTE.TXT, 4.3.7 "Local file header".
     """
-    with _open(path) as archive:
-        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+    if len(start) < _LOCAL_HEADER.size:
+        return None
+    magic, name_bytes, _ = _LOCAL_HEADER.unpack_from(start)
+    name = start[_LOCAL_HEADER.size : _LOCAL_HEADER.size + name_bytes]
+    if magic != _LOCAL_MAGIC or not name.endswith(b".npy"):
+        return None
+    return name.removesuffix(b".npy").decode("ascii", "replace")
 
 
 def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDArray[np.generic]]:
@@ -58,11 +71,38 @@ def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDA
     with _open(path) as archive:
         members = {name: _member(path, archive, name) for name in columns}
         check_room(path, sum(member.file_size for member in members.values()))
-        try:
+        with _told(path):
             return {name: _read(path, archive, members[name], column) for name, column in columns.items()}
-        # What zip, zlib and NumPy's header parser raise on damaged bytes.
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
-            raise FormatError(path, f"is damaged: {str(error) or 'it ends too early'}") from None
+
+
+def locate_rows(path: Path, name: str, column: Column) -> Rows | None:
+    """Return where an array stands in a file, None where it is packed. Its checksum is not looked at.
+
+    Raises
+    ------
+    FormatError : as `read_columns`
+    """
+    with _open(path) as archive:
+        member = _member(path, archive, name)
+        if member.compress_type != zipfile.ZIP_STORED:
+            return None
+        with _told(path):
+            with archive.open(member) as stream:
+                shape = _checked_shape(path, member, stream, column)
+                start = stream.tell()
+            with path.open("rb") as file:
+                file.seek(member.header_offset)
+                _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+            return Rows(member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + start, shape[0])
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Name what zip, zlib and NumPy's header parser raise on damaged bytes."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError, struct.error) as error:
+        raise FormatError(path, f"is damaged: {str(error) or 'it ends too early'}") from None
 
 
 def check_room(path: Path, bytes_: int) -> None:
@@ -110,15 +150,21 @@ def _read_header(path: Path, name: str, stream: IO[bytes]) -> tuple[str, tuple[i
     return match[1].decode(), tuple(int(number) for number in re.findall(rb"\d+", match[2]))
 
 
-def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, column: Column) -> npt.NDArray[np.generic]:
+def _checked_shape(path: Path, member: zipfile.ZipInfo, stream: IO[bytes], column: Column) -> tuple[int, ...]:
+    """Return the shape of an array; its type and rows are those wanted, and it is no longer than what holds it."""
     wanted = np.dtype(column.dtype).newbyteorder("<")
+    descr, shape = _read_header(path, member.filename, stream)
+    if descr != wanted.str or len(shape) < 1 or shape[1:] != column.row:
+        raise FormatError(path, f"has {member.filename} as {descr}{shape}: not {wanted.str}, rows of {column.row}")
+    if math.prod(shape) * wanted.itemsize > member.file_size:
+        raise FormatError(path, f"promises more in {member.filename} than it holds")
+    return shape
+
+
+def _read(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo, column: Column) -> npt.NDArray[np.generic]:
     with archive.open(member) as stream:
-        descr, shape = _read_header(path, member.filename, stream)
-        if descr != wanted.str or len(shape) < 1 or shape[1:] != column.row:
-            raise FormatError(path, f"has {member.filename} as {descr}{shape}: not {wanted.str}, rows of {column.row}")
-        if math.prod(shape) * wanted.itemsize > member.file_size:
-            raise FormatError(path, f"promises more in {member.filename} than it holds")
-        array = np.empty(shape, wanted)
+        shape = _checked_shape(path, member, stream, column)
+        array = np.empty(shape, np.dtype(column.dtype).newbyteorder("<"))
         bytes_, done = array.reshape(-1).view(np.uint8), 0
         while done < len(bytes_):
             part = stream.read(min(_CHUNK, len(bytes_) - done))

@@ -1,76 +1,100 @@
-"""Somebody else's P2M, read-only: a saved machine, or raw page-table pages. The same look-ups, and the audit.
+"""Somebody else's P2M, read-only, out of any file that a reader knows: the same look-ups, and the audit.
 
 Nothing in such a file is trusted. The audit reads the tables as they are. Look-ups follow only entries that lead to a
 table of the file that no entry before leads to: whatever else there is, loops, wild pointers, tables reached twice,
-translates nothing, so no look-up can run away.
+translates nothing, so no look-up can run away. Only tables are read (`collect`), never the data of a guest.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold import kernels
-from twofold.dumps.npz import check_room, column_names
-from twofold.dumps.raw_pages import FILE_NAME, RawPages, read_pages
-from twofold.dumps.saved_machine import SavedMachine, read_machine
+from twofold.dumps.collect import CollectedTables, Reached, copied
+from twofold.dumps.followed import Followed
+from twofold.dumps.npz import check_room
+from twofold.dumps.raw_pages import FILE_NAME
+from twofold.dumps.readers import DumpReader, open_dump
+from twofold.dumps.source import Dump, DumpRoot
 from twofold.errors import FormatError, UnknownNameError
-from twofold.formats import shape
+from twofold.formats import findings, shape
 from twofold.formats.table_formats import P2M_FORMATS, TableFormat
 from twofold.machine import Arena
+from twofold.p2m import AuditReport, Fault, Finding, P2MView, WalkStep
 from twofold.p2m.audit import Audit, Progress
-from twofold.p2m.results import AuditReport, Fault, WalkStep
-from twofold.p2m.view import P2MView
-from twofold.units import FRAME_SHIFT, Mfn
+from twofold.units import FRAME_BYTES, FRAME_SHIFT, Gfn, Mfn
 
 Array = npt.NDArray[np.uint64]
-_STEP: Final = 1 << 10  # tables looked through at a time: some 4 MiB
 
 
 @dataclass(frozen=True)
 class Found:
-    """One P2M of a file.
+    """One P2M of a file, its tables read.
 
-    pages : its page-table pages
-    table_format, root : how to read them, and where to begin
-    name, domid : of the domain; "" and 0 when nobody knows
-    machine : what the audit holds the tables against, if the file has it
+    dump : what the file holds besides
+    root : where the tables begin, and whose they are
+    table_format : how to read them
+    arena : memory that holds them, each at its place
+    reached : which they are, and which the file does not hold
     """
 
-    pages: RawPages
+    dump: Dump
+    root: DumpRoot
     table_format: TableFormat
-    root: Mfn
-    name: str = ""
-    domid: int = 0
-    machine: SavedMachine | None = None
+    arena: Arena
+    reached: Reached
 
-    def audit(self, arena: Arena, progress: Progress | None) -> AuditReport:
-        """Check the tables as they are; `arena` is `filled_arena` of the pages."""
-        memory = arena.tables_of(self.table_format.entry_dtype)
-        audit = Audit(kernels, self.table_format, memory, self.root, progress)
-        if self.machine is None:
-            return audit.of_tables(self.pages.mfns)
-        return audit.of_machine(self.machine.frame_table, self.machine.m2p.complement, self.machine.orders, self.domid)
+    def audit(self, progress: Progress | None) -> AuditReport:
+        """Check the tables as they are."""
+        memory = self.arena.tables_of(self.table_format.entry_dtype)
+        audit = Audit(kernels, self.table_format, memory, Mfn(self.root.mfn), progress)
+        machine = self.dump.machine
+        if machine is not None:
+            report = audit.of_machine(machine.frame_table, machine.m2p.complement, machine.orders, self.root.domid)
+        else:
+            # A copy of one kind, whatever the reader's: kernels are compiled once more for an array that is read-only.
+            tables = np.array(self.reached.mfns if self.dump.tables is None else self.dump.tables, np.uint64)
+            report = audit.of_tables(tables)
+            if len(self.reached.missing):
+                report = replace(report, skipped=(*report.skipped, self._unread()))
+        return report if self._has_root else _without_root(report, self.root.mfn, self.table_format)
+
+    def _unread(self) -> str:
+        missing = self.reached.missing
+        first = f"the first at mfn {int(missing[0]):#x}"
+        return f"{len(missing)} frames that are named as tables are not in the file, {first}: what they would map"
+
+    @property
+    def _has_root(self) -> bool:
+        return self.root.mfn in self.reached.mfns
+
+
+def _without_root(report: AuditReport, mfn: int, table_format: TableFormat) -> AuditReport:
+    """Return a report that begins with the root: the audit reads it as one that maps nothing."""
+    hole = Finding(findings.TABLE_NOT_OWNED, Gfn(0), Mfn(mfn), table_format.geometry.levels, 0)
+    return replace(report, findings=(hole, *report.findings), found=report.found + 1)
 
 
 class OpenTables(P2MView):
     """A P2M out of a file."""
 
     def __init__(self, found: Found) -> None:
-        self.name = found.name
+        self.name = found.root.name
         self._found = found
-        self._as_found = filled_arena(found.pages)
-        followed = _Followed(found.pages, found.table_format, found.root)
+        self._as_found = found.arena
+        followed = Followed(found.arena, found.reached.mfns, found.table_format, found.root.mfn)
         if not len(followed.wild):
             arena = self._as_found
         else:  # look-ups get tables in which wild entries are holes
-            arena = filled_arena(found.pages)
+            arena = copied(found.arena, found.reached.mfns)
             tables = arena.tables_of(found.table_format.entry_dtype)
             tables[tuple(followed.wild.T)] = int(found.table_format.shape[shape.EMPTY])
-        super().__init__(arena, kernels, found.table_format, found.root)
+        super().__init__(arena, kernels, found.table_format, Mfn(found.root.mfn))
         self._entries, self._only_ram = followed.entries, False
         self._limit = followed.end
         self.tables = followed.tables
@@ -102,7 +126,7 @@ class OpenTables(P2MView):
         ----------
         progress : called with (frames done, frames of the machine)
         """
-        return self._found.audit(self._as_found, progress)
+        return self._found.audit(progress)
 
     def close(self) -> None:
         """Give the memory back; nothing works afterwards."""
@@ -118,129 +142,81 @@ class OpenTables(P2MView):
         self.close()
 
 
-class _Followed:
-    """What a walk over all tables meets, level by level, each table once.
-
-    wild : int64[n, 2], (table, slot) of present entries that lead to no table of their own
-    entries : leaves and typed entries;  tables : tables met;  end : first gfn above everything mapped
-    """
-
-    def __init__(self, pages: RawPages, table_format: TableFormat, root: Mfn) -> None:
-        self._pages, self._words = pages, table_format.shape
-        self._levels = table_format.geometry.levels
-        self._bits = table_format.geometry.index_bits
-        self._slots = 1 << table_format.geometry.top_bits
-        self._dtype = table_format.entry_dtype
-        self._large_levels = int(self._words[shape.LARGE_LEVELS])
-        self.entries, self.end, self.tables = 0, 0, 0
-        self._wild: list[npt.NDArray[np.int64]] = []
-        seen = np.zeros(len(pages.mfns), np.bool_)
-        place = int(np.searchsorted(pages.mfns, np.uint64(root)))
-        if place < len(seen) and int(pages.mfns[place]) == root:
-            tables, gfns = np.array([place], np.int64), np.zeros(1, np.uint64)
-            seen[place] = True
-            for level in range(self._levels - 1, -1, -1):
-                tables, gfns = self._follow(tables, gfns, level, seen)
-        self.wild = np.concatenate([np.zeros((0, 2), np.int64), *self._wild])
-
-    def _follow(
-        self, tables: npt.NDArray[np.int64], gfns: Array, level: int, seen: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int64], Array]:
-        """Look through the tables of one level; return those below them, with their first gfns."""
-        self.tables += len(tables)
-        below, firsts = [], []
-        for start in range(0, len(tables), _STEP):
-            here = tables[start : start + _STEP]
-            found = self._look_through(here, gfns[start : start + _STEP], level, seen)
-            below.append(found[0])
-            firsts.append(found[1])
-        if not below:
-            return tables[:0], gfns[:0]
-        return np.concatenate(below), np.concatenate(firsts)
-
-    def _look_through(
-        self, tables: npt.NDArray[np.int64], gfns: Array, level: int, seen: npt.NDArray[np.bool_]
-    ) -> tuple[npt.NDArray[np.int64], Array]:
-        words, top = self._words, level == self._levels - 1
-        entries = self._pages.pages[tables].view(self._dtype)[:, : self._slots if top else None].astype(np.uint64)
-        rows, slots = np.nonzero((entries & ~words[shape.EMPTY]) != 0)
-        found = entries[rows, slots]
-        firsts = gfns[rows] + (slots.astype(np.uint64) << np.uint64(self._bits * level))
-        leads = (found & words[shape.PRESENT]) != 0
-        if not level:
-            leads[:] = False
-        elif self._large_levels >> level & 1:
-            leads &= (found & words[shape.LARGE]) == 0
-        self.entries += int((~leads).sum())
-        ends = firsts[~leads]
-        if len(ends):
-            self.end = max(self.end, int(ends.max()) + (1 << self._bits * level))
-        mfns = (found[leads] & words[shape.FRAME]) >> np.uint64(FRAME_SHIFT)
-        places = np.searchsorted(self._pages.mfns, mfns)
-        inside = places < len(seen)
-        is_own = inside & (self._pages.mfns[np.where(inside, places, 0)] == mfns)
-        first_of = np.zeros(len(mfns), np.bool_)
-        first_of[np.unique(np.where(is_own, places, -1), return_index=True)[1]] = True
-        is_own &= first_of & ~seen[np.where(inside, places, 0)]
-        seen[places[is_own]] = True
-        at = np.stack([self._pages.mfns[tables[rows[leads]]].astype(np.int64), slots[leads]], axis=1)
-        self._wild.append(at[~is_own])
-        return places[is_own], firsts[leads][is_own]
-
-
-def filled_arena(pages: RawPages) -> Arena:
-    """Return memory with every page at its place. Pages of zeros are left out: memory reads as zero."""
-    arena = Arena(max(1, pages.frames))
-    for start in range(0, len(pages.mfns), _STEP):
-        part = pages.pages[start : start + _STEP].view(np.uint64)
-        used = part.any(axis=1)
-        arena.tables[pages.mfns[start : start + _STEP][used].astype(np.int64)] = part[used]
-    return arena
-
-
-def open_tables(path: str | Path, *, domain: str | int | None = None, table_format: str | None = None) -> OpenTables:
+def open_tables(
+    path: str | Path,
+    *,
+    domain: str | int | None = None,
+    table_format: str | None = None,
+    root: int | None = None,
+    reader: str | DumpReader | None = None,
+) -> OpenTables:
     """Return somebody else's P2M, read-only, with the look-ups and the audit of one of ours.
 
     Parameters
     ----------
-    path : a machine saved by `Machine.save`, raw page-table pages (.npz with mfn, level, pages), or a folder that holds
-        `npt_pages.npz`
-    domain : name or domid, where a saved machine has several
-    table_format : of raw pages, such as "ept"; None: the NPT with as many levels
+    path : a machine saved by `Machine.save`, raw page-table pages (.npz with mfn, level, pages), a folder that holds
+        `npt_pages.npz`, or what the reader of another package knows (docs/dumps.md)
+    domain : name or domid, where a file has several
+    table_format : such as "ept", where the file does not say; None: the NPT with as many levels
+    root : mfn of the top table, where the file names none, or instead of those that it names
+    reader : who is to open the file, by name or itself; None: the one that knows it
 
     Raises
     ------
     FormatError : the file is not what it should be
-    UnknownNameError : no such domain, or no such format
+    UnknownNameError : no such domain, format or reader
     """
-    found = find_tables(path, table_format=table_format, domain=domain)
-    if len(found) != 1:
-        names = ", ".join(each.name for each in found)
-        raise FormatError(path, f"holds {len(found)} domains; say which: {names}" if found else "holds no domain")
-    check_room(Path(path), 2 * found[0].pages.pages.nbytes)
-    return OpenTables(found[0])
+    with _opened(Path(path), table_format, root, reader) as (where, dump):
+        wanted = _wanted(where, dump, domain, table_format)
+        if len(wanted) != 1:
+            names = ", ".join(each.name or f"root {each.mfn:#x}" for each, _ in wanted)
+            problem = f"holds {len(wanted)} domains; say which: {names}" if wanted else "holds no domain"
+            raise FormatError(where, problem)
+        tables = CollectedTables(where, dump)
+        try:
+            found = _found(dump, tables, *wanted[0])
+            check_room(where, len(found.reached.mfns) * FRAME_BYTES)
+            return OpenTables(found)
+        except BaseException:
+            tables.arena.close()
+            raise
 
 
-def find_tables(path: str | Path, *, table_format: str | None = None, domain: str | int | None = None) -> list[Found]:
-    """Return every P2M of a file, or the one of `domain`; `open_tables` says more."""
+@contextmanager
+def _opened(
+    path: Path, table_format: str | None, root: int | None, reader: str | DumpReader | None
+) -> Iterator[tuple[Path, Dump]]:
+    """Open a file while its tables are read, and put a root of the caller's in the place of its own."""
     if table_format is not None and table_format not in P2M_FORMATS:
         raise UnknownNameError("table format", table_format, tuple(P2M_FORMATS))
-    where = Path(path)
-    if where.is_dir():
-        where /= FILE_NAME
-    if "about" not in column_names(where):
-        if domain is not None:
-            raise FormatError(where, "holds raw pages, of which nobody knows the domain: name none")
-        pages, chosen, root = read_pages(where, table_format)
-        return [Found(pages, chosen, root)]
-    if table_format is not None:
-        raise FormatError(where, "is a saved machine and says itself what its tables are: name no format")
-    machine = read_machine(where)
-    known = tuple(each.name for each in machine.domains)
-    wanted = [each for each in machine.domains if domain is None or domain in {each.name, each.domid, str(each.domid)}]
+    path = path / FILE_NAME if path.is_dir() else path
+    dump = open_dump(path, reader)
+    try:
+        if root is None and not dump.roots and dump.machine is None:
+            raise FormatError(path, "does not say where its tables begin: name the root")
+        if root is not None:
+            if not 0 <= root < dump.frames:
+                raise FormatError(path, f"has no mfn {root:#x} to begin at: it ends at {dump.frames:#x}")
+            dump = replace(dump, roots=(DumpRoot(root),), machine=None)
+        yield path, dump
+    finally:
+        dump.release()
+
+
+def _wanted(
+    path: Path, dump: Dump, domain: str | int | None, table_format: str | None
+) -> list[tuple[DumpRoot, TableFormat]]:
+    """Return the roots of a domain, or all, and how to read each."""
+    if domain is not None and not any(each.domid or each.name for each in dump.roots):
+        raise FormatError(path, "holds tables of which nobody knows the domain: name none")
+    wanted = [each for each in dump.roots if domain is None or domain in {each.name, each.domid, str(each.domid)}]
     if domain is not None and not wanted:
-        raise UnknownNameError("domain", str(domain), known)
-    return [Found(machine.tables, each.table_format, each.root, each.name, each.domid, machine) for each in wanted]
+        raise UnknownNameError("domain", str(domain), tuple(each.name for each in dump.roots))
+    return [(each, each.format_of(path, table_format)) for each in wanted]
+
+
+def _found(dump: Dump, tables: CollectedTables, root: DumpRoot, table_format: TableFormat) -> Found:
+    return Found(dump, root, table_format, tables.arena, tables.reach(table_format, root.mfn))
 
 
 @dataclass(frozen=True)
@@ -265,6 +241,8 @@ def audit_file(
     *,
     domain: str | None = None,
     table_format: str | None = None,
+    root: int | None = None,
+    reader: str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Audited]:
     """Audit every P2M of a file; `open_tables` says what it may be.
@@ -273,14 +251,17 @@ def audit_file(
     ----------
     progress : called with (which, frames done, frames of the machine)
     """
-    found = find_tables(path, domain=domain, table_format=table_format)
-    if not found:
-        return []
-    check_room(Path(path), found[0].pages.pages.nbytes)
-    arena, audited = filled_arena(found[0].pages), []  # one file, one set of pages: all domains are in it
-    for each in found:
-        which = f"auditing {each.name or each.table_format.name}"
-        tell = None if progress is None else (lambda done, total, which=which: progress(which, done, total))
-        audited.append(Audited(each.name, each.table_format.name, each.root, each.audit(arena, tell)))
-    arena.close()
-    return audited
+    with _opened(Path(path), table_format, root, reader) as (where, dump):
+        wanted = _wanted(where, dump, domain, table_format)
+        tables = CollectedTables(where, dump)  # one file, one set of tables: those of all domains
+        try:
+            return [_audited(_found(dump, tables, *each), progress) for each in wanted]
+        finally:
+            tables.arena.close()
+
+
+def _audited(found: Found, progress: Callable[[str, int, int], None] | None) -> Audited:
+    name, format_name = found.root.name, found.table_format.name
+    which = f"auditing {name or format_name}"
+    tell = None if progress is None else (lambda done, total: progress(which, done, total))
+    return Audited(name, format_name, Mfn(found.root.mfn), found.audit(tell))

@@ -1,84 +1,121 @@
 """Raw page-table pages in a file: all that is known of tables that somebody read out of a machine's memory.
 
 An .npz with `mfn` uint64[n], `level` uint8[n] (1 is the table of 4K leaves, the highest the root) and `pages`
-uint8[n, 4096].
+uint8[n, 4096]. Packed pages cannot be read in parts: they are unpacked whole, when this machine has room for them.
+Many that are not packed stay in the file.
 """
 
-from dataclasses import dataclass
+import os
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from twofold.dumps.npz import Column, read_columns
+from twofold.dumps.npz import Column, Rows, first_member, locate_rows, read_columns
+from twofold.dumps.source import MAX_FRAMES, Dump, DumpRoot, StoredPages
 from twofold.errors import FormatError
-from twofold.formats.table_formats import NPT, NPT_2, NPT_5, NPT_PAE, P2M_FORMATS, TableFormat
-from twofold.units import FRAME_BYTES, Mfn, format_bytes, parse_frames
+from twofold.units import FRAME_BYTES, format_bytes
 
 Array = npt.NDArray[np.uint64]
 FILE_NAME: Final = "npt_pages.npz"  # in a folder
-MAX_FRAMES: Final = parse_frames("16TiB")  # what is mapped, sparsely, to hold a file's pages at their own places
-_COLUMNS: Final = {"mfn": Column(np.uint64), "level": Column(np.uint8), "pages": Column(np.uint8, (FRAME_BYTES,))}
-_FORMAT_OF_LEVELS: Final = {2: NPT_2, 3: NPT_PAE, 4: NPT, 5: NPT_5}
+_COLUMNS: Final = {"mfn": Column(np.uint64), "level": Column(np.uint8)}
+_PAGES: Final = Column(np.uint8, (FRAME_BYTES,))
+_IN_PLACE: Final = 64 << 20  # bytes of pages from which on they are read in the file, without the checksum of all
+_LEVELS: Final = range(2, 6)
 
 
-@dataclass(frozen=True)
-class RawPages:
-    """Page-table pages.
+class RawPagesReader:
+    """Opens raw page-table pages."""
 
-    mfns : uint64[n], ascending
-    pages : uint8[n, 4096]
-    frames : of the machine; where nobody knows them, up to the last page
-    """
+    name = "raw-pages"
 
-    mfns: Array
-    pages: npt.NDArray[np.uint8]
-    frames: int
+    def knows(self, start: bytes) -> bool:
+        """Return whether a file begins as an .npz of these arrays does."""
+        return first_member(start) in {*_COLUMNS, "pages"}
+
+    def open(self, path: Path) -> Dump:
+        """Return the pages, and the one root that they have."""
+        columns: dict[str, Any] = read_columns(path, _COLUMNS)
+        place = locate_rows(path, "pages", _PAGES)
+        if place is not None and place.rows * FRAME_BYTES < _IN_PLACE:
+            place = None
+        whole: dict[str, Any] = {} if place else read_columns(path, {"pages": _PAGES})
+        root = _root(path, columns["mfn"], columns["level"])
+        if place is not None:
+            in_file = PagesInFile(path, columns["mfn"], place)
+            return Dump(in_file, int(in_file.mfns[-1]) + 1, (root,), in_file.mfns, release=in_file.close)
+        pages = stored_pages(path, columns["mfn"], whole["pages"], MAX_FRAMES)
+        return Dump(pages, int(pages.mfns[-1]) + 1, (root,), pages.mfns)
 
 
-def read_pages(path: Path, table_format: str | None) -> tuple[RawPages, TableFormat, Mfn]:
-    """Return (pages, format, root).
-
-    Parameters
-    ----------
-    table_format : None: the NPT with as many levels
-
-    Raises
-    ------
-    FormatError : what is wrong with the file
-    """
-    columns: dict[str, Any] = read_columns(path, _COLUMNS)
-    mfns, levels = columns["mfn"], columns["level"]
+def _root(path: Path, mfns: Array, levels: npt.NDArray[np.uint8]) -> DumpRoot:
+    """Return the one table of the highest level."""
     if len(levels) != len(mfns) or not len(mfns):
         raise FormatError(path, f"has {len(levels)} levels for {len(mfns)} pages")
     top = int(levels.max())
-    known = _FORMAT_OF_LEVELS.get(top)
-    if known is None:
+    if top not in _LEVELS:
         raise FormatError(path, f"has a table of level {top}: the root is of level 2 to 5")
-    chosen = known if table_format is None else P2M_FORMATS[table_format]
-    if chosen.geometry.levels != top:
-        raise FormatError(path, f"has {top} levels, and a {chosen.name} table has {chosen.geometry.levels}")
     roots = mfns[levels == top]
     if len(roots) != 1:
         raise FormatError(path, f"has {len(roots)} tables of level {top}, and a P2M has one root")
-    return check_pages(path, mfns, columns["pages"], None), chosen, Mfn(int(roots[0]))
+    return DumpRoot(int(roots[0]), levels=top)
 
 
-def check_pages(path: Path, mfns: Array, pages: npt.NDArray[np.uint8], frames: int | None) -> RawPages:
-    """Return pages in ascending order. `frames` : of the machine, None: up to the last page."""
-    if len(mfns) != len(pages):
-        raise FormatError(path, f"has {len(pages)} pages for {len(mfns)} mfns")
-    order = np.argsort(mfns, kind="stable")
-    ascending = mfns[order]
-    twice = np.flatnonzero(ascending[1:] == ascending[:-1])
-    if len(twice):
-        raise FormatError(path, f"holds mfn {int(ascending[twice[0]]):#x} twice")
-    limit = MAX_FRAMES if frames is None else frames
-    if len(mfns) and int(ascending[-1]) >= limit:
-        at = format_bytes(limit * FRAME_BYTES)
-        raise FormatError(path, f"has a table at mfn {int(ascending[-1]):#x}, beyond {at}, the most that is read")
+class PagesInFile:
+    """Pages that stay in their file, as a source. mfns : of all, ascending."""
+
+    def __init__(self, path: Path, mfns: Array, place: Rows) -> None:
+        self._rows = _ascending(path, mfns, place.rows, MAX_FRAMES)
+        self.mfns = mfns[self._rows]
+        self._path, self._offset = path, place.offset
+        self._file = path.open("rb", buffering=0)
+
+    def read(self, mfn: int) -> bytes | None:
+        """Return a page, None for a frame that is not among them."""
+        place = int(np.searchsorted(self.mfns, np.uint64(mfn)))
+        if place == len(self.mfns) or int(self.mfns[place]) != mfn:
+            return None
+        where = self._offset + int(self._rows[place]) * FRAME_BYTES
+        content = os.pread(self._file.fileno(), FRAME_BYTES, where)
+        if len(content) != FRAME_BYTES:
+            raise FormatError(self._path, f"ends inside the page of mfn {mfn:#x}", offset=where)
+        return content
+
+    def close(self) -> None:
+        """Close the file; nothing can be read afterwards."""
+        self._file.close()
+
+
+def stored_pages(path: Path, mfns: Array, pages: npt.NDArray[np.uint8], limit: int) -> StoredPages:
+    """Return pages in ascending order, of frames below `limit`.
+
+    Raises
+    ------
+    FormatError : another number of pages, a frame twice, or one beyond the limit
+    """
+    order = _ascending(path, mfns, len(pages), limit)
     if (order[1:] > order[:-1]).all():
-        order = slice(None)  # type: ignore[assignment]  # in order already: no copy
-    end = int(ascending[-1]) + 1 if len(mfns) else 0
-    return RawPages(ascending, pages[order], end if frames is None else frames)
+        return StoredPages(mfns, pages)  # in order already: no copy
+    return StoredPages(mfns[order], pages[order])
+
+
+def _ascending(path: Path, mfns: Array, pages: int, limit: int) -> npt.NDArray[np.intp]:
+    """Return the rows of `pages` pages by ascending frame, all of them checked."""
+    if len(mfns) != pages:
+        raise FormatError(path, f"has {pages} pages for {len(mfns)} mfns")
+    order = np.argsort(mfns, kind="stable")
+    check_ascending(path, mfns[order], limit)
+    return order
+
+
+def check_ascending(path: Path, mfns: Array, limit: int) -> None:
+    """Raise unless frames are ascending, apart from each other and below a limit."""
+    if (mfns[1:] < mfns[:-1]).any():
+        raise FormatError(path, "has tables that are not in ascending order")
+    twice = np.flatnonzero(mfns[1:] == mfns[:-1])
+    if len(twice):
+        raise FormatError(path, f"holds mfn {int(mfns[twice[0]]):#x} twice")
+    if len(mfns) and int(mfns[-1]) >= limit:
+        at = format_bytes(limit * FRAME_BYTES)
+        raise FormatError(path, f"has a table at mfn {int(mfns[-1]):#x}, beyond {at}, the most that is read")

@@ -1,0 +1,152 @@
+"""Who opens a file: readers, chosen by the first bytes of a file, never by its name.
+
+Every reader is asked, the built-in ones first, then those of other packages by name. None that knows the file is an
+error that lists them; so are two, and then a name decides. A reader of your own is a class with a `name`, `knows` and
+`open` that is made without arguments; the entry point group `twofold.dumps` makes it known (docs/dumps.md).
+"""
+
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Final, Protocol
+
+from twofold.dumps.old_machine import OldMachineReader
+from twofold.dumps.raw_pages import RawPagesReader, check_ascending
+from twofold.dumps.saved_machine import MachineReader
+from twofold.dumps.source import MAX_FRAMES, Dump
+from twofold.errors import FormatError, UnknownNameError
+from twofold.files import read_start
+from twofold.formats.table_formats import P2M_FORMATS
+from twofold.units import FRAME_BYTES, format_bytes
+
+_GROUP: Final = "twofold.dumps"
+START_BYTES: Final = 4096  # of a file, shown to each reader; fewer where it is shorter
+_SHOWN_BYTES: Final = 8
+
+
+class DumpReader(Protocol):
+    """One format of a dump."""
+
+    name: str
+
+    def knows(self, start: bytes) -> bool:
+        """Return whether a file that begins with these bytes, at most 4096, is of this format."""
+
+    def open(self, path: Path) -> Dump:
+        """Return what the file holds. Nothing in it is trusted, and it may be larger than memory.
+
+        Raises
+        ------
+        FormatError : what is wrong with it
+        """
+
+
+_BUILT_IN: Final[tuple[type[DumpReader], ...]] = (MachineReader, OldMachineReader, RawPagesReader)
+
+
+def dump_reader_names() -> tuple[str, ...]:
+    """Return the names of all readers that are installed, the built-in ones first: in this order they are asked."""
+    return tuple(each.name for each in _BUILT_IN) + tuple(each.name for each in _others())
+
+
+def get_dump_reader(name: str) -> DumpReader:
+    """Return a reader by name.
+
+    Raises
+    ------
+    UnknownNameError : no installed reader has that name
+    """
+    for own in _BUILT_IN:
+        if own.name == name:
+            return own()
+    for other in _others():
+        if other.name == name:
+            reader: DumpReader = other.load()()
+            return reader
+    raise UnknownNameError("dump reader", name, dump_reader_names())
+
+
+def open_dump(path: Path, reader: str | DumpReader | None = None) -> Dump:
+    """Return an opened file; who opens it calls `release` in the end.
+
+    Parameters
+    ----------
+    reader : its name, or a reader that is not installed; None: the one that knows the file
+
+    Raises
+    ------
+    FormatError : no reader knows it, several do, or what is wrong with it
+    UnknownNameError : no such reader
+    """
+    start = read_start(path, START_BYTES)
+    if reader is None:
+        reader = _choose(path, start)
+    elif isinstance(reader, str):
+        reader = get_dump_reader(reader)
+    dump = reader.open(path)
+    try:
+        _check(path, dump)
+    except BaseException:
+        dump.release()
+        raise
+    return dump
+
+
+def _others() -> list[EntryPoint]:
+    """Return the readers of other packages, in the order in which they are asked; one that is listed twice, once."""
+    own = {f"{each.__module__}:{each.__qualname__}" for each in _BUILT_IN}
+    found = {(each.name, each.value): each for each in entry_points(group=_GROUP) if each.value not in own}
+    return [found[key] for key in sorted(found)]
+
+
+def _choose(path: Path, start: bytes) -> DumpReader:
+    """Return the one reader that knows a file by its first bytes."""
+    asked = [(each.name, "built in", each()) for each in _BUILT_IN]
+    asked += [(each.name, each.value, _loaded(path, each)) for each in _others()]
+    knowing = [(name, origin, reader) for name, origin, reader in asked if _knows(path, name, reader, start)]
+    if len(knowing) == 1:
+        return knowing[0][2]
+    if knowing:
+        names = " and ".join(f"{name} ({origin})" for name, origin, _ in knowing)
+        raise FormatError(path, f"is claimed by {names}: name the reader, or uninstall one of them")
+    shown = start[:_SHOWN_BYTES].hex(" ") or "nothing"
+    names = ", ".join(dump_reader_names())
+    raise FormatError(path, f"is no .npz file of tables, and no dump of a reader that is installed ({names}): {shown}")
+
+
+def _loaded(path: Path, entry: EntryPoint) -> DumpReader:
+    try:
+        reader: DumpReader = entry.load()()
+    except Exception as error:  # somebody else's package: whatever it raises, the user has to know whose fault it is
+        raise FormatError(path, _broken(entry.name, "loaded", error)) from error
+    return reader
+
+
+def _knows(path: Path, name: str, reader: DumpReader, start: bytes) -> bool:
+    try:
+        return reader.knows(start)
+    except Exception as error:  # as above
+        raise FormatError(path, _broken(name, "asked", error)) from error
+
+
+def _broken(name: str, what: str, error: Exception) -> str:
+    return f"cannot be opened: reader {name} could not be {what} ({error!r}); uninstall it, or name another reader"
+
+
+def _check(path: Path, dump: Dump) -> None:
+    """Raise unless what a reader says of a file can be: it may have copied it from there."""
+    if not 0 < dump.frames <= MAX_FRAMES:
+        most = format_bytes(MAX_FRAMES * FRAME_BYTES)
+        raise FormatError(path, f"is of a machine of {dump.frames:#x} frames: one at least, {most} at most, are read")
+    for each in dump.roots:
+        if not 0 <= each.mfn < dump.frames:
+            raise FormatError(path, f"has a root at mfn {each.mfn:#x}, outside the machine")
+        if each.table_format is not None and each.table_format not in P2M_FORMATS:
+            raise FormatError(path, f"has tables of a format {each.table_format!r}, which none is")
+        if not each.name.isprintable():  # control characters would reach a terminal, lone surrogates no file at all
+            raise FormatError(path, f"names a domain {each.name!a}, which cannot be printed")
+    if dump.tables is not None:
+        check_ascending(path, dump.tables, dump.frames)
+    if dump.machine is not None:
+        table, m2p, orders = dump.machine
+        if {len(table.owner), len(table.use), len(m2p.complement), len(orders)} != {dump.frames}:
+            raise FormatError(path, "has a frame table, an M2P or a heap of another machine than its tables")
