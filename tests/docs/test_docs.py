@@ -8,7 +8,7 @@ import pytest
 import twofold
 
 ROOT = Path(__file__).parents[2]
-RUN = ("tour", "linear", "behaviours", "journal", "curves", "workloads", "trace-guests", "traces")
+RUN = ("tour", "blocks", "linear", "behaviours", "journal", "curves", "workloads", "trace-guests", "traces")
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in RUN)]
 
 

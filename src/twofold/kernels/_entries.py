@@ -105,12 +105,12 @@ def put_frame(shape: Words, frame: int, level: int) -> int:
 @folded
 def malformed(shape: Words, entry: int, level: int) -> int:
     """Return the bits that make a present entry malformed."""
-    leaf = is_leaf(shape, entry, level)
-    bad = entry & (shape[LEAF_RESERVED + level] if leaf else shape[TABLE_RESERVED + level])
+    maps_memory = is_leaf(shape, entry, level)
+    bad = entry & (shape[LEAF_RESERVED + level] if maps_memory else shape[TABLE_RESERVED + level])
     if (shape[BAD_RIGHTS] >> (entry & SEVEN)) & ONE_BIT:
         bad |= entry & SEVEN
     memory_type = (entry >> MEMORY_TYPE_SHIFT) & SEVEN
-    if leaf and (shape[BAD_MEMORY_TYPES] >> memory_type) & ONE_BIT:
+    if maps_memory and (shape[BAD_MEMORY_TYPES] >> memory_type) & ONE_BIT:
         bad |= SEVEN << MEMORY_TYPE_SHIFT
     return bad
 
