@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmu_strategies import fully, profile_of, random_trace, structure
-from tables import random_tables, wide_tables
+from tables import FIRST_DATA, random_tables, wide_tables
 
 from twofold.errors import NotPresentError
 from twofold.formats import mmu_state as at
+from twofold.formats import x86
 from twofold.formats.kinds import FETCH, STORE
 from twofold.kernels import mmu as general
 from twofold.mmu import Mmu, blocks, load_profile, pieces, profile_names
@@ -181,6 +182,47 @@ def test_pieces_follow_unless_what_was_held_all_along_is_used_again(name, comes_
         ends.append((*run_fast(mmu, gvas, threads), all_of(mmu)))
     assert ends[0] == ends[1]
     assert small_pieces == [True, not comes_back]
+
+
+@relaxed
+@given(
+    profile=plain_profiles(),
+    seed=st.integers(0, 2**32),
+    corrupted=st.sampled_from((1, 5, 20)),
+    formats=st.sampled_from(FORMATS),
+)
+def test_what_is_malformed_ends_the_fast_path_where_it_ends_the_general_one(profile, seed, corrupted, formats):
+    rng = np.random.default_rng(seed)
+    tables, places = random_tables(rng, 24, corrupted, *formats)
+    gvas = random_trace(rng, places, 100)
+    good = translated(tables, profile, gvas, 2)
+    done, _ = run_fast(mmu_of(tables, profile), gvas)
+    assert done < len(gvas) or len(good) == len(gvas)
+    fast, slow = mmu_of(tables, profile), mmu_of(tables, profile)
+    done, counted = run_fast(fast, good)
+    if done == len(good):
+        assert counted == run_general(slow, good)
+        assert all_of(fast) == all_of(slow)
+
+
+@pytest.mark.parametrize("p2m", ["npt", "npt-pae", "ept"])
+@pytest.mark.parametrize("side", ["guest", "p2m"])
+def test_one_bit_of_one_entry_in_a_full_table_is_the_same_to_both_paths(side, p2m):
+    tables, gvas = wide_tables(1024, p2m=p2m)
+    frame = 700 if side == "guest" else FIRST_DATA + 700
+    ((table, slot),) = np.argwhere((tables.memory >> np.uint64(12)) & np.uint64(0xFFFFFFFFFF) == frame)
+    profile, ends = load_profile("skylake"), {True: 0, False: 0}
+    for bit in range(64):
+        tables.memory[table, slot] ^= np.uint64(1 << bit)
+        fast, slow = mmu_of(tables, profile), mmu_of(tables, profile)
+        counters, fault = np.zeros(at.COUNTERS, np.int64), np.zeros(at.FAULT_COLUMNS, np.uint64)
+        status = general.run(slow._memory, slow._shapes, gvas, KINDS, *state_of(slow), counters, fault)
+        done, counted = run_fast(fast, gvas)
+        assert done < len(gvas) or (status == 0 and counted == counters.tolist() and all_of(fast) == all_of(slow))
+        assert done == len(gvas) or status or 1 << bit & x86.FRAME_MASK, "refused without a reason"
+        ends[status == 0] += 1
+        tables.memory[table, slot] ^= np.uint64(1 << bit)
+    assert min(ends.values()) > 0, "some bits make it malformed, some do not"
 
 
 def test_a_trace_in_pieces_ends_at_the_same_fault(small_pieces):

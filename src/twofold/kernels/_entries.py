@@ -116,6 +116,20 @@ def malformed(shape: Words, entry: int, level: int) -> int:
 
 
 @folded
+def deciding_bits(shape: Words) -> int:
+    """Return the bits of a leaf of level 0 that decide whether it is usable and whether it is malformed.
+
+    Two leaves that agree in these are both good, or neither is; so one of them can speak for a whole table.
+    """
+    bits = shape[HARDWARE] | shape[LEAF_RESERVED]
+    if shape[BAD_RIGHTS] != ZERO:
+        bits |= SEVEN
+    if shape[BAD_MEMORY_TYPES] != ZERO:
+        bits |= SEVEN << MEMORY_TYPE_SHIFT
+    return bits
+
+
+@folded
 def allows(shape: Words, entry: int, access: int, level: int) -> bool:
     """Return whether a present entry lets an access through."""
     if shape[ROOT_EXEMPT] and level == top_level(shape):

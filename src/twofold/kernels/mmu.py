@@ -22,14 +22,13 @@ from twofold.kernels._entries import (
     ROOT_EXEMPT,
     frame_of,
     is_leaf,
-    is_usable,
     leaf_frame,
-    malformed,
     slot_of,
     span,
     top_level,
 )
 from twofold.kernels._jit import bare, bare_kernel, folded, inline, kernel
+from twofold.kernels.walk import check_entry
 
 Word = np.uint64
 Count = int | np.int64
@@ -44,16 +43,6 @@ CLEAN = np.uint64(at.CLEAN)
 ALL_BITS = ~ZERO
 WORD_BITS = 64
 HALF = (ONE << np.uint64(32)) - ONE
-
-
-@folded
-def check_entry(shape: Words, entry: Word, level: Count) -> Count:
-    """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.walk.check_entry."""
-    if not is_usable(shape, entry):
-        return NOT_PRESENT
-    if malformed(shape, entry, level):
-        return RESERVED
-    return OK
 
 
 @folded

@@ -4,7 +4,8 @@ Tables do not change during a run, so a page's size, its gfn and the tables on i
 of guest virtual memory are numbered as they come (`region id`), so that a page id of 30 bits names a page of a large
 and sparse address space. Regions of guest-physical memory are found by their number.
 
-A fault has no place in a region: where the tables end, or say what hardware refuses, the region is
+Whether an entry is present and well-formed is not decided here: `kernels.walk.check_entry` says it for the general path
+and for this one. A fault has no place in a region: where the tables end, or say what hardware refuses, the region is
 refused (-1), and the general path finds the fault, which it can describe.
 """
 
@@ -15,17 +16,13 @@ import numpy as np
 from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Words
 from twofold.formats.mmu_state import GUEST, P2M
+from twofold.formats.status import OK
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
-    BAD_MEMORY_TYPES,
-    BAD_RIGHTS,
     FRAME,
     FRAME_BITS,
-    HARDWARE,
-    LEAF_RESERVED,
     LEVELS,
-    MEMORY_TYPE_SHIFT,
-    SEVEN,
+    deciding_bits,
     frame_of,
     is_leaf,
     leaf_frame,
@@ -35,7 +32,7 @@ from twofold.kernels._entries import (
 )
 from twofold.kernels._jit import inner
 from twofold.kernels.blocks.tags import ORDER, SLOT_MASK, SLOTS, TAG_CODE
-from twofold.kernels.mmu import OK, check_entry
+from twofold.kernels.walk import check_entry
 
 GUEST_REGION_BITS = 27  # of a region number: addresses of 48 bits
 HOST_REGION_BITS = 20  # guest-physical memory of 2 TiB
@@ -103,13 +100,7 @@ def bits_of_good(memory: Words, shape: Words, table: int) -> int:
         entry = memory[table, slot]
         differ |= entry ^ first
         ones |= entry
-    asked = shape[HARDWARE]
-    if shape[BAD_RIGHTS] != ZERO:
-        asked |= SEVEN
-    if shape[BAD_MEMORY_TYPES] != ZERO:
-        asked |= SEVEN << MEMORY_TYPE_SHIFT
-    are_good = differ & asked == ZERO and ones & shape[LEAF_RESERVED] == ZERO and is_good(shape, first, 0)
-    return ones if are_good else ZERO
+    return ones if differ & deciding_bits(shape) == ZERO and is_good(shape, first, 0) else ZERO
 
 
 @inner
