@@ -3,9 +3,13 @@
 Each trace is run by both, on the same tables and the same CPU, back to back; every counter is compared. The guest has
 8 GiB in random order on both sides. Times are CPU seconds of the best of a few rounds: run it on a quiet machine.
 Usage: python benchmarks/mmu.py [--accesses N] [--only NAME]
+`pairs.py` compares two trees by it.
 """
 
 import argparse
+import hashlib
+import json
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 import mmu_naive
+import twofold
 from mmu_tables import GIB, build
 from twofold.formats import mmu_state as at
 from twofold.kernels import is_cold
@@ -145,6 +150,29 @@ def threads(tables: tuple[Words, int, int], gvas: Words) -> None:
     print(f"two threads, uniform: {times[0] / times[1]:.2f} x one  (must 1.3, goal 1.85)  counters {same}")
 
 
+def serve(accesses: int) -> None:
+    """Run each row that standard input names once; answer how long that took [s] and what it counted, a line each.
+
+    CPU time, or wall time for two threads; tables and traces are built and kernels compiled before the first answer.
+    """
+    all_traces, small, mixed = traces(accesses), build("4K", BASE), build("mixed", BASE)
+    tables = {name: mixed if name == "mixed sizes" else small for name in GOALS}
+    rows = {name: (Mmu(textbook(), *tables[name]), all_traces[name], 1) for name in GOALS}
+    rows["uniform, two threads"] = Mmu(textbook(), *small), all_traces["uniform"], 2
+    for mmu, gvas, number in rows.values():
+        mmu.run(gvas, threads=number)
+    print(json.dumps({"package": twofold.__file__, "rows": list(rows)}), flush=True)
+    for line in sys.stdin:
+        mmu, gvas, number = rows[line.strip()]
+        clock = time.process_time if number == 1 else time.perf_counter
+        mmu.flush()
+        start = clock()
+        stats = mmu.run(gvas, threads=number)
+        seconds = clock() - start
+        counts = hashlib.sha256(repr(stats).encode()).hexdigest()
+        print(json.dumps({"seconds": seconds, "counts": counts}), flush=True)
+
+
 def chase_on_this_cpu(steps: int) -> float:
     """Return how many steps a second the real CPU makes in the chase of the trace, 512 MiB of 64-byte nodes."""
     words = np.zeros(CHASE_NODES * 8, np.uint64)
@@ -160,7 +188,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--accesses", type=int, default=4_000_000)
     parser.add_argument("--only", default="")
+    parser.add_argument("--serve", action="store_true", help="run what standard input names: for `pairs.py`")
     options = parser.parse_args()
+    if options.serve:
+        serve(options.accesses)
+        return
     cold = is_cold()
     all_traces = traces(options.accesses)
     small = build("4K", BASE)

@@ -7,6 +7,7 @@ typed again here, and the types of all its variables are read, intermediate ones
 import dataclasses
 import importlib
 import pkgutil
+import re
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from numba.core import bytecode, compiler, typed_passes, types, untyped_passes
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
-from source_tree import REPOSITORY
+from source_tree import REPOSITORY, imports, modules
 
 from twofold import kernels
 from twofold.domain import Machine, build
@@ -24,29 +25,42 @@ from twofold.formats.table_formats import GUEST_SHAPES, NPT_PAE
 from twofold.freemaps import FreeMap
 from twofold.guest import Guest
 from twofold.mmu import Mmu, load_profile
-from twofold.study import curve
+from twofold.mmu.blocks import LEAST_ACCESSES
+from twofold.study import curve, simulate
 from twofold.trace import AREA_BASE, WORKLOADS, open_reader
 
 ENTRIES = {"entry", "word", "leaf", "flags"}  # what kernels call a 64-bit entry, or bits that go into one
 MAY_BE_FLOAT = ("_ratio", "_share", "_seconds")  # ends of the names of variables that are meant to be floats
 
 
+PACKAGE = "twofold.kernels."
+
+
 def kernel_modules():
-    """Return every module of kernels, whether or not the package re-exports it."""
-    names = [each.name for each in pkgutil.iter_modules(kernels.__path__) if each.name[0] != "_"]
-    return [importlib.import_module(f"twofold.kernels.{name}") for name in names]
+    """Return every module of kernels and of the packages in it, private ones too."""
+    return [importlib.import_module(each.name) for each in pkgutil.walk_packages(kernels.__path__, PACKAGE)]
+
+
+def all_dispatchers():
+    """Return every kernel and helper by its module and name."""
+    return {
+        f"{module.__name__.removeprefix(PACKAGE)}.{name}": thing
+        for module in kernel_modules()
+        for name, thing in vars(module).items()
+        if isinstance(thing, Dispatcher) and thing.py_func.__module__ == module.__name__
+    }
+
+
+def is_part(dispatcher) -> bool:
+    """Return whether a step of a kernel is written into its callers, and typed there."""
+    return dispatcher.targetoptions.get("inline") == "always"
 
 
 @pytest.fixture
 def dispatchers():
     """Every kernel and helper by name, after some work has given each the types that it is called with."""
     work()
-    found = {}
-    for module in kernel_modules():
-        for name, thing in vars(module).items():
-            if isinstance(thing, Dispatcher) and thing.py_func.__module__ == module.__name__:
-                found[f"{module.__name__.removeprefix('twofold.kernels.')}.{name}"] = thing
-    return found
+    return all_dispatchers()
 
 
 def typed(dispatchers):
@@ -71,6 +85,15 @@ def exercise_mmu(memory, root: int) -> None:
             touch(rows[:, :ways].copy(), ways, uses, uses)
 
 
+def exercise_blocks(guest: Guest) -> None:
+    """Run a trace that is long enough for the block simulator, which compiles all of it."""
+    pages = np.uint64(guest.area_base) + (
+        np.arange(LEAST_ACCESSES, dtype=np.uint64) << np.uint64(12) & np.uint64(0xFFFF)
+    )
+    assert simulate(pages, guest, cpu="skylake").accesses == LEAST_ACCESSES
+    assert kernels.blocks.run.signatures, "it went the general way"
+
+
 def work():
     """Build, look up, split, audit and tear down a domain; run the MMU and the workload workloads."""
     with Machine(free=FreeMap.empty_machine("64MiB")) as machine:
@@ -93,6 +116,7 @@ def work():
         exercise_mmu(machine.arena.tables, int(p2m.root))
         guest = Guest(domain, footprint="64KiB")
         guest.walk(guest.area_base)
+        exercise_blocks(guest)
         exercise(p2m)
         for workload in WORKLOADS.values():
             workload.addresses(0, AREA_BASE, 1 << 16, 1, 0)
@@ -165,14 +189,24 @@ def parts_of(type_):
 
 
 def own_name(variable):
-    """Return a variable's name in the source: Numba numbers its versions, `entry.2`."""
-    return variable.removeprefix("arg.").partition(".")[0]
+    """Return a variable's name in the source: Numba numbers its versions, `entry.2`, in a part `part_v7_entry_2`."""
+    name = variable.removeprefix("arg.").partition(".")[0]
+    in_part = re.fullmatch(r".*_v\d+_(\D.*?)(_\d+)?", name)
+    return in_part[1] if in_part else name
+
+
+def parts_typed(found):
+    """Return the names of the parts whose variables are among those of their callers."""
+    variables_ = (variable for types_ in found.values() for variable, _ in types_)
+    return {part for variable in variables_ for part in re.findall(r"([a-z]\w*?)_v\d+_", variable)}
 
 
 @pytest.mark.slow
 def test_kernels_compute_in_whole_numbers_and_entries_are_unsigned(dispatchers):
     found = typed(dispatchers)
-    assert not dispatchers.keys() - found.keys(), "the work does not reach these"
+    parts = {name for name, each in dispatchers.items() if is_part(each)}
+    assert dispatchers.keys() - found.keys() == parts, "the work does not reach these"
+    assert {name.rpartition(".")[2] for name in parts} <= parts_typed(found), "nor these"
     wrong = [
         f"{name}: {variable} is {type_}"
         for name, types_ in found.items()
@@ -225,3 +259,34 @@ def test_a_float_in_a_kernel_is_noticed():
 
     total_of(3)
     assert types.float64 in [type_ for name, type_ in variables(total_of) if own_name(name) == "total"]
+
+
+def test_an_entry_that_lost_its_sign_bit_in_a_part_is_noticed():
+    @kernels._jit.part
+    def next_entry(memory, slot):
+        entry = np.int64(memory[slot])
+        return entry + 1
+
+    @kernels._jit.inline
+    def last_of(memory):
+        return next_entry(memory, len(memory) - 1)
+
+    last_of(np.zeros(3, np.uint64))
+    found = list(variables(last_of))
+    assert "next_entry" in " ".join(parts_typed({"last_of": found}))
+    assert [name for name, type_ in found if is_wrong(own_name(name), type_)]
+
+
+def test_what_python_cannot_call_is_imported_by_kernels_only():
+    """It would crash: `inner` leaves out the wrapper through which Python calls."""
+    options = {name: each.targetoptions for name, each in all_dispatchers().items()}
+    without_wrapper = {f"{PACKAGE}{name}" for name, each in options.items() if each.get("no_cpython_wrapper")}
+    assert without_wrapper
+    wrong = [
+        f"{module.place}:{each.line}: {each.name}"
+        for module in modules()
+        if module.home != "kernels"
+        for each in imports(module)
+        if f"{each.target}.{each.name}" in without_wrapper
+    ]
+    assert not wrong, "\n".join(wrong)

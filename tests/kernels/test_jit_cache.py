@@ -12,7 +12,7 @@ import twofold.kernels
 from twofold.kernels._jit import source_hash
 
 PACKAGE = Path(twofold.kernels.__file__).parent
-SOURCES = sorted(path.name for path in PACKAGE.glob("*.py"))
+SOURCES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 
 # Looks up gfn 5 in a P2M of four tables, with a kernel whose callee `is_present` stands in another file.
 PROBE = """
@@ -45,7 +45,9 @@ def test_renaming_or_adding_a_source_changes_the_hash(tmp_path):
     hashes.add(source_hash(copy))
     (copy / "new.py").touch()
     hashes.add(source_hash(copy))
-    assert len(hashes) == 3
+    (copy / "new.py").rename(copy / "blocks" / "new.py")
+    hashes.add(source_hash(copy))
+    assert len(hashes) == 4
 
 
 @pytest.mark.slow

@@ -169,9 +169,9 @@ def corrupt(tables, rng):
     tables.memory[frame, slot] = words[int(rng.integers(len(words)))]
 
 
-def wide_tables(pages):
+def wide_tables(pages, guest="4-level", p2m="npt"):
     """Return (tables, gvas of the pages) of a guest with many pages of 4K side by side, 4K in the P2M too."""
-    tables = Tables(512)
+    tables = Tables(512, guest=guest, p2m=p2m)
     for page in range(pages):
         tables.map_host(page, FIRST_DATA + page, 0)
         tables.map_guest(page, page, 0)

@@ -134,5 +134,4 @@ def functions_of(module):
 
 def test_both_engines_have_the_same_functions_with_the_same_parameters():
     compiled = {name: p for name, p in functions_of(fast).items() if hasattr(getattr(fast, name), "py_func")}
-    del compiled["check_entry"]  # its twin is in `spec.walk`
     assert compiled == functions_of(plain)

@@ -105,14 +105,28 @@ def put_frame(shape: Words, frame: int, level: int) -> int:
 @folded
 def malformed(shape: Words, entry: int, level: int) -> int:
     """Return the bits that make a present entry malformed."""
-    leaf = is_leaf(shape, entry, level)
-    bad = entry & (shape[LEAF_RESERVED + level] if leaf else shape[TABLE_RESERVED + level])
+    maps_memory = is_leaf(shape, entry, level)
+    bad = entry & (shape[LEAF_RESERVED + level] if maps_memory else shape[TABLE_RESERVED + level])
     if (shape[BAD_RIGHTS] >> (entry & SEVEN)) & ONE_BIT:
         bad |= entry & SEVEN
     memory_type = (entry >> MEMORY_TYPE_SHIFT) & SEVEN
-    if leaf and (shape[BAD_MEMORY_TYPES] >> memory_type) & ONE_BIT:
+    if maps_memory and (shape[BAD_MEMORY_TYPES] >> memory_type) & ONE_BIT:
         bad |= SEVEN << MEMORY_TYPE_SHIFT
     return bad
+
+
+@folded
+def deciding_bits(shape: Words) -> int:
+    """Return the bits of a leaf of level 0 that decide whether it is usable and whether it is malformed.
+
+    Two leaves that agree in these are both good, or neither is; so one of them can speak for a whole table.
+    """
+    bits = shape[HARDWARE] | shape[LEAF_RESERVED]
+    if shape[BAD_RIGHTS] != ZERO:
+        bits |= SEVEN
+    if shape[BAD_MEMORY_TYPES] != ZERO:
+        bits |= SEVEN << MEMORY_TYPE_SHIFT
+    return bits
 
 
 @folded

@@ -3,6 +3,16 @@
 Numba checks only the file of the function it loads from its cache: a caller keeps the machine code of a callee
 that has changed in another file, and the value of a constant that has. So the cache folder is named by a hash over all
 sources of this package and of `formats`, whose numbers are compiled in; any edit opens a new folder.
+
+How a function is compiled is said by its decorator and by nothing else:
+
+    kernel        called from Python; kept on disk
+    bare_kernel   the same, without reference counts and exceptions
+    inline        a helper of kernels
+    bare          a helper without reference counts and exceptions
+    inner         the same, which Python cannot call
+    folded        the same as bare, folded into its callers by LLVM
+    part          a step of one kernel, written into it before types are known
 """
 
 import hashlib
@@ -19,10 +29,11 @@ HERE: Final = Path(__file__).parent
 
 
 def source_hash(*folders: Path) -> str:
-    """Return a hash over the names and bytes of all Python sources in some folders."""
+    """Return a hash over the names and bytes of all Python sources in some folders and below."""
     digest = hashlib.sha256()
-    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
@@ -83,17 +94,31 @@ def bare(function: F) -> F:
     """Compile a helper that neither allocates nor raises nor slices: without reference counts and exceptions.
 
     With counting, each call of a helper costs an atomic operation or two for each array: measured in the MMU model,
-    1400 instead of 660 ns a walk, and 50 instead of 2 ns a hit. Those of the private modules cannot even be called from
-    Python, which would crash: a third of the time to compile them went into that.
+    1400 instead of 660 ns a walk, and 50 instead of 2 ns a hit.
     """
-    compiled: Any = inline(function)
-    is_private = function.__module__.rpartition(".")[2].startswith("_")
-    compiled.targetoptions.update(BARE | INNER if is_private else BARE)
-    return cast("F", compiled)
+    return _with_options(inline(function), BARE)
+
+
+def inner(function: F) -> F:
+    """Compile a helper as `bare` does, for kernels alone: without the wrappers by which Python and C would call it.
+
+    Called from Python it would crash. A third of the time to compile the block simulator went into these wrappers.
+    """
+    return _with_options(inline(function), BARE | INNER)
 
 
 def folded(function: F) -> F:
     """Compile a helper as `bare` does, and fold it into each of its callers."""
-    compiled: Any = inline(function)
-    compiled.targetoptions.update(BARE | {"forceinline": True})
-    return cast("F", compiled)
+    return _with_options(inline(function), BARE | {"forceinline": True})
+
+
+def bare_kernel(function: F) -> F:
+    """Compile a kernel as `kernel` does, and without reference counts and exceptions, as `bare` does a helper."""
+    return _with_options(kernel(function), BARE)
+
+
+def _with_options(compiled: F, options: dict[str, Any]) -> F:
+    """Return a kernel that has not been compiled yet with more options than `njit` takes."""
+    dispatcher: Any = compiled
+    dispatcher.targetoptions.update(options)
+    return cast("F", dispatcher)

@@ -73,7 +73,7 @@ class RowOperations(NamedTuple):
     counted: Callable[..., Any]
 
 
-def _lanes_of(numbers: list[int]) -> ir.Constant:
+def lanes_of(numbers: list[int]) -> ir.Constant:
     """Return a constant vector."""
     return ir.Constant(ir.VectorType(TAG, len(numbers)), [TAG(number) for number in numbers])
 
@@ -81,12 +81,12 @@ def _lanes_of(numbers: list[int]) -> ir.Constant:
 def _splat(builder: Any, lanes: int, tag: Any) -> Any:
     """Return a vector with a tag in every lane."""
     undefined = ir.Constant(ir.VectorType(TAG, lanes), ir.Undefined)
-    return builder.shuffle_vector(builder.insert_element(undefined, tag, TAG(0)), undefined, _lanes_of([0] * lanes))
+    return builder.shuffle_vector(builder.insert_element(undefined, tag, TAG(0)), undefined, lanes_of([0] * lanes))
 
 
 def _shifted(builder: Any, row: Any, tags: Any, lanes: int) -> Any:
     """Return the row moved down by one lane, with a tag in front."""
-    return builder.shuffle_vector(row, tags, _lanes_of([lanes, *range(lanes - 1)]))
+    return builder.shuffle_vector(row, tags, lanes_of([lanes, *range(lanes - 1)]))
 
 
 def _as_it_is(builder: Any, vector: Any) -> Any:
@@ -115,7 +115,7 @@ def _moved_by_number(builder: Any, row: Any, tag: Any, stop: Any, is_used: Any, 
     count = builder.module.declare_intrinsic("llvm.cttz", [WORD], ir.FunctionType(WORD, [WORD, BIT]))
     behind = builder.add(builder.call(count, [stop, BIT(1)]), WORD(1))
     end = builder.trunc(builder.and_(behind, builder.sub(WORD(0), is_used)), TAG)
-    stay = builder.icmp_unsigned(">=", _lanes_of(list(range(lanes))), _splat(builder, lanes, end))
+    stay = builder.icmp_unsigned(">=", lanes_of(list(range(lanes))), _splat(builder, lanes, end))
     return builder.select(stay, row, _shifted(builder, row, _splat(builder, lanes, tag), lanes))
 
 
@@ -124,12 +124,12 @@ def _moved_in_four(builder: Any, row: Any, tag: Any, last: Any) -> Any:
     four = ir.VectorType(TAG, 4)
     tags, zero = _splat(builder, 4, tag), ir.Constant(four, [TAG(0)] * 4)
     held = _as_it_is(builder, builder.sext(builder.icmp_unsigned("==", row, tags), four))
-    behind = builder.shuffle_vector(zero, held, _lanes_of([0, 4, 5, 6]))  # lanes behind the one that holds it ...
+    behind = builder.shuffle_vector(zero, held, lanes_of([0, 4, 5, 6]))  # lanes behind the one that holds it ...
     for step in ([0, 0, 4, 5], [0, 0, 0, 4]):
-        behind = builder.or_(behind, builder.shuffle_vector(zero, held, _lanes_of(step)))
+        behind = builder.or_(behind, builder.shuffle_vector(zero, held, lanes_of(step)))
     bits = _splat(builder, 4, builder.trunc(last, TAG))
     # ... or the last way stay; with no last, all.
-    beyond = builder.sext(builder.icmp_unsigned(">", _lanes_of([1, 2, 4, 8]), bits), four)
+    beyond = builder.sext(builder.icmp_unsigned(">", lanes_of([1, 2, 4, 8]), bits), four)
     stay = builder.or_(behind, beyond)
     shifted = _shifted(builder, row, tags, 4)
     return builder.or_(builder.and_(row, stay), builder.and_(shifted, builder.not_(stay)))
@@ -154,7 +154,7 @@ def make_operations(lanes: int, *, wide_masks: bool) -> RowOperations:
             address, row = arguments
             for first in range(0, lanes, PIECE):
                 width = min(lanes, PIECE)
-                piece = builder.shuffle_vector(row, row, _lanes_of(list(range(first, first + width))))
+                piece = builder.shuffle_vector(row, row, lanes_of(list(range(first, first + width))))
                 pointer = builder.inttoptr(builder.add(address, WORD(first * TAG.width // 8)), piece.type.as_pointer())
                 builder.store(_as_it_is(builder, piece), pointer).align = 16
             return context.get_dummy_value()
@@ -202,54 +202,6 @@ def make_operations(lanes: int, *, wide_masks: bool) -> RowOperations:
         return row_type(row_type, row_type, types.uint32), generate
 
     return RowOperations(lanes, load, store, ways_of, moved, moved_if, counted)
-
-
-@intrinsic
-def copy_four(_typing: Any, _source: Any, _target: Any) -> Any:
-    """Copy four lanes from one host address to another."""
-
-    def generate(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        source, target = (builder.inttoptr(each, ir.VectorType(TAG, 4).as_pointer()) for each in arguments)
-        lanes = builder.load(source)
-        lanes.align = TAG.width // 8
-        builder.store(lanes, target).align = TAG.width // 8
-        return context.get_dummy_value()
-
-    return types.void(types.uint64, types.uint64), generate
-
-
-@intrinsic
-def page_changes(_typing: Any, _address: Any, _offset_mask: Any) -> Any:
-    """Return which of 64 addresses at a host address lie in another page than the one before them, as bits.
-
-    The word in front of the first is read too. The mask has the bits of an address inside its page.
-    """
-    many = ir.VectorType(WORD, WORD.width)
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        address, mask = arguments
-        here = builder.load(builder.inttoptr(address, many.as_pointer()))
-        before = builder.load(builder.inttoptr(builder.sub(address, WORD(8)), many.as_pointer()))
-        here.align = before.align = 8
-        undefined = ir.Constant(many, ir.Undefined)
-        pages = builder.insert_element(undefined, builder.not_(mask), TAG(0))
-        differ = builder.and_(
-            builder.xor(here, before), builder.shuffle_vector(pages, undefined, _lanes_of([0] * WORD.width))
-        )
-        return builder.bitcast(builder.icmp_unsigned("!=", differ, ir.Constant(many, [WORD(0)] * WORD.width)), WORD)
-
-    return types.uint64(types.uint64, types.uint64), generate
-
-
-@intrinsic
-def lowest_bit(_typing: Any, _word: Any) -> Any:
-    """Return the number of the lowest bit that is set in a word that is not 0."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        count = builder.module.declare_intrinsic("llvm.cttz", [WORD], ir.FunctionType(WORD, [WORD, BIT]))
-        return builder.call(count, [arguments[0], BIT(1)])
-
-    return types.uint64(types.uint64), generate
 
 
 FOUR: Final = make_operations(4, wide_masks=WIDE_MASKS)

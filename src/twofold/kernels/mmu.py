@@ -4,8 +4,6 @@ This is the general path: every policy, format and kind of access. Most accesses
 that is looked at first; structures that never took an entry in (absent ones too) are skipped before.
 """
 
-from typing import Any, cast
-
 import numpy as np
 
 from twofold.formats import mmu_state as at
@@ -24,14 +22,13 @@ from twofold.kernels._entries import (
     ROOT_EXEMPT,
     frame_of,
     is_leaf,
-    is_usable,
     leaf_frame,
-    malformed,
     slot_of,
     span,
     top_level,
 )
-from twofold.kernels._jit import BARE, bare, folded, inline, kernel
+from twofold.kernels._jit import bare, bare_kernel, folded, inline, kernel
+from twofold.kernels.walk import check_entry
 
 Word = np.uint64
 Count = int | np.int64
@@ -46,16 +43,6 @@ CLEAN = np.uint64(at.CLEAN)
 ALL_BITS = ~ZERO
 WORD_BITS = 64
 HALF = (ONE << np.uint64(32)) - ONE
-
-
-@folded
-def check_entry(shape: Words, entry: Word, level: Count) -> Count:
-    """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.walk.check_entry."""
-    if not is_usable(shape, entry):
-        return NOT_PRESENT
-    if malformed(shape, entry, level):
-        return RESERVED
-    return OK
 
 
 @folded
@@ -254,7 +241,7 @@ def keep(
         insert(structures, tags, values, number, context, page, value)
 
 
-@kernel
+@bare_kernel
 def drop(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
     """Invalidate entries of one structure with this asid or vmid. Twin: spec.mmu.drop."""
     ways, stride = structures[number, at.WAYS], structures[number, at.STRIDE]
@@ -574,7 +561,7 @@ def walk(
     return OK
 
 
-@kernel
+@bare_kernel
 def run(
     memory: Words,
     shapes: Words,
@@ -599,10 +586,6 @@ def run(
                 return status
     counters[at.ACCESSES] += len(gvas)
     return OK
-
-
-cast("Any", run).targetoptions.update(BARE)
-cast("Any", drop).targetoptions.update(BARE)
 
 
 @kernel

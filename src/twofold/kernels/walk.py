@@ -23,14 +23,14 @@ from twofold.kernels._entries import (
     span,
     top_level,
 )
-from twofold.kernels._jit import inline, kernel
+from twofold.kernels._jit import folded, inline, kernel
 
 OK, NOT_PRESENT, RESERVED = codes.OK, codes.NOT_PRESENT, codes.RESERVED
 OUTSIDE, FORBIDDEN = codes.OUTSIDE, codes.FORBIDDEN
 EPT_RIGHTS = np.uint64(walk_state.EPT_RIGHTS)
 
 
-@inline
+@folded
 def check_entry(shape: Words, entry: int, level: int) -> int:
     """Return OK, NOT_PRESENT or RESERVED for one entry. Twin: spec.walk.check_entry."""
     if not is_usable(shape, entry):

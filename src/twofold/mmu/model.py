@@ -1,8 +1,8 @@
 """The MMU of one core over one guest: state that traces stream through, and the counts of each run.
 
 It owns the arrays that `formats.mmu_state` describes and hands them to an engine: `kernels.mmu` (fast), or its twin
-`spec.mmu`. The model is exact in what it counts; what it leaves out stands in `ASSUMPTIONS`, to be printed with
-results.
+`spec.mmu`; long traces of loads to the block simulator (`mmu.blocks`). The model is exact in what it counts; what it
+leaves out stands in `ASSUMPTIONS`, to be printed with results.
 """
 
 from collections.abc import Iterable
@@ -29,9 +29,9 @@ from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.kinds import FETCH
 from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
-from twofold.mmu import static
+from twofold.mmu import blocks
+from twofold.mmu.block_simulator import State
 from twofold.mmu.layout import lay_out, settings_of
-from twofold.mmu.pieces import State
 from twofold.mmu.profile import CpuProfile
 from twofold.mmu.stats import MmuStats
 from twofold.units import FRAME_SHIFT
@@ -97,8 +97,8 @@ class Mmu:
         self._values = np.zeros(lines, np.uint64)
         self._asids: dict[int, set[int]] = {0: {0}}  # by vmid
         parts = self._memory, self._shapes, self._settings, self._structures
-        self._is_static = engine is kernels and static.is_possible(*parts)
-        self._fast: static.FastPath | None = None
+        self._takes_blocks = engine is kernels and blocks.takes(*parts)
+        self._block_path: blocks.BlockPath | None = None
         self._load_roots()
 
     def run(
@@ -198,22 +198,22 @@ class Mmu:
 
     def _count(self, gvas: Words, kinds: Marks, first: int, threads: int) -> MmuStats:
         """Run one array; `first` is the index of its first access in the whole run."""
-        if len(gvas) >= static.LEAST_ACCESSES and self._is_static and not (kinds == FETCH).any():
-            done, stats = self._count_fast(gvas, threads)
+        if len(gvas) >= blocks.LEAST_ACCESSES and self._takes_blocks and not (kinds == FETCH).any():
+            done, stats = self._count_blocks(gvas, threads)
             if done == len(gvas):
                 return stats
             return stats + self._count_all(gvas[done:], kinds[done:], first + done)
         return self._count_all(gvas, kinds, first)
 
-    def _count_fast(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
-        """Run loads as far as the fast path gets; return how many, and what they counted."""
-        if self._fast is None:
+    def _count_blocks(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
+        """Run loads as far as the block simulator gets; return how many, and what they counted."""
+        if self._block_path is None:
             state = State(self._structures, self._tags, self._values)
-            self._fast = static.FastPath(self._memory, self._shapes, self._settings, state)
+            self._block_path = blocks.BlockPath(self._memory, self._shapes, self._settings, state)
         done = len(gvas)
         while done > 0:
             counters, asked = np.zeros(at.COUNTERS, np.int64), done
-            done = self._fast.run(gvas[:asked], counters, threads)
+            done = self._block_path.run(gvas[:asked], counters, threads)
             if done == asked:
                 return done, MmuStats.from_counters(counters)
         return 0, MmuStats.from_counters(np.zeros(at.COUNTERS, np.int64))

@@ -12,31 +12,17 @@ the first time is looked up later in what the true set held. So that is always e
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Words
-
-if TYPE_CHECKING:
-    from twofold.mmu.static import FastPath
+from twofold.mmu.block_simulator import BlockSimulator, State
 
 LEAST_PIECE: Final = 1 << 18  # accesses: what comes before and after it would take longer than a smaller one
 WARMUP: Final = 1 << 16  # accesses, twice before a piece; or more: a part of what a long piece has
 WARMUP_SHARE: Final = 32
-
-
-class State(NamedTuple):
-    """What the structures of an MMU hold: its `structures`, `tags` and `values`."""
-
-    structures: Counts
-    tags: Words
-    values: Words
-
-    def copy(self) -> "State":
-        """Return a copy of the arrays."""
-        return State(self.structures.copy(), self.tags.copy(), self.values.copy())
 
 
 class Piece(NamedTuple):
@@ -51,18 +37,18 @@ class Piece(NamedTuple):
     first_lines: Halves
 
 
-def run_in_pieces(paths: "list[FastPath]", gvas: Words, counters: Counts) -> int:
-    """Access every address of a trace of loads in order, a piece on each path; return how many were done.
+def run_in_pieces(simulators: list[BlockSimulator], gvas: Words, counters: Counts) -> int:
+    """Access every address of a trace of loads in order, a piece on each simulator; return how many were done.
 
-    paths : the first has the true state, as rows, and keeps it; the others have arrays of their own
+    simulators : the first has the true state, as rows, and keeps it; the others have arrays of their own
     """
-    first = paths[0]
+    first = simulators[0]
     before = first.state()
-    bounds = _bounds(len(gvas), len(paths))
-    with ThreadPoolExecutor(len(paths) - 1) as pool:
+    bounds = _bounds(len(gvas), len(simulators))
+    with ThreadPoolExecutor(len(simulators) - 1) as pool:
         others: list[Future[Piece | None]] = [
-            pool.submit(_run_piece, path, gvas, start, end)
-            for path, (start, end) in zip(paths[1:], pairwise(bounds[1:]), strict=True)
+            pool.submit(_run_piece, simulator, gvas, start, end)
+            for simulator, (start, end) in zip(simulators[1:], pairwise(bounds[1:]), strict=True)
         ]
         done = first.go_on(gvas[: bounds[1]], counters)
     if done < bounds[1]:
@@ -89,46 +75,46 @@ def warmup_of(accesses: int) -> int:
     return max(accesses // WARMUP_SHARE, min(accesses // 8, WARMUP))
 
 
-def _follow(path: "FastPath", piece: Piece, counters: Counts) -> bool:
+def _follow(simulator: BlockSimulator, piece: Piece, counters: Counts) -> bool:
     """Take up what a piece counted and left, from the true state in the arrays; return False where that may not be."""
-    state = end_of(piece, path.state(), path.owners)
+    state = end_of(piece, simulator.state(), simulator.owners)
     if state is None:
         return False
     counters += piece.counters
-    found = path.find_lines(piece.first_lines)
+    found = simulator.find_lines(piece.first_lines)
     counters[at.SERVED + 1] += found
     counters[at.SERVED + 2] -= found
-    counters[at.WALK_CYCLES] += found * (path.read_cycles(1) - path.read_cycles(2))
-    path.set(state)
+    counters[at.WALK_CYCLES] += found * (simulator.read_cycles(1) - simulator.read_cycles(2))
+    simulator.set(state)
     return True
 
 
-def _run_again(path: "FastPath", gvas: Words, counters: Counts) -> int:
-    """Run a piece from the true state, which is in the arrays of a path and comes back there."""
-    done = path.go_on(gvas, counters) if path.take() else 0
+def _run_again(simulator: BlockSimulator, gvas: Words, counters: Counts) -> int:
+    """Run a piece from the true state, which is in the arrays of a simulator and comes back there."""
+    done = simulator.go_on(gvas, counters) if simulator.take() else 0
     if done == len(gvas):
-        path.give()
+        simulator.give()
     return done
 
 
-def _run_piece(path: "FastPath", gvas: Words, start: int, end: int) -> Piece | None:
+def _run_piece(simulator: BlockSimulator, gvas: Words, start: int, end: int) -> Piece | None:
     """Run the accesses from `start` to `end`; return None where one of them, or one before, has no translation."""
     steps = warmup_of(end - start)
     unused, counters = np.zeros(at.COUNTERS, np.int64), np.zeros(at.COUNTERS, np.int64)
-    path.clear()
+    simulator.clear()
     # First the TLBs: what misses them while they are cold would leave traces in the structures that walks use.
-    if path.go_on(gvas[start - 2 * steps : start - steps], unused) < steps:
+    if simulator.go_on(gvas[start - 2 * steps : start - steps], unused) < steps:
         return None
-    path.empty_from(at.GUEST_TABLES)
-    if path.go_on(gvas[start - steps : start], unused) < steps:
+    simulator.empty_from(at.GUEST_TABLES)
+    if simulator.go_on(gvas[start - steps : start], unused) < steps:
         return None
-    path.empty_lines()
-    path.give()
-    begin = path.state()
-    if path.go_on(gvas[start:end], counters) < end - start:
+    simulator.empty_lines()
+    simulator.give()
+    begin = simulator.state()
+    if simulator.go_on(gvas[start:end], counters) < end - start:
         return None
-    path.give()
-    return Piece(counters, begin, path.state(), path.first_lines())
+    simulator.give()
+    return Piece(counters, begin, simulator.state(), simulator.first_lines())
 
 
 def end_of(piece: Piece, true: State, owners: list[int]) -> State | None:

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mmu_strategies import fully, profile_of, random_trace, structure
-from tables import random_tables, wide_tables
+from tables import FIRST_DATA, random_tables, wide_tables
 
 from twofold.errors import NotPresentError
 from twofold.formats import mmu_state as at
+from twofold.formats import x86
 from twofold.formats.kinds import FETCH, STORE
 from twofold.kernels import mmu as general
-from twofold.mmu import Mmu, load_profile, pieces, profile_names, static
+from twofold.mmu import Mmu, blocks, load_profile, pieces, profile_names
+from twofold.mmu.block_simulator import State
 from twofold.mmu.profile import Marking
 from twofold.spec import mmu as plain
 
@@ -35,8 +37,8 @@ shapes = st.tuples(st.sampled_from((0, 1, 1, 2, 8)), st.sampled_from((1, 2, 3, 4
 
 
 @st.composite
-def static_profiles(draw):
-    """Draw a profile that the fast path takes: exact LRU, powers of two of sets, families apart, an L1 TLB."""
+def plain_profiles(draw):
+    """Draw a profile that the block simulator takes: exact LRU, powers of two of sets, families apart, an L1 TLB."""
     structures = {name: draw(shapes) for name in LINES}
     for family in FAMILIES:
         unified = draw(st.booleans())
@@ -82,7 +84,7 @@ def run_fast(mmu, gvas, threads=1):
     """Return (accesses done, counters) of the fast path."""
     counters = np.zeros(at.COUNTERS, np.int64)
     mmu_settings, *state = state_of(mmu)
-    path = static.FastPath(mmu._memory, mmu._shapes, mmu_settings, pieces.State(*state))
+    path = blocks.BlockPath(mmu._memory, mmu._shapes, mmu_settings, State(*state))
     return path.run(gvas, counters, threads), counters.tolist()
 
 
@@ -92,7 +94,7 @@ def all_of(mmu):
 
 @relaxed
 @given(
-    profile=static_profiles(),
+    profile=plain_profiles(),
     seed=st.integers(0, 2**32),
     formats=st.sampled_from(FORMATS),
     dimensions=st.sampled_from((1, 2, 2, 2)),
@@ -105,7 +107,7 @@ def test_the_fast_path_counts_and_keeps_what_the_general_path_does(profile, seed
     gvas = translated(tables, profile, random_trace(rng, places, 300), dimensions)
     gvas = gvas.repeat(rng.integers(1, 4, len(gvas)))
     fast, slow = mmu_of(tables, profile, dimensions), mmu_of(tables, profile, dimensions)
-    if not fast._is_static:
+    if not fast._takes_blocks:
         assert (dimensions, formats[1][-1]) == (1, "5"), "addresses of 57 bits are beyond it"
         return
     for part in np.array_split(gvas, 3):  # the state that one leaves is taken by the next
@@ -123,7 +125,7 @@ def test_the_fast_path_is_the_readable_model_on_every_shipped_cpu_that_it_takes(
     tables, places = random_tables(rng, mappings=40)
     gvas = translated(tables, profile, random_trace(rng, places, 1200), 2)
     fast, slow = mmu_of(tables, profile), mmu_of(tables, profile)
-    if not fast._is_static:
+    if not fast._takes_blocks:
         assert name in {"barcelona", "zen2", "zen4"}, "guest tables share entries with others; 72 ways are too many"
         return
     done, counted = run_fast(fast, gvas)
@@ -137,7 +139,7 @@ def test_the_fast_path_is_the_readable_model_on_every_shipped_cpu_that_it_takes(
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Let short traces be cut, and note of each piece whether it could follow the one before it."""
-    monkeypatch.setattr(static, "LEAST_PIECE", 16)
+    monkeypatch.setattr(blocks, "LEAST_PIECE", 16)
     monkeypatch.setattr(pieces, "WARMUP", 1 << 8)
     followed, follow = [], pieces._follow
     monkeypatch.setattr(pieces, "_follow", lambda *given: followed.append(follow(*given)) or followed[-1])
@@ -146,7 +148,7 @@ def small_pieces(monkeypatch):
 
 @settings(relaxed, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    profile=static_profiles(),
+    profile=plain_profiles(),
     seed=st.integers(0, 2**32),
     formats=st.sampled_from(FORMATS),
     pages=st.sampled_from((3, 12, 48)),
@@ -182,6 +184,47 @@ def test_pieces_follow_unless_what_was_held_all_along_is_used_again(name, comes_
     assert small_pieces == [True, not comes_back]
 
 
+@relaxed
+@given(
+    profile=plain_profiles(),
+    seed=st.integers(0, 2**32),
+    corrupted=st.sampled_from((1, 5, 20)),
+    formats=st.sampled_from(FORMATS),
+)
+def test_what_is_malformed_ends_the_fast_path_where_it_ends_the_general_one(profile, seed, corrupted, formats):
+    rng = np.random.default_rng(seed)
+    tables, places = random_tables(rng, 24, corrupted, *formats)
+    gvas = random_trace(rng, places, 100)
+    good = translated(tables, profile, gvas, 2)
+    done, _ = run_fast(mmu_of(tables, profile), gvas)
+    assert done < len(gvas) or len(good) == len(gvas)
+    fast, slow = mmu_of(tables, profile), mmu_of(tables, profile)
+    done, counted = run_fast(fast, good)
+    if done == len(good):
+        assert counted == run_general(slow, good)
+        assert all_of(fast) == all_of(slow)
+
+
+@pytest.mark.parametrize("p2m", ["npt", "npt-pae", "ept"])
+@pytest.mark.parametrize("side", ["guest", "p2m"])
+def test_one_bit_of_one_entry_in_a_full_table_is_the_same_to_both_paths(side, p2m):
+    tables, gvas = wide_tables(1024, p2m=p2m)
+    frame = 700 if side == "guest" else FIRST_DATA + 700
+    ((table, slot),) = np.argwhere((tables.memory >> np.uint64(12)) & np.uint64(0xFFFFFFFFFF) == frame)
+    profile, ends = load_profile("skylake"), {True: 0, False: 0}
+    for bit in range(64):
+        tables.memory[table, slot] ^= np.uint64(1 << bit)
+        fast, slow = mmu_of(tables, profile), mmu_of(tables, profile)
+        counters, fault = np.zeros(at.COUNTERS, np.int64), np.zeros(at.FAULT_COLUMNS, np.uint64)
+        status = general.run(slow._memory, slow._shapes, gvas, KINDS, *state_of(slow), counters, fault)
+        done, counted = run_fast(fast, gvas)
+        assert done < len(gvas) or (status == 0 and counted == counters.tolist() and all_of(fast) == all_of(slow))
+        assert done == len(gvas) or status or 1 << bit & x86.FRAME_MASK, "refused without a reason"
+        ends[status == 0] += 1
+        tables.memory[table, slot] ^= np.uint64(1 << bit)
+    assert min(ends.values()) > 0, "some bits make it malformed, some do not"
+
+
 def test_a_trace_in_pieces_ends_at_the_same_fault(small_pieces):
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
@@ -200,34 +243,34 @@ def test_a_trace_in_pieces_ends_at_the_same_fault(small_pieces):
 
 def long_trace(tables, places, seed=1):
     """Return a trace that is long enough for the fast path to be chosen."""
-    gvas = random_trace(np.random.default_rng(seed), places, 3 * static.LEAST_ACCESSES)
+    gvas = random_trace(np.random.default_rng(seed), places, 3 * blocks.LEAST_ACCESSES)
     return translated(tables, load_profile("skylake"), gvas, 2)
 
 
 def test_a_fault_in_a_long_trace_is_that_of_the_general_path():
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
-    gvas[static.LEAST_ACCESSES + 77] = 0x123 << 30
+    gvas[blocks.LEAST_ACCESSES + 77] = 0x123 << 30
     caught = []
-    for is_static in (True, False):
+    for takes_blocks in (True, False):
         mmu = mmu_of(tables, load_profile("skylake"))
-        assert mmu._is_static
-        mmu._is_static = is_static
+        assert mmu._takes_blocks
+        mmu._takes_blocks = takes_blocks
         with pytest.raises(NotPresentError) as error:
             mmu.run(gvas)
         caught.append((str(error.value), error.value.__notes__, all_of(mmu)))
     assert caught[0] == caught[1]
-    assert caught[0][1] == [f"at access {static.LEAST_ACCESSES + 77} of this run"]
+    assert caught[0][1] == [f"at access {blocks.LEAST_ACCESSES + 77} of this run"]
 
 
 def test_stale_entries_are_used_on_by_long_traces_too():
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
     ends = []
-    for is_static in (True, False):
+    for takes_blocks in (True, False):
         memory = tables.memory.copy()
         mmu = Mmu(load_profile("skylake"), memory, tables.guest_root, tables.p2m_root)
-        mmu._is_static = is_static
+        mmu._takes_blocks = takes_blocks
         first = mmu.run(gvas)
         leaves = np.flatnonzero(memory.reshape(-1) >> np.uint64(12) == np.uint64(mmu._values[mmu._values != 0][0]))
         memory.reshape(-1)[leaves] ^= np.uint64(1 << 20)
@@ -244,7 +287,7 @@ def test_stores_and_fetches_that_the_fast_path_does_not_do_go_the_general_way():
     stores = np.full(len(gvas), STORE, np.uint8)
     assert mmu_of(tables, split).run(gvas, kinds=stores) == mmu_of(tables, split).run(gvas)
     update = replace(split, accessed_dirty=Marking("update", "a test", "high"))
-    assert not mmu_of(tables, update)._is_static
+    assert not mmu_of(tables, update)._takes_blocks
 
 
 @pytest.mark.parametrize(
@@ -261,5 +304,5 @@ def test_stores_and_fetches_that_the_fast_path_does_not_do_go_the_general_way():
 def test_what_the_fast_path_cannot_take_is_seen_beforehand(part):
     tables, _ = random_tables(np.random.default_rng(5))
     tlbs = {"l1_4k": fully(2), "l1_2m": fully(2), "l1_1g": fully(2), "l2_4k": fully(2)}
-    assert mmu_of(tables, profile_of(**tlbs))._is_static
-    assert not mmu_of(tables, profile_of(**(tlbs | part)))._is_static
+    assert mmu_of(tables, profile_of(**tlbs))._takes_blocks
+    assert not mmu_of(tables, profile_of(**(tlbs | part)))._takes_blocks

@@ -1,13 +1,16 @@
-"""The stages of the fast MMU path: each is one loop over a block, through one structure, and passes on what missed.
+"""Sieves: the loops of the stages, each over a block through one structure; what missed is passed on.
 
-A structure only ever sees what missed the one before it, and tables do not change: so a stage may finish its block
-before the next one begins, and the counts stay exact. No stage branches on a hit: what missed is written and the place
-moves on, or is overwritten. A structure of one set stays in a register for the whole block.
+    sift_rows, sift_one     a TLB: every tag uses it and is taken in; those that missed go on
+    pass_rows, pass_one     one paging-structure cache: who finds its table starts below it, the others go on
+    chain                   paging-structure caches that share entries: one walk at a time, through all levels
+    sift_lines              a data cache: as a TLB, with one size
 
-A tag has the size of its entry (or its level - 1) in the two top bits; the low bits of the rest pick the set. Its *key*
-is what the next stages need: a page id, an index. A *place* is a region's number below the level of its leaf. A family
-is uint64[4 * FAMILY_COLUMNS], the structures of one kind by size or by level - 1. A row has 4, 16 or 64 lanes, by the
-ways of the largest of its family.
+No loop branches on a hit, which nobody can guess: what missed is written and the place moves on, or is overwritten. A
+structure of one set ("one") stays in a vector register for the whole block; the others ("rows") are loaded and stored
+at each use. Each loop is made for rows of 4, 16 and 64 lanes (`kernels._rows`), where these are needed.
+
+A family is uint64[4 * FAMILY_COLUMNS], the structures of one kind by size or by level - 1. A row has as many lanes as
+the ways of the largest of its family ask for.
 """
 
 from collections.abc import Callable
@@ -16,19 +19,15 @@ from typing import Any
 import numpy as np
 
 from twofold.formats.arrays import Counts, Halves, Marks, Words
-from twofold.kernels._jit import bare, folded
+from twofold.kernels._bits import ZERO
+from twofold.kernels._jit import folded, inner
 from twofold.kernels._prefetch import prefetch
 from twofold.kernels._rows import FOUR, SIXTEEN, SIXTY_FOUR, RowOperations
+from twofold.kernels.blocks.tags import CODE_SHIFT, ORDER, PLACE_MASK, TAG_BYTES
 
 BASE, MASK, LAST, HITS = 0, 1, 2, 3  # address of the first row, sets - 1, bit of the last way, bits that count as hits
 FAMILY_COLUMNS = 4
-
-ZERO, ONE = np.uint64(0), np.uint64(1)
-CODE_SHIFT = np.uint32(30)  # of a tag, to its size or level - 1; of a place, to the level of its leaf
-PLACE_MASK = np.uint32((1 << 30) - 1)
-TAG_BYTES = 4
 AHEAD = 8  # rows of a data cache that are asked for before they are used
-ORDER = 9
 
 
 @folded
@@ -42,7 +41,7 @@ def make_sift_rows(operations: RowOperations) -> Callable[..., Any]:
     load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
-    @bare
+    @inner
     def sift_rows(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
         kept = 0
         for number in range(count):
@@ -64,7 +63,7 @@ def make_sift_one(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of a TLB that is one row of this width for all sizes."""
     load, store, ways_of, moved = operations[1:5]
 
-    @bare
+    @inner
     def sift_one(family: Words, tags: Halves, keys: Halves, count: int, out_tags: Halves, out_keys: Halves) -> int:
         kept, last = 0, family[LAST]
         row = load(family[BASE])
@@ -86,7 +85,7 @@ def make_pass_rows(operations: RowOperations) -> Callable[..., Any]:
     load, store, ways_of, _, moved_if = operations[1:6]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
-    @bare
+    @inner
     def pass_rows(
         structure: Words,
         level: int,
@@ -122,7 +121,7 @@ def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
     """Return the stage of one paging-structure cache that is one row."""
     load, store, ways_of, _, moved_if = operations[1:6]
 
-    @bare
+    @inner
     def pass_one(
         structure: Words,
         level: int,
@@ -154,12 +153,12 @@ def make_pass_one(operations: RowOperations) -> Callable[..., Any]:
     return pass_one
 
 
-def make_chain(operations: RowOperations) -> Callable[..., Any]:
-    """Return the stage of paging-structure caches that share entries: one item at a time, through all levels."""
+def make_use(operations: RowOperations) -> Callable[..., Any]:
+    """Return the use of one entry of paging-structure caches that share entries: look, and where told so keep."""
     load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
-    @bare
+    @inner
     def use(family: Words, level: int, region: int, keeps: int) -> bool:
         tag = (region >> np.uint32(ORDER * (level - 1))) | (np.uint32(level - 1) << CODE_SHIFT)
         at = (level - 1) * FAMILY_COLUMNS
@@ -170,11 +169,17 @@ def make_chain(operations: RowOperations) -> Callable[..., Any]:
             store(address, moved(row, tag, held, family[at + LAST]))
         return (held & family[at + HITS]) != ZERO
 
-    @bare
+    return use
+
+
+def make_chain(use: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the stage of paging-structure caches that share entries: one item at a time, through all levels."""
+
+    @inner
     def chain(family: Words, top: int, places: Halves, count: int, out_counts: Counts, out_starts: Marks) -> None:
         for number in range(count):
-            region, leaf = places[number] & PLACE_MASK, np.int64(places[number] >> CODE_SHIFT)
-            level = leaf + 1
+            region, leaf_level = places[number] & PLACE_MASK, np.int64(places[number] >> CODE_SHIFT)
+            level = leaf_level + 1
             while level <= top and not use(family, level, region, 0):
                 level += 1
             if level <= top:
@@ -182,7 +187,7 @@ def make_chain(operations: RowOperations) -> Callable[..., Any]:
                 use(family, level, region, 1)
             out_starts[number] = np.uint8(level - 1)
             # Walks go down, so the entry nearest to the leaf is the last one kept.
-            for kept in range(level - 1, leaf, -1):
+            for kept in range(level - 1, leaf_level, -1):
                 if family[(kept - 1) * FAMILY_COLUMNS + HITS] != ZERO:
                     use(family, kept, region, 1)
                 out_counts[1, kept] += 1
@@ -195,7 +200,7 @@ def make_sift_lines(operations: RowOperations) -> Callable[..., Any]:
     load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
-    @bare
+    @inner
     def sift_lines(structure: Words, lines: Halves, count: int, out_lines: Halves) -> int:
         kept, last, base = 0, structure[LAST], structure[BASE]
         mask, sets = np.uint32(structure[MASK]), np.uint32(structure[MASK]) + np.uint32(1)
@@ -223,5 +228,6 @@ sift_rows_4, sift_rows_16, sift_rows_64 = (make_sift_rows(each) for each in (FOU
 sift_one_16, sift_one_64 = make_sift_one(SIXTEEN), make_sift_one(SIXTY_FOUR)
 pass_rows_4, pass_rows_16, pass_rows_64 = (make_pass_rows(each) for each in (FOUR, SIXTEEN, SIXTY_FOUR))
 pass_one_4, pass_one_16, pass_one_64 = make_pass_one(FOUR), make_pass_one(SIXTEEN), make_pass_one(SIXTY_FOUR)
-chain_16, chain_64 = make_chain(SIXTEEN), make_chain(SIXTY_FOUR)
+use_16, use_64 = make_use(SIXTEEN), make_use(SIXTY_FOUR)
+chain_16, chain_64 = make_chain(use_16), make_chain(use_64)
 sift_lines_16, sift_lines_64 = make_sift_lines(SIXTEEN), make_sift_lines(SIXTY_FOUR)

@@ -1,28 +1,25 @@
-"""The state of the MMU as rows for the fast path, and back: which entry each tag names, and what it must hold.
+"""The state of the MMU as rows, and back: which entry each tag names, and what it must hold.
 
-The fast path keeps tags only. So a state can be taken as rows when each entry holds what the tables say now (no entry
-is stale), and is given back with the values looked up again.
+Rows hold tags only. So a state can be taken as rows when each entry holds what the tables say now (no entry is stale),
+and is given back with the values looked up again.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
 from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Words
+from twofold.formats.mmu_state import GUEST, P2M
+from twofold.kernels._bits import ZERO
 from twofold.kernels._entries import top_level
-from twofold.kernels._jit import BARE, bare, kernel
-from twofold.kernels._mmu_regions import (
+from twofold.kernels._jit import bare_kernel, inner
+from twofold.kernels._rows import EMPTY
+from twofold.kernels.blocks.regions import (
     CODE_MASK,
-    CODE_SHIFT,
-    GUEST,
     HOST_GFN_BITS,
     NO_FRAME,
     NUMBER_MASK,
-    ORDER,
-    P2M,
-    SLOT_MASK,
-    ZERO,
     Regions,
     find_host,
     find_region,
@@ -31,10 +28,10 @@ from twofold.kernels._mmu_regions import (
     size_in_tlbs,
     translated,
 )
-from twofold.kernels._rows import EMPTY
+from twofold.kernels.blocks.tags import ORDER, SLOT_MASK, TAG_CODE
 from twofold.kernels.mmu import PAGE_SHIFT, STRUCTURE_BITS, tag_of
 
-CODE_BASE = (1 << CODE_SHIFT) - 1
+CODE_BASE = (1 << TAG_CODE) - 1
 STRUCTURE_MASK = np.uint64((1 << at.STRUCTURE_BITS) - 1)
 CONTEXT_MASK = np.uint64(at.CONTEXTS - 1)
 NOTHING = ~ZERO  # no value: the entry cannot be taken as a row
@@ -54,7 +51,7 @@ class Rows(NamedTuple):
     inserted: Counts
 
 
-@bare
+@inner
 def family_of(number: int) -> int:
     """Return the first structure of the same kind; their tags differ in the code on top."""
     if number < at.GUEST_TABLES:
@@ -66,7 +63,7 @@ def family_of(number: int) -> int:
     return at.HOST_TABLES if number < at.L2_LINES else number
 
 
-@bare
+@inner
 def tlb_value(memory: Words, shapes: Words, settings: Counts, regions: Regions, size: int, page: int) -> int:
     """Return the mfn that a TLB entry of this size holds, NOTHING where its page has another size."""
     first = page << (ORDER * size)
@@ -79,7 +76,7 @@ def tlb_value(memory: Words, shapes: Words, settings: Counts, regions: Regions, 
     return np.uint64(translated(memory, shapes, settings, regions, np.int64(frame)))
 
 
-@bare
+@inner
 def guest_table_value(memory: Words, shapes: Words, settings: Counts, regions: Regions, page: int, level: int) -> int:
     """Return what the guest paging-structure entry that points to a table of this level holds."""
     table = settings[at.GUEST_ROOT]
@@ -93,7 +90,7 @@ def guest_table_value(memory: Words, shapes: Words, settings: Counts, regions: R
     return np.uint64(table)
 
 
-@bare
+@inner
 def host_value(memory: Words, shapes: Words, settings: Counts, regions: Regions, number: int, page: int) -> int:
     """Return what an entry of the nested TLB or of a P2M paging-structure cache holds."""
     if number < at.HOST_TABLES:
@@ -115,7 +112,7 @@ def host_value(memory: Words, shapes: Words, settings: Counts, regions: Regions,
     return np.uint64(table)
 
 
-@bare
+@inner
 def value_of(memory: Words, shapes: Words, settings: Counts, regions: Regions, number: int, page: int) -> int:
     """Return what an entry must hold by the tables as they are; NOTHING where the fast path cannot say."""
     if number < at.GUEST_TABLES:
@@ -126,7 +123,7 @@ def value_of(memory: Words, shapes: Words, settings: Counts, regions: Regions, n
     return host_value(memory, shapes, settings, regions, number, page)
 
 
-@kernel
+@bare_kernel
 def take_rows(
     memory: Words,
     shapes: Words,
@@ -161,13 +158,13 @@ def take_rows(
                         if code == 0 and number < at.GUEST_TABLES:
                             region = np.int64(regions.ids[page >> ORDER]) - 1
                             page = (region << ORDER) | (page & SLOT_MASK)
-                        kept = np.uint32(page | (code << CODE_SHIFT))
+                        kept = np.uint32(page | (code << TAG_CODE))
                 rows.pool[lane + way] = kept
     rows.inserted[:] = 0
     return True
 
 
-@kernel
+@bare_kernel
 def give_rows(
     memory: Words,
     shapes: Words,
@@ -194,7 +191,7 @@ def give_rows(
                 tags[slot + way] = ZERO
                 if kept == EMPTY:
                     continue
-                code, page = np.int64(kept) >> CODE_SHIFT, np.int64(kept) & CODE_BASE
+                code, page = np.int64(kept) >> TAG_CODE, np.int64(kept) & CODE_BASE
                 number = family_of(owner) + code
                 if code == 0 and number < at.GUEST_TABLES:
                     page = (np.int64(regions.briefs[page >> ORDER] & NUMBER_MASK) << ORDER) | (page & SLOT_MASK)
@@ -202,7 +199,3 @@ def give_rows(
                 tags[slot + way] = tag_of(number, context, np.uint64(page))
                 values[slot + way] = value_of(memory, shapes, settings, regions, number, page)
     rows.inserted[:] = 0
-
-
-cast("Any", take_rows).targetoptions.update(BARE)
-cast("Any", give_rows).targetoptions.update(BARE)

@@ -1,8 +1,12 @@
-"""What the fast MMU path knows of the tables: each region of 2 MiB is looked at once, when it is first accessed.
+"""What is known of the tables: each region of 2 MiB is looked at once, when it is first accessed.
 
 Tables do not change during a run, so a page's size, its gfn and the tables on its way are numbers to look up. Regions
 of guest virtual memory are numbered as they come (`region id`), so that a page id of 30 bits names a page of a large
 and sparse address space. Regions of guest-physical memory are found by their number.
+
+Whether an entry is present and well-formed is not decided here: `kernels.walk.check_entry` says it for the general path
+and for this one. A fault has no place in a region: where the tables end, or say what hardware refuses, the region is
+refused (-1), and the general path finds the fault, which it can describe.
 """
 
 from typing import NamedTuple
@@ -10,19 +14,15 @@ from typing import NamedTuple
 import numpy as np
 
 from twofold.formats import mmu_state as at
-from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Halves, Words
-from twofold.kernels._bits import SHIFT
+from twofold.formats.mmu_state import GUEST, P2M
+from twofold.formats.status import OK
+from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
-    BAD_MEMORY_TYPES,
-    BAD_RIGHTS,
     FRAME,
     FRAME_BITS,
-    HARDWARE,
-    LEAF_RESERVED,
     LEVELS,
-    MEMORY_TYPE_SHIFT,
-    SEVEN,
+    deciding_bits,
     frame_of,
     is_leaf,
     leaf_frame,
@@ -30,13 +30,10 @@ from twofold.kernels._entries import (
     span,
     top_level,
 )
-from twofold.kernels._jit import bare
-from twofold.kernels.mmu import check_entry
+from twofold.kernels._jit import inner
+from twofold.kernels.blocks.tags import ORDER, SLOT_MASK, SLOTS, TAG_CODE
+from twofold.kernels.walk import check_entry
 
-OK = codes.OK
-GUEST, P2M = 0, 1
-SLOTS, SLOT_MASK = 512, 511
-ORDER = at.SIZE_ORDER
 GUEST_REGION_BITS = 27  # of a region number: addresses of 48 bits
 HOST_REGION_BITS = 20  # guest-physical memory of 2 TiB
 HOST_GFN_BITS = HOST_REGION_BITS + ORDER
@@ -44,8 +41,6 @@ MAX_REGIONS = 1 << 17  # of guest virtual memory, 256 GiB; 2 KiB each
 MAX_LEVELS, MAX_GUEST_LEVELS = 5, 4
 NO_FRAME = np.uint32(0xFFFFFFFF)
 CODE_BITS, CODE_MASK, PARTIAL = np.uint64(3), np.uint64(3), np.uint64(4)
-ZERO, ONE = np.uint64(0), np.uint64(1)
-CODE_SHIFT = 30  # of a tag
 
 USED, REACHED = 0, 1  # columns of `counts`: region ids in use, guest-physical regions up to the last one seen
 
@@ -53,6 +48,7 @@ USED, REACHED = 0, 1  # columns of `counts`: region ids in use, guest-physical r
 TABLE_TAGS = 0  # in walking order, see `tag_column`: tag in the nested TLB of the gfn of the guest's table
 TABLE_MFNS = 4  # by level
 RECORD_COLUMNS = 8
+RECORD_SHIFT = np.uint64(5)  # log2 of the bytes of a record
 
 # A region in brief, what most stages ask of it:
 #     31: 1 when a 1G page is smashed | 30, 29: level of the guest's leaf | 28, 27: size in the TLBs | 26..0: its number
@@ -85,46 +81,41 @@ class Regions(NamedTuple):
     host_tables: Halves
 
 
-@bare
+@inner
 def is_good(shape: Words, entry: int, level: int) -> bool:
     """Return whether hardware follows or uses an entry; not folded into its callers, which would be long to compile."""
     return check_entry(shape, entry, level) == OK
 
 
-@bare
+@inner
 def bits_of_good(memory: Words, shape: Words, table: int) -> int:
     """Return the bits that are set in any entry of a table at level 0, if all map memory and are much alike; else 0.
 
     What `is_good` asks of an entry is in a few bits. When those are the same in all of them, one entry speaks for all;
-    and to find that out takes the bits in which any differ, which is a loop without a branch.
+    and to find that out takes the bits in which any differ, which is a loop without a branch. Where they are not, each
+    entry is asked by itself.
     """
     first, differ, ones = memory[table, 0], ZERO, ZERO
     for slot in range(SLOTS):
         entry = memory[table, slot]
         differ |= entry ^ first
         ones |= entry
-    asked = shape[HARDWARE]
-    if shape[BAD_RIGHTS] != ZERO:
-        asked |= SEVEN
-    if shape[BAD_MEMORY_TYPES] != ZERO:
-        asked |= SEVEN << MEMORY_TYPE_SHIFT
-    are_good = differ & asked == ZERO and ones & shape[LEAF_RESERVED] == ZERO and is_good(shape, first, 0)
-    return ones if are_good else ZERO
+    return ones if differ & deciding_bits(shape) == ZERO and is_good(shape, first, 0) else ZERO
 
 
-@bare
+@inner
 def tag_column(level: int) -> int:
     """Return the column of a record with the tag of the guest's table of a level: a walk goes from left to right."""
     return TABLE_TAGS + MAX_GUEST_LEVELS - 1 - level
 
 
-@bare
+@inner
 def size_in_tlbs(brief: int) -> int:
     """Return the size that a region in brief says."""
     return (brief >> SIZE_SHIFT) & TWO_BITS
 
 
-@bare
+@inner
 def next_table(memory: Words, shape: Words, table: int, frame: int, level: int) -> int:
     """Return the frame of the table that the entry of a frame number points to, -1 unless it points to one."""
     if not 0 <= table < len(memory):
@@ -135,7 +126,7 @@ def next_table(memory: Words, shape: Words, table: int, frame: int, level: int) 
     return frame_of(shape, entry)
 
 
-@bare
+@inner
 def find_host(memory: Words, shape: Words, settings: Counts, regions: Regions, region: int) -> int:
     """Look at a region of guest-physical memory; return its word in `host`, 0 where nothing is mapped."""
     known = regions.host[region]
@@ -166,7 +157,7 @@ def find_host(memory: Words, shape: Words, settings: Counts, regions: Regions, r
     return known
 
 
-@bare
+@inner
 def host_frame(memory: Words, shape: Words, known: int, gfn: int) -> int:
     """Return the mfn of a gfn by the word of its region, -1 where there is none."""
     frame = np.int64(known >> CODE_BITS)
@@ -176,14 +167,14 @@ def host_frame(memory: Words, shape: Words, known: int, gfn: int) -> int:
     return frame_of(shape, entry) if is_good(shape, entry, 0) else -1
 
 
-@bare
+@inner
 def tag_of_gfn(known: int, gfn: int) -> int:
     """Return the tag of a gfn in the nested TLB, by the word of its region."""
     size = np.int64(known & CODE_MASK) - 1
-    return (gfn >> (ORDER * size)) | (size << CODE_SHIFT)
+    return (gfn >> (ORDER * size)) | (size << TAG_CODE)
 
 
-@bare
+@inner
 def translated(memory: Words, shapes: Words, settings: Counts, regions: Regions, gfn: int) -> int:
     """Return the mfn of a gfn, the gfn itself in one dimension, -1 where there is none."""
     if settings[at.NESTED] == 0:
@@ -194,7 +185,7 @@ def translated(memory: Words, shapes: Words, settings: Counts, regions: Regions,
     return host_frame(memory, shapes[P2M], known, gfn) if known != ZERO else -1
 
 
-@bare
+@inner
 def note_pages(memory: Words, shape: Words, regions: Regions, table: int, first: int) -> None:
     """Write the frames of a region: those of a table's entries, or without one (-1) `first` and those that follow."""
     base = regions.counts[USED] << ORDER
@@ -213,8 +204,8 @@ def note_pages(memory: Words, shape: Words, regions: Regions, table: int, first:
         regions.frames[base + slot] = frame
 
 
-@bare
-def note_region(settings: Counts, regions: Regions, number: int, size: int, leaf: int) -> int:
+@inner
+def note_region(settings: Counts, regions: Regions, number: int, size: int, leaf_level: int) -> int:
     """Give a region an id; return it, or -1 where the TLBs disagree on its size."""
     stored = size
     if size == at.SIZES - 1:
@@ -226,19 +217,19 @@ def note_region(settings: Counts, regions: Regions, number: int, size: int, leaf
     regions.briefs[region] = (
         np.uint32(number)
         | (np.uint32(stored) << SIZE_SHIFT)
-        | (np.uint32(leaf) << LEAF_SHIFT)
+        | (np.uint32(leaf_level) << LEAF_SHIFT)
         | (np.uint32(size - stored) << SMASHED_SHIFT)
     )
     if stored == 0:
         regions.names[region] = np.uint64(region << ORDER) | (np.uint64(SLOT_MASK) << NAME_SHIFT)
     else:
-        regions.names[region] = np.uint64((number >> (ORDER * (stored - 1))) | (stored << CODE_SHIFT))
+        regions.names[region] = np.uint64((number >> (ORDER * (stored - 1))) | (stored << TAG_CODE))
     regions.ids[number] = region + 1
     regions.counts[USED] = region + 1
     return region
 
 
-@bare
+@inner
 def find_region(memory: Words, shapes: Words, settings: Counts, regions: Regions, number: int) -> int:
     """Look at a region of guest virtual memory; return its id, -1 where the general path has to do it."""
     if regions.ids[number]:
