@@ -100,7 +100,8 @@ UNMARKED = {
     "MemoryOperations": set(),
     "P2M": {
         *("audit", "can_map_exactly", "clear_frames", "detach", "get_entry", "gfn_to_mfn_foreign", "leaf_array"),
-        *("leaf_rows", "leaves", "level_masks", "map", "off_flush", "on_flush", "plan", "runs", "translate"),
+        *("leaf_rows", "leaves", "level_masks", "map", "off_change", "off_flush", "on_change", "on_flush"),
+        *("plan", "runs", "translate"),
         *("unmap_need", "unmap_refusal", "walk"),
     },
     "LinearMapping": {"address", "release", "sync"},

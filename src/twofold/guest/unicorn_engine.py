@@ -33,6 +33,7 @@ from twofold.formats.walk_state import EXECUTE, GUEST, MAX_STEPS, READ, STEP_COL
 from twofold.guest.guest import Guest
 from twofold.guest.program import LONG_BITS
 from twofold.guest.run import ACCESS_DTYPE, Accesses, Execution
+from twofold.p2m import Flush
 from twofold.trace import STACK_BYTES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
@@ -67,8 +68,8 @@ class _Session:
         self.uc.hook_add(UC_HOOK_TLB_FILL, self.fill)
         self.uc.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self.record)
 
-    def flush(self) -> None:
-        """Drop every translation that the engine holds."""
+    def flush(self, _flush: Flush | None = None) -> None:
+        """Drop every translation that the engine holds; it knows none by its gfn, so none can be spared."""
         self.uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
 
     def fill(self, _uc: Uc, gva: int, kind: int, entry: Any, _data: Any) -> bool:
