@@ -102,6 +102,19 @@ class ListenerError(TwofoldError):
         super().__init__(f"a listener cannot {what} the P2M that is telling it something; do it when the call is over")
 
 
+class WriteRefusedError(TwofoldError):
+    """Somebody who watches guest memory does not let a store happen; nothing of it was stored.
+
+    gfn : a frame that it goes to;  by : who wanted to store
+    """
+
+    def __init__(self, gfn: int, by: str, why: str) -> None:
+        self.gfn = gfn
+        self.by = by
+        self.why = why
+        super().__init__(f"a store into gfn {gfn:#x} by {by} is refused: {why}")
+
+
 class TranslationError(TwofoldError):
     """Base of what a walk can end in besides a translation."""
 

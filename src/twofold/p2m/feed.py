@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import ListenerError
+from twofold.machine.journal import cannot_repeat
 from twofold.p2m.ranges import Ranges, apart, common, joined
 from twofold.units import INVALID_MFN
 
@@ -191,6 +192,7 @@ class ChangeFeed:
                 try:
                     tell()
                 except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
+                    cannot_repeat(failure)
                     self._failures.append(failure)
         finally:
             self._is_telling = False

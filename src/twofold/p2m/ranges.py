@@ -8,9 +8,11 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twofold.units import INVALID_GFN
+
 Array = npt.NDArray[np.uint64]
 Indexes = npt.NDArray[np.int64]
-_END: Final = np.uint64(1 << 63)  # beyond every gfn
+_END: Final = np.uint64(INVALID_GFN)  # beyond every gfn
 
 
 class Ranges(NamedTuple):
@@ -31,6 +33,15 @@ NONE: Final = Ranges(np.empty(0, np.uint64), np.empty(0, np.uint64))
 def one_range(gfn: int, frames: int) -> Ranges:
     """Return a single range."""
     return Ranges(np.array((gfn,), np.uint64), np.array((frames,), np.uint64))
+
+
+def every_gfn(ranges: Ranges) -> Array:
+    """Return every gfn of ranges, one range after the other."""
+    gfns, frames = ranges
+    lengths = frames.astype(np.int64)
+    inside = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    numbers: Array = np.repeat(gfns, lengths) + inside.astype(np.uint64)
+    return numbers
 
 
 def joined(parts: list[Ranges]) -> Ranges:
