@@ -8,9 +8,9 @@ from tiny_elf import HALT, code, load_from
 
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import WriteRefusedError
+from twofold.formats.walk_state import MAX_STEPS, READ, STEP_COLUMNS
 from twofold.guest import Guest, Program, run
 from twofold.guest.walks import data_gfn
-from twofold.spec.walk import MAX_STEPS, READ, STEP_COLUMNS
 from twofold.trace import AREA_BASE, WORKLOADS
 
 PAGE = 4096
