@@ -94,6 +94,27 @@ class P2MTypeError(TwofoldError):
         super().__init__(f"P2M type {type_name} {problem}")
 
 
+class ListenerError(TwofoldError):
+    """A listener of a P2M did, while it was being told something, what only others may do."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"a listener cannot {what} the P2M that is telling it something; do it when the call is over")
+
+
+class WriteRefusedError(TwofoldError):
+    """Somebody who watches guest memory does not let a store happen; nothing of it was stored.
+
+    gfn : a frame that it goes to;  by : who wanted to store
+    """
+
+    def __init__(self, gfn: int, by: str, why: str) -> None:
+        self.gfn = gfn
+        self.by = by
+        self.why = why
+        super().__init__(f"a store into gfn {gfn:#x} by {by} is refused: {why}")
+
+
 class TranslationError(TwofoldError):
     """Base of what a walk can end in besides a translation."""
 

@@ -231,6 +231,15 @@ def test_a_replay_shows_the_machine_that_it_leads_to(twofold):
     assert document["domains"] == [{"domid": 1, "name": "web", "owned_frames": 2048}]
 
 
+def test_a_replay_of_a_run_says_that_no_digest_was_compared(twofold):
+    with Machine("64MiB", journal=twofold.folder / "m.journal") as machine:
+        machine.create_domain("8MiB", options=DomainOptions(layout="flat")).begin_run("unicorn")
+    done = twofold("replay", "m.journal")
+    assert (done.code, done.err) == (0, "")
+    assert "programs run: 1; what they stored is in no journal" in done.out
+    assert json.loads(twofold("replay", "m.journal", "--json", "-q").out)["runs"] == 1
+
+
 def test_a_damaged_journal_is_replayed_up_to_the_damage_which_is_told_with_its_offset(twofold):
     path = twofold.folder / "m.journal"
     record(path)

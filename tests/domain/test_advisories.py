@@ -257,7 +257,7 @@ def test_xsa_346_no_frame_is_free_before_its_flush(name, behaviour):
         domain = make(machine)
         assert domain.memory.populate_physmap([0x200, 0x400], 9).complete
         mfns, seen = [domain.p2m.get_entry(gfn).mfn for gfn in gfns], []
-        domain.p2m.on_flush(lambda: seen.append([machine.heap.is_free(mfn) for mfn in mfns]))
+        domain.p2m.on_flush(lambda _flush: seen.append([machine.heap.is_free(mfn) for mfn in mfns]))
         operation(domain)
         assert seen
         assert not any(any(each) for each in seen), "at every flush they are still held"
@@ -272,7 +272,7 @@ def test_xsa_480_a_table_is_used_again_only_after_the_flush(name):
         assert domain.memory.populate_physmap(range(0x200, 0x400), 0).complete
         table, seen = domain.p2m.walk(0x200)[-1].table, []
 
-        def flushed():
+        def flushed(_flush):
             stock, free = domain.pool.stock, int(domain.pool.state[at.FREE])
             seen.append(table in stock[:free].tolist() or machine.heap.is_free(table))
 

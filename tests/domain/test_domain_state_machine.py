@@ -47,7 +47,7 @@ class DomainModel(JournaledMachine):
         self.flushes = 0
         self.p2m.on_flush(self.count_flush)
 
-    def count_flush(self):
+    def count_flush(self, _flush):
         self.flushes += 1
 
     def teardown(self):

@@ -148,7 +148,7 @@ def test_page_sizes_limit_leaves_and_not_the_extents(make_machine):
 def test_frames_are_freed_after_the_flush(domain):
     domain.memory.populate_physmap([0], 9)
     free, seen = domain.machine.heap.free_frames, []
-    domain.p2m.on_flush(lambda: seen.append(domain.machine.heap.free_frames))
+    domain.p2m.on_flush(lambda _flush: seen.append(domain.machine.heap.free_frames))
     domain.memory.decrease_reservation([0], 9)
     assert seen == [free]
     assert domain.machine.heap.free_frames == free + 512

@@ -138,6 +138,23 @@ def test_a_p2m_flush_drops_what_combines_both_tables(holds, hits, engine):
     assert (stats.walks, stats.guest_structure_hits[0], stats.nested_hits) == (1, hits, 0)
 
 
+@pytest.mark.parametrize(
+    ("gfn", "frames", "lost"),
+    [(0x200001, 1, 1), (0x200000, 2, 2), (0x1FFFF0, 0x10, 0), (0x200004, 100, 0), (0, 1 << 36, 4 + 4)],
+)
+def test_a_flush_of_a_range_of_gfns_keeps_nested_translations_of_others(gfn, frames, lost, engine):
+    """Four pages, and the four guest tables above them; the nested TLB holds all eight."""
+    mmu = mmu_over(pages(4), profile_of(l1_4k=fully(8), nested_4k=fully(64)), engine)
+    mmu.run(gvas_of(0, 1, 2, 3))
+    assert mmu.run(gvas_of(0, 1, 2, 3)).walks == 0
+    other = np.array([gfn], np.uint64), np.array([frames], np.uint64)
+    mmu.invalidate_gfns(*other, vmid=1)
+    assert mmu.run(gvas_of(0, 1, 2, 3)).walks == 0, "another domain's"
+    mmu.obey(other)
+    stats = mmu.run(gvas_of(0, 1, 2, 3))
+    assert (stats.walks, stats.nested_misses) == (4, lost), "TLB entries are known by their gvas, so all go"
+
+
 def test_invlpg_keeps_other_translations_but_no_guest_structure_entry(engine):
     mmu = mmu_over(pages(3), profile_of(l1_4k=fully(4), guest_pde=fully(4)), engine)
     mmu.run(gvas_of(0, 1))

@@ -136,7 +136,7 @@ def test_a_large_leaf_over_a_table_frees_the_table_after_the_flush(domain):
     order, seen = large(p2m), []
     p2m.set_entry(3, 0x30000, 0)
     tables = p2m.tables
-    p2m.on_flush(lambda: seen.append(domain.pool.free))
+    p2m.on_flush(lambda _flush: seen.append(domain.pool.free))
     p2m.set_entry(0, 0x10000, order)
     assert p2m.tables == tables - 1
     assert seen == [domain.pool.free - 1], "at the flush the table is not free yet"

@@ -221,7 +221,7 @@ def test_a_flush_is_owed_exactly_when_a_present_entry_was_replaced(make_p2m, cha
         p2m, flushes = make_p2m(), []
         p2m.set_entry(512, 4096, 10)
         assert p2m.counters.flushes_owed == 0
-        p2m.on_flush(lambda flushes=flushes: flushes.append(1))
+        p2m.on_flush(lambda _flush, flushes=flushes: flushes.append(1))
         change(p2m)
         assert len(flushes) == owed
         assert (p2m.counters.flushes_owed, p2m.counters.flushes_done) == (owed, owed)
@@ -233,7 +233,7 @@ def test_replaced_tables_can_be_used_again_only_after_the_flush(make_p2m, change
     p2m.set_entry(3, 77, 0)
     old, free, seen = p2m.walk(3)[-1].table, p2m._pool.free, []
 
-    def listener():
+    def listener(_flush):
         state, stock = p2m._pool.state, p2m._pool.stock
         assert old not in stock[: state[at.FREE]].tolist(), "a TLB may still walk it"
         assert p2m.get_entry(3).mfn in {INVALID_MFN, 512 + 3}, "the entry is stored before the flush"
@@ -250,7 +250,7 @@ def test_replaced_tables_can_be_used_again_only_after_the_flush(make_p2m, change
 
 def test_a_listener_that_is_taken_off_is_not_called(make_p2m):
     p2m, calls = make_p2m(), []
-    listener = lambda: calls.append(1)  # noqa: E731
+    listener = lambda _flush: calls.append(1)  # noqa: E731
     p2m.on_flush(listener)
     p2m.set_entry(0, 1, 0)
     p2m.set_entry(0, 2, 0)

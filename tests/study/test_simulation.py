@@ -162,6 +162,21 @@ def test_a_change_of_the_p2m_is_seen_only_after_a_flush():
         assert flushed.entry_sizes == (16, 1, 0), "from the flush on, each 4K page has an entry of its own"
 
 
+def test_an_mmu_that_is_asked_to_obeys_the_flushes_of_the_p2m():
+    with Machine("64MiB") as machine:
+        domain = machine.create_domain("16MiB", options=DomainOptions(layout="flat"))
+        build(domain, "small")
+        guest, p2m = Guest(domain, footprint="1MiB"), domain.p2m
+        trace = np.full(64, AREA_BASE, np.uint64)
+        gfn = int(guest._area[0])
+        unmap = Event(32, lambda _: p2m.unmap(gfn, 1))
+        mfn = p2m.get_entry(gfn).mfn
+        assert simulate(trace, guest, events=[unmap]).walks == 1, "by default a stale entry is used on"
+        p2m.set_entry(gfn, mfn, 0)
+        with pytest.raises(NotPresentError):
+            simulate(trace, guest, events=[Event(0, lambda mmu: p2m.on_flush(mmu.obey)), unmap])
+
+
 def test_events_happen_just_before_their_access_and_only_inside_the_trace(guest, gvas):
     seen = []
     events = [Event(at, lambda _mmu, at=at: seen.append(at)) for at in (1999, 0, 700, 700, 5, 2000, 10**9)]

@@ -4,6 +4,7 @@ from twofold.domain.builder import Built, Exact, build
 from twofold.domain.caller import Buffer, Caller, CallerMemory
 from twofold.domain.designs import Design, SmallDesign, design_names, get_design
 from twofold.domain.domain import Domain
+from twofold.domain.door import Store, WriteDoor
 from twofold.domain.extents import Extents, Mem, Reason
 from twofold.domain.hypercall import Continuation, memory_op
 from twofold.domain.layout import LAYOUTS, Layout, get_layout
@@ -31,6 +32,8 @@ __all__ = [
     "Reason",
     "Replayed",
     "SmallDesign",
+    "Store",
+    "WriteDoor",
     "build",
     "design_names",
     "get_design",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from twofold.domain.door import StoreListener, WriteDoor
 from twofold.domain.holding import Holding
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
@@ -50,7 +51,8 @@ class Domain:
         self.memory = MemoryOperations(self._holding, machine.domains)
         self._pauses = 0
         self._teardown: Iterator[None] | None = None
-        machine.watch(domid, self, self.p2m, self.memory)
+        self.door = WriteDoor(machine, self.p2m)
+        machine.watch(domid, self, self.p2m, self.memory, self.door)
 
     def _check_reach(self, limit: int) -> None:
         """Refuse a guest whose memory passes the end of its P2M."""
@@ -93,11 +95,15 @@ class Domain:
 
     @journaled
     def write(self, gpa: int, data: bytes) -> None:
-        """Store into guest-physical memory; all of it has to be mapped, or nothing is stored."""
-        done = 0
-        for maddr, length in self._chunks(gpa, len(data)):
-            self.machine.arena.write(maddr, data[done : done + length])
-            done += length
+        """Store into guest-physical memory; all of it has to be mapped, or nothing is stored.
+
+        Raises
+        ------
+        NotPresentError : part of it is a hole
+        WriteRefusedError : somebody who watches it refuses
+        """
+        first, end = gpa >> FRAME_SHIFT, -(-(gpa + memoryview(data).nbytes) >> FRAME_SHIFT)
+        self.door.write_frames(np.arange(first, end, dtype=np.uint64), gpa % FRAME_BYTES, data)
 
     def _chunks(self, gpa: int, bytes_: int) -> list[tuple[int, int]]:
         """Return (maddr, bytes) for each frame that a guest-physical range touches."""
@@ -117,7 +123,39 @@ class Domain:
     @journaled
     def wipe(self) -> None:
         """Make all of the domain's memory read as zero; costs what was touched."""
-        self.machine.arena.discard(*self._holding.own_runs())
+        self.door.wipe_all(*self._holding.own_runs())
+
+    def on_write(self, listener: StoreListener, gfns: range | None = None) -> None:
+        """Tell `listener` each `Store` into guest memory before it happens; it may raise WriteRefusedError.
+
+        What a program stores while an engine executes it is told by frame, at its first write to it.
+
+        Parameters
+        ----------
+        gfns : the frames that it watches, None for all
+        """
+        self.door.on_write(listener, gfns)
+
+    def off_write(self, listener: StoreListener) -> None:
+        """Stop telling `listener`."""
+        self.door.off_write(listener)
+
+    def is_watched(self, gfn: int) -> bool:
+        """Return whether somebody wants to know what is stored into a frame."""
+        return self.door.is_watched(gfn)
+
+    def note_write(self, gfn: int, by: str) -> None:
+        """Tell who watches a frame that a program is about to write to it.
+
+        Raises
+        ------
+        WriteRefusedError : somebody refuses
+        """
+        self.door.note_write(gfn, by)
+
+    @journaled
+    def begin_run(self, engine: str) -> None:
+        """Note that an engine begins to execute the guest: what its program stores is in no journal."""
 
     # -- its life ---------------------------------------------------------------------------------------------------
 

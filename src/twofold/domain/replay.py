@@ -34,6 +34,10 @@ MAX_MACHINE: Final = "1TiB"
 _FRAME_COST: Final = 28  # bytes of frame table, M2P, heap, and tables of 4K leaves, where all of it is used
 _TOLD_EVERY: Final = 256  # operations
 _MOST_SHOWN: Final = 200  # characters of an answer
+# What the journal of a run lacks, the program's stores, shows in the answers of these.
+_OF_CONTENTS: Final = {("Machine", "digest"), ("LinearMapping", "read")}
+# Whoever refused a store is not there in a replay; nothing was stored.
+_REFUSED: Final = "WriteRefusedError"
 _SETTINGS: Final = {"paging", "page_sizes", "seed", "behaviour", "nodes"}
 
 
@@ -46,6 +50,8 @@ class Replayed:
     digest : `machine.digest()`
     damage : what is wrong with the rest of the journal; None when all of it was replayed
     is_closed : whether the journal has its end: its machine was closed, not killed
+    runs : how often an engine ran a program; what that stored the journal lacks, so from the first run on no digest
+        was compared, and this one is of memory without it
     """
 
     machine: Machine
@@ -53,6 +59,12 @@ class Replayed:
     digest: str
     damage: DamagedJournalError | None
     is_closed: bool
+    runs: int
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether every digest in the journal was compared, so that this one is the recorded machine's."""
+        return not self.runs
 
     @property
     def leaves(self) -> dict[int, int]:
@@ -75,6 +87,7 @@ class Replayed:
             ],
             "leaves": self.leaves,
             "digest": self.digest,
+            "runs": self.runs,
             "closed": self.is_closed,
             "damage": str(self.damage or ""),
         }
@@ -106,8 +119,9 @@ def replay(
     with JournalReader(Path(path), CLASSES) as journal:
         machine = _make_machine(journal, max_machine, engine)
         try:
-            damage = _replay_all(journal, machine, progress, partial=partial)
-            return Replayed(machine, journal.operations, machine.digest(), damage, journal.is_closed)
+            replayer = _Replayer(journal.path, machine)
+            damage = _replay_all(journal, replayer, progress, partial=partial)
+            return Replayed(machine, journal.operations, machine.digest(), damage, journal.is_closed, replayer.runs)
         except BaseException:
             machine.close()
             raise
@@ -134,10 +148,9 @@ def _make_machine(journal: JournalReader, max_machine: int | str | None, engine:
 
 
 def _replay_all(
-    journal: JournalReader, machine: Machine, progress: Progress | None, *, partial: bool
+    journal: JournalReader, replayer: "_Replayer", progress: Progress | None, *, partial: bool
 ) -> DamagedJournalError | None:
     """Do every operation; return what is wrong with the journal, None when nothing is."""
-    replayer = _Replayer(journal.path, machine)
     try:
         for number, call in enumerate(journal, 1):
             replayer.replay(number, call)
@@ -153,9 +166,10 @@ def _replay_all(
 
 
 class _Replayer:
-    """Does operations on one machine again."""
+    """Does operations on one machine again; `runs` counts the programs that were run meanwhile."""
 
     def __init__(self, path: Path, machine: Machine) -> None:
+        self.runs = 0
         self._path, self._machine = path, machine
         self._guard = ReplayGuard(machine)
         self._signatures: dict[object, inspect.Signature] = {}
@@ -171,6 +185,8 @@ class _Replayer:
         arguments = self._bound(method, args, kwargs)
         if refusal := self._guard.refusal(call, arguments):
             raise self._refused(call, refusal)
+        if call.outcome == _REFUSED:
+            return
         outcome: str | int
         try:
             answer = method(*args, **kwargs)
@@ -181,6 +197,9 @@ class _Replayer:
         else:
             self._guard.note(call, arguments or {}, answer)
             outcome, shown = digest_of(answer), f"answers {answer!r}"
+        self.runs += (call.target, call.method) == ("Domain", "begin_run")
+        if self.runs and (call.target, call.method) in _OF_CONTENTS:
+            return
         if outcome != call.outcome:
             was = f"raised {call.outcome}" if isinstance(call.outcome, str) else "answered something else"
             difference = f"{call} {shown[:_MOST_SHOWN]}; when it was recorded, it {was}"
@@ -196,7 +215,8 @@ class _Replayer:
             return None
         if call.target == "LinearMapping":
             return domain.p2m.linear
-        return {"Domain": domain, "P2M": domain.p2m, "MemoryOperations": domain.memory}.get(call.target)
+        parts = {"Domain": domain, "P2M": domain.p2m, "MemoryOperations": domain.memory, "WriteDoor": domain.door}
+        return parts.get(call.target)
 
     def _bound(self, method: Any, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
         """Return arguments by name, defaults too; None when they do not fit, so that the call will fail."""

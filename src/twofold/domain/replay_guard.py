@@ -16,6 +16,7 @@ from twofold.domain.machine import Machine
 from twofold.machine import Origin, Use
 from twofold.machine.arena import sparse_array
 from twofold.machine.journal_reader import Call
+from twofold.p2m.ranges import Ranges, every_gfn
 from twofold.units import FRAME_SHIFT, MAX_HEAP_ORDER
 
 Array = npt.NDArray[np.uint64]
@@ -36,6 +37,10 @@ class ReplayGuard:
             ("Arena", "write"): self._arena_refusal,
             ("Domain", "write"): self._write_refusal,
             ("Domain", "wipe"): self._wipe_refusal,
+            ("WriteDoor", "_store_frames"): self._door_refusal,
+            ("WriteDoor", "_store_entries"): self._door_refusal,
+            ("WriteDoor", "zero_frames"): self._door_refusal,
+            ("WriteDoor", "wipe"): self._door_refusal,
         }
 
     def refusal(self, call: Call, arguments: Mapping[str, Any] | None) -> str:
@@ -118,6 +123,17 @@ class ReplayGuard:
         if not 0 <= first <= last < p2m.geometry.frame_limit:
             return ""  # nothing is mapped there
         return self._tables_refusal(p2m.translate(np.arange(first, last + 1, dtype=np.uint64)))
+
+    def _door_refusal(self, call: Call, arguments: Mapping[str, Any]) -> str:
+        gfns, frames = arguments["gfns"], arguments.get("frames", np.ones(0, np.uint64))
+        if not _is_words(gfns) or not _is_words(frames):
+            return "its gfns are no array of frames"
+        lengths = frames.tolist()
+        if sum(lengths) > self._machine.frames or (lengths and len(lengths) != len(gfns)):
+            return "its ranges are more than the machine has"
+        if lengths:
+            gfns = every_gfn(Ranges(gfns, frames))
+        return self._tables_refusal(self._machine.domains[call.domid].p2m.translate(gfns))
 
     def _wipe_refusal(self, call: Call, arguments: Mapping[str, Any]) -> str:  # noqa: ARG002  as the others
         p2m = self._machine.domains[call.domid].p2m

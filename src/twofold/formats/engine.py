@@ -118,6 +118,10 @@ class LookupEngine(Protocol):
         """Write what a range maps as runs, contiguous in gfn and mfn and clipped to the range; return how many."""
 
     @property
+    def collect_leaf_runs(self) -> Reading[Words, Words, int, int, Words, int]:
+        """Write the leaves and places that touch ranges as runs of equal ones; return how many runs."""
+
+    @property
     def describe(self) -> Callable[[Words, Marks, Words, Marks, Words, Rows], None]:
         """Write what `collect_leaves` found as rows: gfn, mfn, order, type, access, present, recalc."""
 

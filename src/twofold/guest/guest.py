@@ -10,6 +10,7 @@ from twofold.guest.placement import FrameSource, frames_beside, place_area
 from twofold.guest.program import LONG_BITS
 from twofold.guest.space import AddressSpace
 from twofold.guest.tables import GuestTables
+from twofold.p2m.ranges import Ranges, apart
 from twofold.trace import AREA_BASE, AREA_BASE_32
 from twofold.units import FRAME_SHIFT, ORDER_4K, format_bytes, order_name, parse_bytes, parse_order
 
@@ -78,9 +79,8 @@ class Guest(AddressSpace):
 
     def wipe_area(self) -> None:
         """Make the area read as zero again."""
-        pages = self._area[:, np.newaxis] + np.arange(1 << self.page_order, dtype=np.uint64)
-        mfns = self.domain.p2m.translate(pages.reshape(-1))
-        self.domain.machine.arena.discard(mfns, np.ones(len(mfns), np.uint64))
+        pages = Ranges(self._area, np.full(len(self._area), 1 << self.page_order, np.uint64))
+        self.domain.door.wipe(*apart(pages))
 
 
 def _power_below(number: int) -> int:

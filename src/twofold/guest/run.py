@@ -15,6 +15,7 @@ from twofold.trace import MIN_FOOTPRINT, PHASE_DONE, PHASE_OFFSET, STACK_BYTES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, format_bytes
 
 PARAMETERS_GVA: Final = 0x200000  # one page, below where programs are linked
+_BY: Final = "loader"  # who stores, for those who watch
 MAX_SECONDS: Final = 1e9  # the engine counts microseconds in 64 bits
 ACCESS_DTYPE: Final = np.dtype([("gva", np.uint64), ("bytes", np.uint8), ("write", np.bool_)])
 Accesses = npt.NDArray[np.void]
@@ -102,6 +103,7 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
     seed = guest.domain.machine.seed if program.seed is None else program.seed
     block = struct.pack("<6Q", guest.area_base, area, program.steps, seed & (2**64 - 1), 0, 0)
     parameters = _load(guest, (*segments, Segment(PARAMETERS_GVA, block, STACK_BYTES)))
+    guest.domain.begin_run(engine)
     execution = known[engine](guest, entry, PARAMETERS_GVA, seconds)
     phase, output = struct.unpack("<2Q", guest.domain.read(parameters + PHASE_OFFSET, 16))
     if phase != PHASE_DONE and not execution.fault:
@@ -118,21 +120,14 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
 
 def _load(guest: Guest, segments: tuple[Segment, ...]) -> int:
     """Put segments into guest memory, zeros around them, and return the gpa of the first byte of the last one."""
-    places = []
+    door, places = guest.domain.door, []
     for segment in segments:  # all are zeroed before any is stored: two may share a page
         inside = segment.gva % FRAME_BYTES
-        gfns = guest.program_pages(segment.gva - inside, -(-(inside + segment.length) // FRAME_BYTES)).tolist()
-        places.append([gfn << FRAME_SHIFT for gfn in gfns])
-        for gpa in places[-1]:
-            guest.domain.write(gpa, bytes(FRAME_BYTES))
-    for segment, gpas in zip(segments, places, strict=True):
-        here, gva = 0, segment.gva
-        while here < len(segment.data):
-            inside = gva % FRAME_BYTES
-            part = segment.data[here : here + FRAME_BYTES - inside]
-            guest.domain.write(gpas[(gva >> FRAME_SHIFT) - (segment.gva >> FRAME_SHIFT)] + inside, part)
-            here, gva = here + len(part), gva + len(part)
-    return int(places[-1][0]) + segments[-1].gva % FRAME_BYTES
+        places.append(guest.program_pages(segment.gva - inside, -(-(inside + segment.length) // FRAME_BYTES)))
+        door.zero_frames(places[-1], _BY)
+    for segment, gfns in zip(segments, places, strict=True):
+        door.write_frames(gfns, segment.gva % FRAME_BYTES, segment.data, _BY)
+    return (int(places[-1][0]) << FRAME_SHIFT) + segments[-1].gva % FRAME_BYTES
 
 
 def _measured(guest: Guest, accesses: Accesses, area: int, *, is_done: bool) -> Accesses:

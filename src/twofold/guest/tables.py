@@ -4,6 +4,8 @@ Four levels (4K, 2M, 1G), PAE (4K, 2M) or two levels (4K, 4M). Tables are writte
 guest frame, and so in whatever machine frame backs it.
 """
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 
@@ -17,6 +19,7 @@ from twofold.guest.placement import FrameSource
 from twofold.units import FRAME_SHIFT, Gfn, Order
 
 Array = npt.NDArray[np.uint64]
+_BY: Final = "guest tables"  # who stores, for those who watch
 
 
 class GuestTables:
@@ -57,8 +60,9 @@ class GuestTables:
         tables, place = np.unique(numbers >> bits, return_inverse=True)
         runs = np.split(tables, np.flatnonzero(np.diff(tables) != 1) + 1) if len(tables) else []
         held = [self._tables_of(level, int(run[0]), int(run[-1]) + 1) for run in runs]
-        mfns = self._domain.p2m.translate(np.concatenate([np.empty(0, np.uint64), *held]))
-        self.memory[mfns[place], numbers & np.uint64(self.geometry.entries - 1)] = leaves
+        where = np.concatenate([np.empty(0, np.uint64), *held])[place]
+        slots = numbers & np.uint64(self.geometry.entries - 1)
+        self._domain.door.write_entries(where, slots, leaves.astype(self._dtype), _BY)
 
     def _leaves(self, gfns: Array, level: int) -> Array:
         """Return the leaves of a level that map guest frames from each of these on."""
@@ -85,14 +89,12 @@ class GuestTables:
 
     def _store(self, level: int, number: int, entries: Array) -> None:
         """Store entries of one level from page number `number` on, making the tables that are missing."""
-        bits, slots = self.geometry.index_bits, self.geometry.entries
+        bits = self.geometry.index_bits
         first, last = number >> bits, (number + len(entries) - 1) >> bits
-        mfns = self._domain.p2m.translate(self._tables_of(level, first, last + 1)).tolist()
-        memory, done, slot = self.memory, 0, number & (slots - 1)
-        for mfn in mfns:
-            part = entries[done : done + slots - slot]
-            memory[mfn, slot : slot + len(part)] = part
-            done, slot = done + len(part), 0
+        where = self._tables_of(level, first, last + 1)
+        slot = number & (self.geometry.entries - 1)
+        content = entries.astype(self._dtype)
+        self._domain.door.write_frames(where, slot * content.itemsize, content, _BY)
 
     def _tables_of(self, level: int, first: int, end: int) -> Array:
         """Return the gfns of the tables `first` to `end` - 1 of a level; link the missing ones in."""
@@ -116,5 +118,5 @@ class GuestTables:
     def _new_tables(self, count: int) -> Array:
         gfns = self._source.take(count)
         self._check_reach(gfns, 0)
-        self._domain.machine.arena.tables[self._domain.p2m.translate(gfns)] = 0
+        self._domain.door.zero_frames(gfns, _BY)
         return gfns

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from twofold.formats import leaf_runs as run
 from twofold.formats import regions as regions_of
 from twofold.formats.arrays import Marks, Rows, Words
 from twofold.formats.regions import MARKED
@@ -34,9 +35,11 @@ from twofold.kernels._entries import (
 from twofold.kernels._jit import inline, kernel
 from twofold.kernels._prefetch import prefetch
 from twofold.kernels.p2m import end_of_walk, read
+from twofold.kernels.resize import marks_of, plain_flags
 from twofold.units import INVALID_MFN
 
 INVALID = np.uint64(INVALID_MFN)
+RUN_GFN, RUN_FRAMES, RUN_LEVEL, RUN_ENTRY = run.GFN, run.FRAMES, run.LEVEL, run.ENTRY
 HOLE, TABLE, WHOLE = np.uint64(regions_of.HOLE), np.uint64(regions_of.TABLE), np.uint64(regions_of.WHOLE)
 KIND_BITS, KIND_MASK = np.uint64(regions_of.KIND_BITS), np.uint64(regions_of.KIND_MASK)
 STRIDE = 32  # entries
@@ -253,3 +256,90 @@ def row_length(memory: Words, shape: Words, table: int, slot: int, first: int, m
         if (entry & frames) != start + (np.uint64(index) << SHIFT) or not entry & present:
             return index
     return len(part)
+
+
+@kernel
+def collect_leaf_runs(
+    memory: Words, shape: Words, root: int, gfns: Words, frames: Words, wanted: int, joined: int, out_runs: Words
+) -> int:
+    """Write the leaves and places of ranges as runs of equal ones. Twin: spec.lookup.collect_leaf_runs."""
+    found, here = 0, 0
+    for index in range(len(gfns)):
+        here = max(here, np.int64(gfns[index]))
+        end = np.int64(gfns[index] + frames[index])
+        while here < end:
+            table, level, entry = end_of_walk(memory, shape, root, here)
+            if is_empty(shape, entry) or not wanted >> level & 1:
+                size = span(shape, level if wanted & 1 else max(level, 1))
+                here = (here & ~(size - 1)) + size
+                continue
+            here &= ~(span(shape, level) - 1)
+            slot = slot_of(shape, here, level)
+            most = min(span(shape, 1) - slot, -(-(end - here) // span(shape, level)))
+            length = alike_length(memory, shape, table, slot, most, level, joined) * span(shape, level)
+            if found > 0 and continues(shape, out_runs[found - 1], here, level, entry, joined):
+                out_runs[found - 1, RUN_FRAMES] += np.uint64(length)
+            elif found == len(out_runs):
+                return found
+            else:
+                out_runs[found, RUN_GFN], out_runs[found, RUN_FRAMES] = np.uint64(here), np.uint64(length)
+                out_runs[found, RUN_LEVEL], out_runs[found, RUN_ENTRY] = np.uint64(level), entry
+                found += 1
+            here += length
+    return found
+
+
+@inline
+def continues(shape: Words, last: Words, gfn: int, level: int, entry: int, joined: int) -> bool:
+    """Return whether a leaf or place goes on where a run ends. Twin: spec.lookup.continues."""
+    start = np.int64(last[RUN_GFN])
+    if start + np.int64(last[RUN_FRAMES]) != gfn or (not joined and level != np.int64(last[RUN_LEVEL])):
+        return False
+    return is_next(shape, last[RUN_ENTRY], entry, level, gfn - start, joined)
+
+
+@inline
+def alike_length(memory: Words, shape: Words, table: int, slot: int, most: int, level: int, joined: int) -> int:
+    """Return how many entries from a slot on go on as the first begins. Twin: spec.lookup.alike_length."""
+    part, first, passed = memory[table, slot : slot + most], read(memory, table, slot), 1
+    if level == 0 and is_present(shape, first):
+        passed = strides(shape, part, first, joined)
+    for index in range(passed, most):
+        entry = np.uint64(part[index])
+        if is_empty(shape, entry) or holds_table(shape, entry, level):
+            return index
+        if not is_next(shape, first, entry, level, index * span(shape, level), joined):
+            return index
+    return most
+
+
+@inline
+def strides(shape: Words, part: Words, first: int, joined: int) -> int:
+    """Return how many present 4K leaves of a row certainly go on as the first begins, in whole strides; at least 1."""
+    present, cared = shape[PRESENT], ~marks_of(shape)
+    step = ONE << SHIFT
+    if joined:
+        cared, step = present, ZERO
+    passed = 0
+    while passed + STRIDE <= len(part):  # many at once, without a branch
+        differ = ZERO
+        for index in range(passed, passed + STRIDE):
+            differ |= (np.uint64(part[index]) ^ (first + np.uint64(index) * step)) & cared
+        if differ != ZERO:
+            break
+        passed += STRIDE
+    return max(passed, 1)
+
+
+@inline
+def is_next(shape: Words, first: int, entry: int, level: int, passed: int, joined: int) -> bool:
+    """Return whether an entry stands behind the first of a run. Twin: spec.lookup.is_next."""
+    if is_present(shape, first) != is_present(shape, entry):
+        return False
+    if joined:
+        return True
+    if not is_present(shape, entry):
+        return entry == first
+    if leaf_frame(shape, entry, level) != leaf_frame(shape, first, level) + passed:
+        return False
+    return plain_flags(shape, entry, level) == plain_flags(shape, first, level)

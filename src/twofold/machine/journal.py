@@ -49,6 +49,7 @@ END: Final = Name("End")
 RAISED: Final = (None, 0)  # instead of an answer: the function that was passed has raised
 _PACK_FROM: Final = 128  # bytes; below, zlib's own header eats what it saves
 _MARK: Final = "_twofold_is_journaled"
+_UNREPEATABLE: Final = "_twofold_cannot_be_repeated"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -67,6 +68,11 @@ def journaled_methods(kind: type) -> list[str]:
 def is_journaled(kind: type, name: str) -> bool:
     """Return whether a class has a method of this name that is marked."""
     return bool(getattr(inspect.getattr_static(kind, name, None), _MARK, False))
+
+
+def cannot_repeat(failure: BaseException) -> None:
+    """Mark what somebody raised who only listens: he is not there in a replay, so the journal ends before it."""
+    setattr(failure, _UNREPEATABLE, True)
 
 
 def digest_of(answer: object) -> int:
@@ -149,7 +155,10 @@ class Journal:
         try:
             answer = method(*heard_args, **heard)
         except Exception as error:
-            self._finish(callbacks, Name(type(error).__name__))
+            if getattr(error, _UNREPEATABLE, False):
+                self._file.close()
+            else:
+                self._finish(callbacks, Name(type(error).__name__))
             raise
         except BaseException:
             self._file.close()

@@ -4,6 +4,10 @@ A change of a table reaches nobody by itself, as in hardware: what is cached sta
 
     Event(1_000_000, lambda mmu: p2m.split(gfn, 0))      # the P2M changes; entries of the old leaf stay in use
     Event(1_000_500, Mmu.invalidate_p2m)                 # ... until here
+
+Whoever wants the MMU to drop what each flush of the P2M covers, as a hypervisor sees to it, asks for that:
+
+    Event(0, lambda mmu: p2m.on_flush(mmu.obey))
 """
 
 from collections.abc import Callable, Iterable, Iterator

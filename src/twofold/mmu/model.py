@@ -157,6 +157,40 @@ class Mmu:
     def invalidate_p2m(self, vmid: int = 0) -> None:
         """Forget what came from a domain's P2M: its own entries, and all that combine it with guest tables."""
         self._drop(_HOST_CACHES, vmid)
+        self._drop_combined(vmid)
+
+    def invalidate_gfns(self, gfns: Words, frames: Words, vmid: int = 0) -> None:
+        """Forget what came from ranges of a domain's gfns: translations of them, and what is not known by its gfn.
+
+        The nested TLB knows gfns. Entries of upper tables, and whatever combines the P2M with guest tables, go as
+        `invalidate_p2m` drops them.
+        """
+        starts = np.sort(gfns)
+        ends = (gfns + frames)[np.argsort(gfns)]
+        for number in range(at.NESTED_TLB, at.HOST_TABLES):
+            shift = np.uint64(at.SIZE_ORDER * (number - at.NESTED_TLB))
+            pages = self._pages_in(number, vmid)
+            first = np.searchsorted(ends, pages << shift, "right")
+            behind = np.searchsorted(starts, pages + np.uint64(1) << shift, "left")
+            for page in pages[behind > first].tolist():
+                self._drop([number], vmid, page)
+        self._drop(range(at.HOST_TABLES, at.L2_LINES), vmid)
+        self._drop_combined(vmid)
+
+    def obey(self, flush: tuple[Words, Words]) -> None:
+        """Drop what a flush of the P2M covers whose domain is loaded: `p2m.on_flush(mmu.obey)`."""
+        self.invalidate_gfns(*flush, int(self._settings[at.VMID]))
+
+    def _pages_in(self, number: int, context: int) -> Words:
+        """Return the page numbers that a structure holds for a domain or an address space."""
+        row = self._structures[number]
+        tags = self._tags[row[at.OFFSET] : row[at.OFFSET] + row[at.SETS] * row[at.STRIDE]]
+        rest = np.uint64((1 << at.PAGE_SHIFT) - 1)
+        pages: Words = tags[tags & rest == np.uint64(context << at.STRUCTURE_BITS | number + 1)]
+        return pages >> np.uint64(at.PAGE_SHIFT)
+
+    def _drop_combined(self, vmid: int) -> None:
+        """Drop all that combines a domain's P2M with guest tables: it is known by its gva."""
         if self._settings[at.NESTED]:
             for asid in self._asids.get(vmid, ()):
                 self._drop(_TLBS, asid)

@@ -5,7 +5,7 @@ the entry, note the flush, flush, and only then let the replaced tables be used 
 the P2M is asked to do is in `table`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Hardware
 from twofold.machine.journal import journaled
+from twofold.p2m.edits import Editor, Pieces
 from twofold.p2m.exact import ExactRanges
+from twofold.p2m.feed import ChangeFeed, ChangeKind, ChangeListener, FlushListener
 from twofold.p2m.linear import LinearMapping
 from twofold.p2m.pool import TablePool
 from twofold.p2m.results import Counters
@@ -59,9 +61,11 @@ class P2MTables(P2MView):
         self._p2m, self._resize = hardware.engine.p2m, hardware.engine.resize
         self._p2m.clear(self._memory, self._shape, int(root))
         self.domid = domid
-        self._listeners: list[Callable[[], None]] = []
+        self._feed = ChangeFeed()
         self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
-        self._changing = self._memory, self._shape, int(root), pool.stock, pool.state
+        tables = self._memory, self._shape, int(root), pool.stock, pool.state
+        self._editor = Editor(hardware.engine, table_format, tables, self._feed)
+        self._edit = self._editor.edit
         self._owed = 0
         self._done = 0
         self._flags: dict[tuple[P2MType, str], int] = {}
@@ -137,9 +141,13 @@ class P2MTables(P2MView):
         access: str = "rwx",
     ) -> None:
         """Map pieces that `plan` has shown to fit; flushes when a present entry was replaced."""
+        self._map(ChangeKind.SET, (gfns, mfns, frames, sizes), type_, access)
+
+    def _map(self, kind: ChangeKind, pieces: Pieces, type_: P2MType, access: str) -> None:
+        gfns, _, frames, _ = pieces
         if not len(gfns):
             return
-        self._p2m.map_pieces(*self._tables, gfns, mfns, frames, sizes, self._flags_of(type_, access))
+        self._edit(kind, "map_pieces", *pieces, self._flags_of(type_, access))
         self._note(type_, int((gfns + frames).max()))
 
     def _note(self, type_: P2MType, end: int) -> None:
@@ -158,11 +166,12 @@ class P2MTables(P2MView):
     @property
     def _tables(self) -> tuple[Array, Array, int, Array, Masks]:
         """Return what every change takes first: memory, shape, root, stock, state."""
-        return self._changing
+        return self._editor.tables
 
     def detach(self) -> None:
         """Let go of the machine's memory, so that it can be given back to the host; nothing works afterwards."""
-        self._changing = self._changing[0][:0], *self._changing[1:]
+        memory, *rest = self._editor.tables
+        self._editor.tables = memory[:0], *rest  # type: ignore[assignment]
         self._linear = None
 
     # -- removing -----------------------------------------------------------------------------------------------
@@ -190,7 +199,7 @@ class P2MTables(P2MView):
         """
         self._check_gfn(gfn, frames)
         self._require_tables(self.unmap_need(gfn, frames), gfn)
-        self._p2m.unmap(*self._tables, gfn, frames)
+        self._edit(ChangeKind.UNMAP, "unmap", gfn, frames)
         self.exact.drop(gfn, frames)
         self._settle()
 
@@ -214,7 +223,7 @@ class P2MTables(P2MView):
         if not len(gfns):
             return 0
         self._check_gfn(int(gfns.max()), 1)
-        done = int(self._p2m.unmap_pieces(*self._tables, gfns, np.ones(len(gfns), np.uint64)))
+        done = int(self._edit(ChangeKind.UNMAP, "unmap_pieces", gfns, np.ones(len(gfns), np.uint64)))
         if len(self.exact):
             for gfn in gfns[:done].tolist():
                 self.exact.drop(gfn, 1)
@@ -243,30 +252,49 @@ class P2MTables(P2MView):
             return PoolExhaustedError(self._pool.free, self._pool.capacity)
         return EncodingError(gfn, self.format.name, self.format.small_limit)
 
-    # -- flushing -----------------------------------------------------------------------------------------------
+    # -- telling and flushing -----------------------------------------------------------------------------------
 
-    def on_flush(self, listener: Callable[[], None]) -> None:
-        """Call `listener` at each flush: whoever caches translations drops them there."""
-        self._listeners.append(listener)
+    def on_change(self, listener: ChangeListener, *, before: bool = False) -> None:
+        """Tell `listener` each `Change`, in order, before anything of it is flushed or used again.
 
-    def off_flush(self, listener: Callable[[], None]) -> None:
-        """Stop calling `listener`."""
-        self._listeners.remove(listener)
+        Parameters
+        ----------
+        before : tell what stood there, too; it has to be looked up before each change
+
+        Raises
+        ------
+        ListenerError : this P2M is just telling something
+        """
+        self._feed.on_change(listener, before=before)
+
+    def off_change(self, listener: ChangeListener) -> None:
+        """Stop telling `listener` changes."""
+        self._feed.off_change(listener)
+
+    def on_flush(self, listener: FlushListener) -> None:
+        """Tell `listener` each `Flush`, with its ranges: whoever caches translations drops them there.
+
+        Raises
+        ------
+        ListenerError : this P2M is just telling something
+        """
+        self._feed.on_flush(listener)
+
+    def off_flush(self, listener: FlushListener) -> None:
+        """Stop telling `listener` flushes."""
+        self._feed.off_flush(listener)
 
     def _settle(self) -> None:
         """Flush if a present entry was replaced, and only then let retired tables be used again."""
-        if self._linear is not None:
-            self._linear.sync()
         counts = self._counts
-        if not counts[at.REPLACED]:
-            return
-        counts[at.REPLACED] = 0
-        self._owed += 1
-        for listener in self._listeners:
-            listener()
-        self._done += 1
-        if counts[at.RETIRED]:
-            self._p2m.release(self._pool.stock, self._pool.state)
+        if counts[at.REPLACED]:
+            counts[at.REPLACED] = 0
+            self._owed += 1
+            self._feed.flush()
+            self._done += 1
+            if counts[at.RETIRED]:
+                self._p2m.release(self._pool.stock, self._pool.state)
+        self._feed.settled()
 
     # -- accounting ---------------------------------------------------------------------------------------------
 

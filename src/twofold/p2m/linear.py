@@ -27,6 +27,7 @@ from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
 from twofold.machine import Hardware, Origin, Use, Zones
 from twofold.machine.journal import journaled
+from twofold.p2m.feed import Change
 from twofold.p2m.view import P2MView
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, Mfn
 
@@ -123,10 +124,13 @@ class LinearMapping:
             return None  # there is no memory
         return int(self._memory[mfn, address % FRAME_BYTES >> self._entry_shift])
 
-    def sync(self) -> None:
-        """Encode the entries of a PAE root anew where they changed; elsewhere there is nothing to do."""
-        if self.why_not or self._geometry is not PAE:
-            return
+    @property
+    def copies_root(self) -> bool:
+        """Whether it holds the P2M's root entries encoded anew, and so has to follow each change: that of PAE."""
+        return self.exists and self._geometry is PAE
+
+    def sync(self, _change: Change | None = None) -> None:
+        """Encode the entries of a PAE root anew where they changed."""
         root = self._memory[int(self._view.root), : len(self._pae_root)].tolist()
         if root == self._pae_root:
             return

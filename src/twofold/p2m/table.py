@@ -23,6 +23,7 @@ from twofold.machine import Origin, Use, Zones
 from twofold.machine.journal import journaled
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.changes import Array, P2MTables
+from twofold.p2m.feed import ChangeKind
 from twofold.p2m.linear import LinearMapping
 from twofold.p2m.results import AuditReport
 from twofold.p2m.steps import steps_of
@@ -90,12 +91,12 @@ class P2M(P2MTables):
         flags = self._flags_of(type, access)
         sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
         piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
-        status = self._p2m.change_one(*self._tables, *piece)
+        status = self._edit(ChangeKind.SET, "change_one", *piece)
         if status == UNENCODABLE and move_below:
             for edge in (gfn, gfn + frames):
                 if self._is_cut(edge):
                     self.split(edge, 0, move_below=True)
-            status = self._p2m.change_one(*self._tables, *piece)
+            status = self._edit(ChangeKind.SET, "change_one", *piece)
         if status != OK:
             raise self._refusal(status, gfn)
         self._note(type, gfn + frames)
@@ -191,7 +192,7 @@ class P2M(P2MTables):
                 raise
             need = int(self._p2m.plan_split(memory, words, root, state, gfn, level))
         self._require_tables(need, gfn)
-        self._p2m.split(*self._tables, gfn, level)
+        self._edit(ChangeKind.SPLIT, "split", gfn, level)
         self._settle()
 
     @journaled
@@ -217,7 +218,7 @@ class P2M(P2MTables):
         need = int(self._resize.plan_split_range(*self.tables_for_walk, where.start, len(where), allowed))
         self._require_tables(need, where.start)
         for step in steps_of(where, progress):
-            self._resize.split_range(*self._tables, step.start, len(step), allowed)
+            self._edit(ChangeKind.SPLIT, "split_range", step.start, len(step), allowed)
             self._settle()
 
     @journaled
@@ -233,7 +234,7 @@ class P2M(P2MTables):
         level = self.geometry.level_of(order)
         if not level or not self._may_merge(first, level):
             return False
-        merged = bool(self._resize.merge(*self._tables, first, level, _UNMERGEABLE))
+        merged = bool(self._edit(ChangeKind.MERGE, "merge", first, level, _UNMERGEABLE))
         self._settle()
         return merged
 
@@ -262,7 +263,7 @@ class P2M(P2MTables):
         if first >= end or not int(self._pool.state[at.SIZES]) >> level & 1:
             return 0
         return sum(
-            int(self._resize.merge_range(*self._tables, gfn, stop - gfn, level, _UNMERGEABLE))
+            int(self._edit(ChangeKind.MERGE, "merge_range", gfn, stop - gfn, level, _UNMERGEABLE))
             for gfn, stop in self.exact.allowed_parts(first, end, order)
         )
 
@@ -318,10 +319,11 @@ class P2M(P2MTables):
         self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
         self._hardware.arena.copy(old, lengths, mfn)
         self._hardware.take(*new, self.domid, Use.RAM)
-        self.map(gfns, new[0], new[1], mask, entry.type, entry.access)
-        self._hardware.m2p.set_runs(new[0], gfns, new[1])
-        self._hardware.m2p.clear_runs(old, lengths)
-        self._hardware.give_back(old, lengths)
+        with self._feed.held():
+            self._map(ChangeKind.MOVE, (gfns, new[0], new[1], mask), entry.type, entry.access)
+            self._hardware.m2p.set_runs(new[0], gfns, new[1])
+            self._hardware.m2p.clear_runs(old, lengths)
+            self._hardware.give_back(old, lengths)
 
     @journaled
     def change_type(self, gfn: int, frames: int, type: P2MType, access: str | None = None) -> int:  # noqa: A002
@@ -354,7 +356,7 @@ class P2M(P2MTables):
         self._flags_of(type, access or "rwx")
         if changed:
             self._require(self.plan(gfns, mfns, lengths, masks, changed), 1, gfn)
-        self.map(gfns, mfns, lengths, masks, type, access or "rwx")
+        self._map(ChangeKind.TYPE, (gfns, mfns, lengths, masks), type, access or "rwx")
         return changed
 
     def _check_range(self, gfns: range) -> None:
@@ -377,9 +379,11 @@ class P2M(P2MTables):
     @journaled
     def _make_linear(self) -> LinearMapping:
         """Make the linear mapping: it takes frames of the heap."""
-        self._linear = LinearMapping(self._hardware, self, self.domid)
-        self._hardware.watch(self.domid, self._linear)
-        return self._linear
+        linear = self._linear = LinearMapping(self._hardware, self, self.domid)
+        self._hardware.watch(self.domid, linear)
+        if linear.copies_root:
+            self.on_change(linear.sync)
+        return linear
 
     @journaled
     def gfn_to_mfn_current(self, gfn: int) -> Mfn:
@@ -407,9 +411,11 @@ class P2M(P2MTables):
     @journaled
     def release_linear(self) -> None:
         """Give the monitor's tables back, if there are any; `linear` makes them anew."""
-        if self._linear is not None:
-            self._linear.release()
-            self._linear = None
+        linear, self._linear = self._linear, None
+        if linear is not None:
+            if linear.copies_root:
+                self.off_change(linear.sync)
+            linear.release()
 
     def audit(self, progress: Progress | None = None) -> AuditReport:
         """Check the P2M against frame table and M2P, and back; report only.

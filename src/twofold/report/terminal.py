@@ -175,6 +175,9 @@ def audit_view(audited: Iterable[Audited]) -> list[RenderableType]:
     return [table, *map(Text, lines)]
 
 
+NOT_COMPARED = "programs run: {runs}; what they stored is in no journal, so from the first on no digest was compared"
+
+
 def replay_view(replayed: Replayed) -> list[RenderableType]:
     """Return what a replay came to: how much was done, what is there now, and its digest."""
     document = replayed.as_dict()
@@ -191,6 +194,7 @@ def replay_view(replayed: Replayed) -> list[RenderableType]:
         *([table] if document["domains"] else [Text("no domains")]),
         Text(f"leaves: {leaves or 'none'}"),
         Text(f"digest: {replayed.digest}"),
+        *([] if replayed.is_compared else [Text(NOT_COMPARED.format(runs=replayed.runs))]),
     ]
 
 

@@ -7,12 +7,14 @@ look-up costs one read of a real entry.
 
 import numpy as np
 
+from twofold.formats import leaf_runs as run
 from twofold.formats import shape as form
 from twofold.formats.arrays import Marks, Rows, Words
 from twofold.formats.regions import HOLE, KIND_BITS, KIND_MASK, MARKED, TABLE, WHOLE
 from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, needs_recalc, span
 from twofold.formats.walk_state import EXECUTE
 from twofold.spec.p2m import end_of_walk, holds_table, slot_of, top_level
+from twofold.spec.resize import plain_flags
 from twofold.units import INVALID_MFN
 
 
@@ -177,3 +179,73 @@ def collect_runs(
                 found += 1
         here += length
     return found
+
+
+def collect_leaf_runs(
+    memory: Words, shape: Words, root: int, gfns: Words, frames: Words, wanted: int, joined: int, out_runs: Words
+) -> int:
+    """Write the leaves and places that lie in ranges or reach into them, as runs of equal ones; return how many runs.
+
+    A leaf that an end of a range cuts is in it whole, and once, however many ranges touch it. It stops when the array
+    is full.
+
+    gfns, frames : the ranges, ascending and apart
+    wanted : mask of levels; what stands at others is left out, and tables of 4K leaves are not even read
+    joined : 1: whatever is present continues a run, and so does whatever is not, of any size
+    out_runs : see `formats.leaf_runs`
+    """
+    found, here = 0, 0
+    for index in range(len(gfns)):
+        here, end = max(here, int(gfns[index])), int(gfns[index]) + int(frames[index])
+        while here < end:
+            table, level, entry = end_of_walk(memory, shape, root, here)
+            if is_empty(shape, entry) or not wanted >> level & 1:
+                size = span(shape, level if wanted & 1 else max(level, 1))
+                here = (here & ~(size - 1)) + size
+                continue
+            here &= ~(span(shape, level) - 1)
+            slot = slot_of(shape, here, level)
+            most = min(span(shape, 1) - slot, -(-(end - here) // span(shape, level)))
+            length = alike_length(memory, shape, table, slot, most, level, joined) * span(shape, level)
+            if found and continues(shape, out_runs[found - 1], here, level, entry, joined):
+                out_runs[found - 1, run.FRAMES] += np.uint64(length)
+            elif found == len(out_runs):
+                return found
+            else:
+                out_runs[found] = here, length, level, entry
+                found += 1
+            here += length
+    return found
+
+
+def continues(shape: Words, last: Words, gfn: int, level: int, entry: int, joined: int) -> bool:
+    """Return whether a leaf or place goes on where a run ends."""
+    end = int(last[run.GFN]) + int(last[run.FRAMES])
+    passed = gfn - int(last[run.GFN])
+    same_level = bool(joined) or level == int(last[run.LEVEL])
+    return end == gfn and same_level and is_next(shape, int(last[run.ENTRY]), entry, level, passed, joined)
+
+
+def alike_length(memory: Words, shape: Words, table: int, slot: int, most: int, level: int, joined: int) -> int:
+    """Return how many entries from a slot on are leaves, or places, that go on as the first begins; at most `most`."""
+    first = int(memory[table, slot])
+    for index in range(1, most):
+        entry = int(memory[table, slot + index])
+        if is_empty(shape, entry) or holds_table(shape, entry, level):
+            return index
+        if not is_next(shape, first, entry, level, index * span(shape, level), joined):
+            return index
+    return most
+
+
+def is_next(shape: Words, first: int, entry: int, level: int, passed: int, joined: int) -> bool:
+    """Return whether an entry is what stands `passed` frames behind the first of a run: A and D may differ."""
+    if is_present(shape, first) != is_present(shape, entry):
+        return False
+    if joined:
+        return True
+    if not is_present(shape, entry):
+        return entry == first
+    if leaf_frame(shape, entry, level) != leaf_frame(shape, first, level) + passed:
+        return False
+    return plain_flags(shape, entry, level) == plain_flags(shape, first, level)

@@ -1,0 +1,286 @@
+"""The one place where kernels change the tables of a P2M: each call is told to whoever listens (`feed`).
+
+While nobody listens a call costs one question. Otherwise what stands there is looked at before the call, as far as
+somebody wants to know, and what the call made of it is told after it. What a mapping becomes follows from its pieces
+(`segments`), without reading the tables; so does what a range of leaves splits into.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.formats import leaf_runs as run
+from twofold.formats import p2m_state as at
+from twofold.formats import shape as form
+from twofold.formats.engine import Engine
+from twofold.formats.status import OK
+from twofold.formats.table_formats import TableFormat
+from twofold.p2m.feed import Change, ChangeFeed, ChangeKind, LeafRuns
+from twofold.p2m.ranges import NONE, Ranges, apart, common, joined, one_range, rounded, without
+from twofold.p2m.segments import segments
+from twofold.p2m.view import LEAF_DTYPE
+from twofold.units import INVALID_MFN
+
+Array = npt.NDArray[np.uint64]
+Masks = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.uint8]
+Call = Callable[[], Any]
+Tables = tuple[Array, Array, int, Array, Masks]  # memory, shape, root, stock, state
+Pieces = tuple[Array, Array, Array, Masks]  # gfns, mfns, frames, sizes
+
+
+def _constant(values: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.array(values, dtype)
+    array.flags.writeable = False
+    return array
+
+
+_ONE: Final = _constant([1], np.uint64)
+_NOT_SAME: Final = _constant([False], np.bool_)
+_ORDER_0: Final = _constant([0], np.uint8)
+_NOTHING: Final = LeafRuns(*(_constant([], kind) for kind in (np.uint64,) * 3 + (np.uint8,) * 3))
+
+
+class Editor:
+    """Lets kernels change one P2M's tables.
+
+    Parameters
+    ----------
+    engine : `kernels` or `spec`
+    table_format : how the tables' entries are made
+    tables : what every kernel that changes them takes first
+    feed : who listens
+
+    NAMES : every kernel that changes tables, and the module that it is in
+    """
+
+    NAMES: Final = {
+        **dict.fromkeys(("map_pieces", "change_one", "unmap", "unmap_pieces", "split"), "p2m"),
+        **dict.fromkeys(("split_range", "merge", "merge_range"), "resize"),
+    }
+
+    def __init__(self, engine: Engine, table_format: TableFormat, tables: Tables, feed: ChangeFeed) -> None:
+        self.tables = tables
+        self._feed = feed
+        self._lookup = engine.lookup
+        self._format = table_format
+        self._bits = table_format.geometry.index_bits
+        self._all = (1 << len(table_format.geometry.leaf_orders)) - 1
+        self._counts = memoryview(tables[4])  # type: ignore[arg-type]  # single counts: a third of an array's time
+        self._said: dict[int, tuple[Marks, Marks]] = {}
+        self._edits: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+            name: (getattr(getattr(engine, module), name), getattr(self, f"_{name}"))
+            for name, module in self.NAMES.items()
+        }
+
+    def edit(self, kind: ChangeKind, name: str, *arguments: Any) -> Any:
+        """Call the kernel of this name, tell what it did, and return its answer."""
+        kernel, tell = self._edits[name]
+        if not self._feed.is_watched:
+            return kernel(*self.tables, *arguments)
+        self._feed.check_quiet()
+        return tell(kind, lambda: kernel(*self.tables, *arguments), *arguments)
+
+    # -- mapping --------------------------------------------------------------------------------------------------
+
+    def _change_one(self, kind: ChangeKind, call: Call, *piece: Any) -> int:
+        gfn, mfn, frames, sizes, flags = piece
+        if frames > 1 or self._feed.wants_before or self._has_large:
+            numbers = (np.array((number,), np.uint64) for number in (gfn, mfn, frames))
+            return self._map(kind, call, (*numbers, np.array((sizes,), np.int64)), flags)  # type: ignore[arg-type]
+        replaced = self._counts[at.REPLACED]
+        status = int(call())
+        if status == OK and self._feed.wants_ranges and self._counts[at.REPLACED] != replaced:
+            self._feed.owe(one_range(gfn, 1))
+        if status == OK and self._feed.wants_changes:
+            where, what = np.array((gfn,), np.uint64), np.array((mfn,), np.uint64)
+            leaf = LeafRuns(where, self._shown(what, flags), _ONE, _ORDER_0, *self._says(flags))
+            self._feed.tell(Change(kind, where, _ONE, _NOT_SAME, leaf, None))
+        return status
+
+    def _map_pieces(self, kind: ChangeKind, call: Call, *pieces: Any) -> None:
+        *arrays, flags = pieces
+        self._map(kind, call, tuple(arrays), flags)
+
+    def _map(self, kind: ChangeKind, call: Call, pieces: Pieces, flags: np.uint64) -> int:
+        """Map pieces by one call; when it refuses, nothing is told."""
+        is_looked_at = self._feed.wants_before or self._feed.wants_ranges or self._has_large
+        asked = apart(Ranges(pieces[0], pieces[2])) if is_looked_at else NONE
+        seen, replaced, freed = self._look(asked), self._counts[at.REPLACED], self._counts[at.FREED]
+        status = int(call() or OK)
+        if status != OK:
+            return status
+        gfns, mfns, frames, levels = segments(pieces, self._bits, aligns_whole=bool(self._counts[at.ALIGNS_WHOLE]))
+        orders = levels * np.uint8(self._bits)
+        if self._counts[at.REPLACED] != replaced:
+            large = (orders > 0) & (self._counts[at.FREED] != freed)
+            self._owe(seen, self._over_tables(seen, Ranges(gfns[large], frames[large]), orders[large]))
+        if self._feed.wants_changes:
+            types, accesses = (np.repeat(each, len(gfns)) for each in self._says(flags))
+            # Copies: whoever called may use its arrays again.
+            after = LeafRuns(gfns.copy(), self._shown(mfns.copy(), flags), frames.copy(), orders, types, accesses)
+            rest = without(apart(seen.ranges), asked)
+            self._tell(kind, Ranges(pieces[0].copy(), pieces[2].copy()), rest, after, seen)
+        return status
+
+    def _over_tables(self, seen: LeafRuns, large: Ranges, orders: Marks) -> Ranges:
+        """Return the leaves among new large ones that took the place of a table, given that a table went."""
+        if self._counts[at.KEEPS_EMPTY] or not len(large.gfns):  # one that was empty left no trace
+            return large
+        order = np.argsort(large.gfns)
+        mine, _, part = common(Ranges(large.gfns[order], large.frames[order]), seen.ranges)
+        return rounded(part, orders[order][mine])
+
+    def _shown(self, mfns: Array, flags: np.uint64) -> Array:
+        """Return the mfns of new leaves; those of entries that hold a place only gave their alignment."""
+        return mfns if form.is_present(self._format.shape, int(flags)) else np.full_like(mfns, INVALID_MFN)
+
+    def _says(self, flags: np.uint64) -> tuple[Marks, Marks]:
+        """Return type and access of a leaf with these flags, as arrays of one."""
+        said = self._said.get(int(flags))
+        if said is None:
+            leaf = self._described(np.array([(0, 1, 0, flags)], np.uint64))
+            said = self._said[int(flags)] = _constant(leaf.types, np.uint8), _constant(leaf.accesses, np.uint8)
+        return said
+
+    # -- removing -------------------------------------------------------------------------------------------------
+
+    def _unmap(self, kind: ChangeKind, call: Call, gfn: int, frames: int) -> None:
+        asked = one_range(gfn, frames)
+        seen, state, freed = self._look(asked), self.tables[4].tobytes(), self._counts[at.FREED]
+        call()
+        if self.tables[4].tobytes() != state:
+            self._tell_unmapped(kind, asked, seen, tables_went=self._counts[at.FREED] != freed)
+
+    def _unmap_pieces(self, kind: ChangeKind, call: Call, gfns: Array, frames: Array) -> int:
+        seen, state = self._look(apart(Ranges(gfns, frames)), may_join=False), self.tables[4].tobytes()
+        freed = self._counts[at.FREED]
+        done = int(call())
+        if self.tables[4].tobytes() != state:
+            asked = apart(Ranges(gfns[:done], frames[:done]))
+            if done < len(gfns):  # what only the others would have touched is as it was
+                mine, _, part = common(seen.ranges, asked)
+                seen = seen.within(apart(rounded(part, seen.orders[mine])))
+            self._tell_unmapped(kind, asked, seen, tables_went=self._counts[at.FREED] != freed)
+        return done
+
+    def _tell_unmapped(self, kind: ChangeKind, asked: Ranges, seen: LeafRuns, *, tables_went: bool) -> None:
+        """Tell that ranges are holes now, and that what is left of leaves that were cut translates as it did."""
+        also = NONE
+        if tables_went:  # one that held places only, or nothing at all, was a present entry too
+            also = asked if self._counts[at.KEEPS_EMPTY] else seen.ranges
+        self._owe(seen, also)
+        if self._feed.wants_changes:
+            self._tell(kind, asked, without(apart(seen.ranges), asked), _NOTHING, seen)
+
+    # -- splitting and merging ------------------------------------------------------------------------------------
+
+    def _split(self, kind: ChangeKind, call: Call, gfn: int, _level: int) -> None:
+        seen, splits = self._leaves(one_range(gfn, 1)), self._counts[at.SPLITS]
+        call()
+        if self._counts[at.SPLITS] != splits:
+            self._tell_resized(kind, seen.ranges, self._leaves(seen.ranges), seen)
+
+    def _split_range(self, kind: ChangeKind, call: Call, gfn: int, frames: int, allowed: int) -> None:
+        seen = self._leaves(one_range(gfn, frames), self._all & ~allowed)
+        call()
+        if len(seen.gfns):
+            lower = [_next_allowed(level, allowed) * self._bits for level in range(self._all.bit_length())]
+            orders = np.array(lower, np.uint8)[seen.orders // self._bits]
+            self._tell_resized(kind, apart(seen.ranges), seen._replace(orders=orders), seen)
+
+    def _merge(self, kind: ChangeKind, call: Call, gfn: int, level: int, _unmergeable: int) -> int:
+        where = one_range(gfn, 1 << self._bits * level)
+        seen = self._leaves(where) if self._feed.wants_before else _NOTHING
+        merged = int(call())
+        if merged:
+            self._tell_resized(kind, where, self._leaves(where), seen)
+        return merged
+
+    def _merge_range(self, kind: ChangeKind, call: Call, gfn: int, frames: int, level: int, _unmergeable: int) -> int:
+        where, wanted = one_range(gfn, frames), 1 << level
+        seen = self._leaves(where) if self._feed.wants_before else _NOTHING
+        large = apart(self._leaves(where, wanted).ranges)
+        merged = int(call())
+        if merged:
+            after = self._leaves(where, wanted)
+            new = without(apart(after.ranges), large)
+            self._tell_resized(kind, new, after.within(new), seen.within(new))
+        return merged
+
+    def _tell_resized(self, kind: ChangeKind, where: Ranges, after: LeafRuns, seen: LeafRuns) -> None:
+        """Tell that ranges translate as they did, in leaves of another size."""
+        self._owe(after, NONE)
+        if self._feed.wants_changes:
+            before = seen if self._feed.wants_before else None
+            self._feed.tell(Change(kind, *where, np.ones(len(where.gfns), np.bool_), after, before))
+
+    # -- what is there --------------------------------------------------------------------------------------------
+
+    @property
+    def _has_large(self) -> bool:
+        """Whether an edge of a change may lie in a large entry."""
+        counts = self._counts
+        return bool(counts[at.LEAVES + 1] or counts[at.LEAVES + 2] or counts[at.PLACES])
+
+    def _look(self, asked: Ranges, *, may_join: bool = True) -> LeafRuns:
+        """Return what stands in ranges that are going to change, as far as somebody wants to know.
+
+        Large leaves that an edge of them cuts are in it always, and whole.
+        """
+        if self._feed.wants_before:
+            return self._leaves(asked)
+        if self._feed.wants_ranges:
+            return self._leaves(asked, joined=may_join)
+        if not self._has_large:
+            return _NOTHING
+        edges = np.stack([asked.gfns, asked.ends - np.uint64(1)], axis=1).reshape(-1)
+        return self._leaves(Ranges(edges, np.ones(len(edges), np.uint64)), self._all & ~1)
+
+    def _leaves(self, where: Ranges, wanted: int | None = None, *, joined: bool = False) -> LeafRuns:
+        """Return the leaves and places that touch ranges; `wanted`, `joined` as `spec.lookup.collect_leaf_runs`."""
+        state = self.tables[4]
+        there = int(state[at.LEAVES : at.LEAVES + at.MAX_LEAF_LEVELS].sum() + state[at.PLACES])
+        rows = np.empty((min(there, int(where.frames.sum())), run.COLUMNS), np.uint64)
+        found = self._lookup.collect_leaf_runs(
+            *self.tables[:3], *where, self._all if wanted is None else wanted, int(joined), rows
+        )
+        return self._described(rows[: int(found)])
+
+    def _described(self, rows: Array) -> LeafRuns:
+        """Return rows of `formats.leaf_runs` as what they say."""
+        if not len(rows):
+            return _NOTHING
+        gfns, frames, levels, entries = (rows[:, column].copy() for column in range(run.COLUMNS))
+        leaves = np.empty(len(rows), LEAF_DTYPE)
+        self._lookup.describe(self._format.shape, self._format.accesses, gfns, levels.astype(np.uint8), entries, leaves)
+        return LeafRuns(
+            gfns, leaves["mfn"].copy(), frames, *(leaves[name].copy() for name in ("order", "type", "access"))
+        )
+
+    # -- telling --------------------------------------------------------------------------------------------------
+
+    def _owe(self, seen: LeafRuns, also: Ranges) -> None:
+        """Let the next flush cover what of this is present, and other ranges."""
+        if self._feed.wants_ranges:
+            present = seen.present
+            self._feed.owe(joined([Ranges(seen.gfns[present], seen.frames[present]), also]))
+
+    def _tell(self, kind: ChangeKind, asked: Ranges, rest: Ranges, after: LeafRuns, seen: LeafRuns) -> None:
+        """Tell that some ranges changed, and that others, the rest of leaves that were cut, translate as before."""
+        where = joined([asked, rest])
+        same = np.zeros(len(where.gfns), np.bool_)
+        if len(rest.gfns):
+            same[len(asked.gfns) :] = True
+            after = after.and_(self._leaves(rest))
+        self._feed.tell(Change(kind, *where, same, after, seen if self._feed.wants_before else None))
+
+
+def _next_allowed(level: int, allowed: int) -> int:
+    """Return the level that a leaf is split to: the next smaller one that is allowed."""
+    below = level - 1
+    while below > 0 and not allowed >> below & 1:
+        below -= 1
+    return max(below, 0)

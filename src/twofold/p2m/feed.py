@@ -1,0 +1,217 @@
+"""The change feed of a P2M: what changed, told in order, and the flush after it with the ranges that it covers.
+
+    kernel call    ->  Change   what is there now, and on demand what was there before
+    kernel call    ->  Change
+    flush          ->  Flush    the ranges of every present entry that was replaced
+    tables are used again; then whoever called frees frames
+
+A listener sees the tables as they are after the change, and nothing of them or of the frames has been used again. It
+must not change the P2M that tells it. What it raises stops nothing: the others are told, the flush is done, tables are
+released; then it is raised, out of the call that made the change.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import partial
+from typing import NamedTuple, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from twofold.errors import ListenerError
+from twofold.machine.journal import cannot_repeat
+from twofold.p2m.ranges import Ranges, apart, common, joined
+from twofold.units import INVALID_MFN
+
+Array = npt.NDArray[np.uint64]
+Marks = npt.NDArray[np.uint8]
+Truths = npt.NDArray[np.bool_]
+
+
+class ChangeKind(StrEnum):
+    """What a change of a P2M is."""
+
+    SET = "set"
+    UNMAP = "unmap"
+    SPLIT = "split"
+    MERGE = "merge"
+    MOVE = "move"
+    TYPE = "type"
+
+
+class LeafRuns(NamedTuple):
+    """Runs of leaves: those of a run have one order, type and access, and follow each other in gfns and mfns.
+
+    gfns, mfns, frames : where each begins, and all its frames together; an entry that holds a place has INVALID_MFN
+    orders, types, accesses : of its leaves, as numbers (those of `P2M.leaf_array`)
+    """
+
+    gfns: Array
+    mfns: Array
+    frames: Array
+    orders: Marks
+    types: Marks
+    accesses: Marks
+
+    @property
+    def ranges(self) -> Ranges:
+        """Where they are."""
+        return Ranges(self.gfns, self.frames)
+
+    @property
+    def present(self) -> Truths:
+        """Which of them map something."""
+        present: Truths = self.mfns != np.uint64(INVALID_MFN)
+        return present
+
+    def within(self, ranges: Ranges) -> Self:
+        """Return the parts that lie in ranges which are apart."""
+        mine, _, part = common(self.ranges, ranges)
+        moved = np.where(self.present[mine], part.gfns - self.gfns[mine], np.uint64(0))
+        rest = (column[mine] for column in (self.orders, self.types, self.accesses))
+        return type(self)(part.gfns, self.mfns[mine] + moved, part.frames, *rest)
+
+    def and_(self, other: "LeafRuns") -> Self:
+        """Return these and others."""
+        words = (np.concatenate([self[column], other[column]]) for column in range(3))
+        marks = (np.concatenate([self[column], other[column]]) for column in range(3, 6))
+        return type(self)(*words, *marks)
+
+
+class Change(NamedTuple):
+    """What one call of a kernel did to the tables.
+
+    gfns, frames : the runs that changed, whole leaves where one was cut; none twice
+    same : which of them translate as they did, in leaves of another size: what is split or merged, and what is left of
+        a leaf out of which something was cut
+    after : what stands in the runs now; where it says nothing there is a hole
+    before : what stood there; None unless somebody asked for it
+    """
+
+    kind: ChangeKind
+    gfns: Array
+    frames: Array
+    same: Truths
+    after: LeafRuns
+    before: LeafRuns | None
+
+    @property
+    def changes_translation(self) -> bool:
+        """Whether a translation, or what it allows, is another one now."""
+        return not self.same.all()
+
+
+class Flush(NamedTuple):
+    """What a flush covers: translations of these ranges are dropped, and cached entries of tables on their paths.
+
+    gfns, frames : the ranges, ascending and apart
+    """
+
+    gfns: Array
+    frames: Array
+
+
+ChangeListener = Callable[[Change], object]
+FlushListener = Callable[[Flush], object]
+
+
+class ChangeFeed:
+    """Who listens to one P2M, and what is still to be told.
+
+    is_watched : whether anybody listens
+    wants_changes, wants_before, wants_ranges : what those who listen want to hear
+    """
+
+    def __init__(self) -> None:
+        self._changes: list[tuple[ChangeListener, bool]] = []
+        self._flushes: list[FlushListener] = []
+        self._ranges: list[Ranges] = []
+        self._failures: list[BaseException] = []
+        self._is_telling = False
+        self._holds = 0
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        self.wants_changes = bool(self._changes)
+        self.wants_before = any(before for _, before in self._changes)
+        self.wants_ranges = bool(self._flushes)
+        self.is_watched = self.wants_changes or self.wants_ranges
+
+    def on_change(self, listener: ChangeListener, *, before: bool) -> None:
+        """Tell `listener` each change."""
+        self.check_quiet("listen to")
+        self._changes.append((listener, before))
+        self._sum_up()
+
+    def off_change(self, listener: ChangeListener) -> None:
+        """Stop telling it."""
+        self._changes.pop(next(i for i, (each, _) in enumerate(self._changes) if each == listener))
+        self._sum_up()
+
+    def on_flush(self, listener: FlushListener) -> None:
+        """Tell `listener` each flush."""
+        self.check_quiet("listen to")
+        self._flushes.append(listener)
+        self._sum_up()
+
+    def off_flush(self, listener: FlushListener) -> None:
+        """Stop telling it."""
+        self._flushes.remove(listener)
+        self._sum_up()
+
+    def check_quiet(self, what: str = "change") -> None:
+        """Raise unless nobody is being told anything.
+
+        Raises
+        ------
+        ListenerError : it is a listener that asks
+        """
+        if self._is_telling:
+            raise ListenerError(what)
+
+    def tell(self, change: Change) -> None:
+        """Tell a change to all who listen."""
+        self._tell_all([partial(listener, change) for listener, _ in self._changes])
+
+    def owe(self, ranges: Ranges) -> None:
+        """Let the next flush cover ranges."""
+        self._ranges.append(ranges)
+
+    def flush(self) -> None:
+        """Tell the flush of all that is owed."""
+        if self._flushes:
+            flush = Flush(*apart(joined(self._ranges)))
+            self._ranges.clear()
+            self._tell_all([partial(listener, flush) for listener in self._flushes])
+
+    def _tell_all(self, told: list[partial[object]]) -> None:
+        self._is_telling = True
+        try:
+            for tell in told:
+                try:
+                    tell()
+                except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
+                    cannot_repeat(failure)
+                    self._failures.append(failure)
+        finally:
+            self._is_telling = False
+
+    def settled(self) -> None:
+        """Raise what listeners have raised, now that the P2M is settled."""
+        if not self._failures or self._holds:
+            return
+        failures, self._failures = self._failures, []
+        for other in failures[1:]:
+            failures[0].add_note(f"and another listener raised {type(other).__name__}: {other}")
+        raise failures[0]
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raise what listeners raise only at the end: what is done in between belongs together."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+        self.settled()
