@@ -122,7 +122,7 @@ def _build_site(scenario: Scenario, seed: int, design: str, machine: Machine, me
     """Build the guest by one design on a fresh machine."""
     domain, built = build_guest(scenario, machine, memory, design)
     asked = scenario.guest.footprint
-    footprint = default_footprint(domain) if asked is None else parse_bytes(asked)
+    footprint = default_footprint(domain.frames) if asked is None else parse_bytes(asked)
     return _Site(scenario, seed, machine.behaviour.name, design, domain, built, footprint)
 
 
