@@ -13,7 +13,7 @@ def test_a_scenario_file_describes_a_comparison():
     scenario = make_scenario(load_scenario(path), path)
     outcome = compare(scenario.model_copy(update={"accesses": 2000, "executed": 20}))
     assert len(outcome.rows) == 3 * 3 * 2 * 2
-    assert all(row.leaves_4k >= 512 for row in outcome.rows), "the exact range is in 4K pages everywhere"
+    assert all(row.leaves[0] >= 512 for row in outcome.rows), "the exact range is in 4K pages everywhere"
     cells = {cell[3]: outcome.spread(cell, "large_share") for cell in outcome.cells()}
     assert cells["small"] == (0, 0, 0)
     assert 0 < cells["toolstack"][1] < 1, "fragmented enough to matter"
