@@ -20,11 +20,16 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 Part = str | Grid | Callable[[int | None], "list[Part]"]  # a sentence, a table, or what depends on the width
 
 
+def said_width() -> int | None:
+    """Return the width that COLUMNS asks for; None where it asks for none [columns]."""
+    said = os.environ.get("COLUMNS", "")
+    return int(said) or None if said.isdecimal() else None
+
+
 def output_width() -> int | None:
     """Return the width of standard output [columns]: as COLUMNS says, or the terminal; None for a pipe without it."""
-    said = os.environ.get("COLUMNS", "")
-    if said.isdecimal() and int(said) > 0:
-        return int(said)
+    if (said := said_width()) is not None:
+        return said
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or None
     except (OSError, ValueError):  # no terminal; no file at all
@@ -41,9 +46,7 @@ def show(parts: Iterable[Part]) -> None:
 
 def render(parts: Iterable[Part]) -> str:
     """Return as text what `show` prints where nothing limits the width, or as COLUMNS says."""
-    said = os.environ.get("COLUMNS", "")
-    width = int(said) if said.isdecimal() and int(said) > 0 else None
-    return "".join(f"{line.text}\n" for line in lay_out(parts, width))
+    return "".join(f"{line.text}\n" for line in lay_out(parts, said_width()))
 
 
 def lay_out(parts: Iterable[Part], width: int | None) -> Iterator[Line]:

@@ -79,12 +79,19 @@ class Outcome:
             values.setdefault(row.cell, []).append(row.values())
         return values
 
+    @cached_property
+    def _spreads(self) -> dict[tuple[Key, str], Spread | None]:
+        """The spreads that were asked for: tables ask again for each width that they try."""
+        return {}
+
     def spread(self, cell: tuple[str, str, str, str], column: str) -> Spread | None:
         """Return (median, least, greatest) of a figure over the host states, or None where there is none."""
-        values = [each[column] for each in self._values[Key(*cell)]]
-        if any(value is None for value in values):
-            return None
-        return median(values), min(values), max(values)
+        key = Key(*cell), column
+        if key not in self._spreads:
+            values = [each[column] for each in self._values[key[0]]]
+            known = not any(value is None for value in values)
+            self._spreads[key] = (median(values), min(values), max(values)) if known else None
+        return self._spreads[key]
 
     def texts(self, cell: tuple[str, str, str, str], column: str) -> tuple[str, ...]:
         """Return what a column of words says of a cell, a host state each."""
