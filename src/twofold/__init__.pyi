@@ -62,7 +62,22 @@ from .machine import Origin
 from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, P2MType, WalkStep
 from .report import write_curves, write_report
-from .study import Curve, Outcome, Row, Scenario, compare, curve, curves, load_scenario, make_scenario, simulate
+from .study import (
+    Cell,
+    Curve,
+    Mode,
+    Outcome,
+    Row,
+    Scenario,
+    cells_of,
+    compare,
+    curve,
+    curves,
+    load_scenario,
+    make_scenario,
+    run_cell,
+    simulate,
+)
 from .trace import (
     AREA_BASE,
     WORKLOADS,
@@ -93,6 +108,7 @@ __all__ = [
     "Caller",
     "CallerMemory",
     "Captured",
+    "Cell",
     "Continuation",
     "Converted",
     "Counters",
@@ -128,6 +144,7 @@ __all__ = [
     "Mem",
     "Mmu",
     "MmuStats",
+    "Mode",
     "NestedStep",
     "NotPresentError",
     "OpenTables",
@@ -160,6 +177,7 @@ __all__ = [
     "build",
     "canonical",
     "capture_trace",
+    "cells_of",
     "compare",
     "convert_trace",
     "curve",
@@ -177,6 +195,7 @@ __all__ = [
     "profile_names",
     "replay",
     "run",
+    "run_cell",
     "simulate",
     "write_curves",
     "write_report",

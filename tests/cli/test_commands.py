@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import runpy
 import shlex
 import shutil
@@ -287,7 +288,7 @@ def test_a_journal_of_too_large_a_machine_is_refused(twofold):
 def test_json_on_standard_output_is_nothing_but_json(twofold, argv):
     done = twofold(*argv, "--json")
     assert done.code == 0
-    assert json.loads(done.out)["version"] == 1
+    assert json.loads(done.out)["version"] == (2 if argv == QUICK else 1)
     assert done.err == ""
     assert twofold.files() == []
 
@@ -340,12 +341,40 @@ def test_a_terminal_gets_colours_unless_told_not_to(twofold, no_color):
     assert (b"\x1b[" in seen) == (not no_color)
 
 
-def test_a_table_shows_every_cell_and_each_reason(twofold):
+def test_a_table_shares_rows_and_gives_each_reason_once(twofold):
     done = twofold(*QUICK, "--repeat", "2", "--guest-pages", "2M,1G")
     assert done.code == 0
-    assert done.out.count("opportunistic") == 2
-    assert "n/a: 1G guest pages: a 1G page is larger than the area of 32MiB" in done.out
-    assert "assumptions:" in done.out
+    first, *lines = done.out.splitlines()
+    assert first == "toolstack and opportunistic build the same tables: who asks makes no difference."
+    assert [line.split()[:3] for line in lines if line.startswith(("2M ", "1G "))] == [
+        ["2M", "stream", "small"],
+        ["2M", "stream", "toolstack,"],
+        ["1G", "guest", "pages:"],
+    ]
+    assert "1G guest pages: not possible, a 1G page is larger than the area of 32MiB" in lines
+    assert lines[-1] == "18 assumptions: --assumptions; every row: --all; pictures: --report page.html"
+
+
+def test_every_row_and_every_assumption_are_shown_when_asked_for(twofold):
+    done = twofold(*QUICK, "--guest-pages", "2M,1G", "--all", "--assumptions", "--report", "page.html", COLUMNS="200")
+    rows = [line for line in done.out.splitlines() if " stream " in line and line[:2] in {"2M", "1G"}]
+    assert [row.split()[2] for row in rows] == ["small", "toolstack", "opportunistic"] * 2
+    assert all(row.split()[-1] == "n/a" for row in rows[3:])
+    assert "assumptions:\n- Each cell counts 500 accesses" in done.out
+    assert "host: " in done.out
+    assert "--all" not in done.out
+    assert "--report" not in done.out
+    assert "toolstack and opportunistic build the same tables" in (twofold.folder / "page.html").read_text()
+
+
+@pytest.mark.parametrize("argv", [QUICK, (*QUICK, "--all"), ("walk", *HOST), ("cpus", "zen3"), ("build", *HOST)])
+def test_columns_limit_a_pipe_and_without_them_nothing_does(twofold, argv):
+    narrow, wide, free = (twofold(*argv, COLUMNS=columns).out for columns in ("80", "200", ""))
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert max(map(len, wide.splitlines())) <= 200
+    numbers = [set(re.findall(r"\S*\d\S*", text)) for text in (narrow, free)]
+    assert numbers[0] <= numbers[1], "a number was cut"
+    assert len(free.splitlines()) <= len(wide.splitlines()) <= len(narrow.splitlines())
 
 
 def test_cpus_are_listed_and_shown_with_their_sources(twofold):

@@ -18,6 +18,10 @@ def build(
     guest: options.Memory = None,
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
+    host_paging: options.HostPaging = None,
+    table_format: options.TableFormat = None,
+    guest_mode: options.GuestMode = None,
+    paging: options.Paging = None,
     exact: options.Exact = None,
     behaviour: options.Behaviour = None,
     design: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
@@ -47,11 +51,12 @@ def build(
         "behaviours": options.names(behaviour),
         "seed": seed,
     }
-    scenario = options.scenario_from(None, given)
+    modes = options.mode_fields(host_paging, table_format, guest_mode, paging)
+    scenario = options.scenario_from(None, given, modes)
     free_memory = free_map(scenario.host, scenario.seed)
     if save is not None:
-        if len(scenario.designs) != 1:
-            raise typer.BadParameter("--save keeps one machine: name one --design")
+        if len(scenario.designs) * len(scenario.modes) * len(scenario.behaviours) != 1:
+            raise typer.BadParameter("--save keeps one machine: name one --design, in one mode")
         check_target(save)
     builds = build_all(scenario, free_memory, fallback, save)
     if json:

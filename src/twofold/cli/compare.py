@@ -22,10 +22,14 @@ def compare(
     guest: options.Memory = None,
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
+    host_paging: options.HostPaging = None,
+    table_format: options.TableFormat = None,
+    guest_mode: options.GuestMode = None,
+    paging: options.Paging = None,
     exact: options.Exact = None,
     behaviour: options.Behaviour = None,
     designs: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
-    guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="4K,2M,1G")] = None,
+    guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="all of its mode")] = None,
     workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="gups,chase,lookup,stream")] = None,
     cpu: Annotated[str | None, typer.Option(help="CPU profiles, or TOML files.", show_default="zen3")] = None,
     footprint: options.Footprint = None,
@@ -37,6 +41,8 @@ def compare(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the result there; - is stdout.")] = Path("-"),
     report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    every_row: Annotated[bool, typer.Option("--all", help="Print every row, with every figure and its range.")] = False,
+    assumptions: Annotated[bool, typer.Option("--assumptions", help="Print every assumption, and the host.")] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Compare designs: each builds the guest on an equal copy of the host, runs the workloads, and is priced.
@@ -66,7 +72,8 @@ def compare(
     }
     if json and csv:
         raise typer.BadParameter("give one of --json and --csv")
-    chosen = options.scenario_from(scenario, given)
+    modes = options.mode_fields(host_paging, table_format, guest_mode, paging)
+    chosen = options.scenario_from(scenario, given, modes)
     for target in (output, report):
         if target not in {None, Path("-")}:
             check_target(target)
@@ -74,7 +81,10 @@ def compare(
     free_memory, snapshot = options.live_snapshot(chosen.host, folder)
     with Bar(quiet=quiet) as bar:
         outcome = interruptible(lambda: run_comparison(chosen, free=free_memory, progress=bar.update))
-    _print(outcome, "json" if json else "csv" if csv else "table", output)
+    if json or csv:
+        _write(outcome.to_json() if json else outcome.to_csv(), output)
+    else:
+        _print(outcome, output, every_row=every_row, assumptions=assumptions, has_report=report is not None)
     if report is not None:
         from twofold.report import write_report
 
@@ -85,18 +95,22 @@ def compare(
         _tell(snapshot, report)
 
 
-def _print(outcome: "Outcome", form: str, output: Path) -> None:
-    """Print a result, or write it whole to a file."""
-    from twofold.files import write_text
-    from twofold.report.terminal import outcome_view, render, show
+def _print(outcome: "Outcome", output: Path, *, every_row: bool, assumptions: bool, has_report: bool) -> None:
+    """Print a result for people, or write it whole to a file."""
+    from twofold.report.outcome_view import outcome_view
+    from twofold.report.terminal import render, show
 
-    if form == "table" and output == Path("-"):
-        show(outcome_view(outcome))
-        return
-    if form == "table":
-        text = render(outcome_view(outcome))
+    view = outcome_view(outcome, every_row=every_row, assumptions=assumptions, has_report=has_report)
+    if output == Path("-"):
+        show(view)
     else:
-        text = outcome.to_json() if form == "json" else outcome.to_csv()
+        _write(render(view), output)
+
+
+def _write(text: str, output: Path) -> None:
+    """Write text to standard output, or whole to a file."""
+    from twofold.files import write_text
+
     if output == Path("-"):
         sys.stdout.write(text)
     else:

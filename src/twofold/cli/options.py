@@ -31,6 +31,21 @@ Behaviour = Annotated[
     str | None,
     typer.Option("--behaviour", help="Hypervisors, comma-separated: twofold and xen-4.17.", show_default="twofold"),
 ]
+HostPaging = Annotated[
+    str | None,
+    typer.Option(help="The hypervisor's own mode: 4-level, 5-level, pae or 2-level.", show_default="4-level"),
+]
+TableFormat = Annotated[
+    str | None,
+    typer.Option(help="Format of the P2M: npt (in the hypervisor's mode), ept or ept-5.", show_default="npt"),
+]
+GuestMode = Annotated[
+    str | None,
+    typer.Option(
+        help="The guest's own paging: 4-level, pae or 2-level.", show_default="the hypervisor's, 4-level on 5"
+    ),
+]
+Paging = Annotated[str | None, typer.Option(help="Paging of the domain, like hap.", show_default="hap")]
 Exact = Annotated[
     list[str] | None,
     typer.Option(help="A range populated at its own page size in every design: START:SIZE:4K. May be repeated."),
@@ -93,11 +108,26 @@ def guest_fields(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def scenario_from(path: Path | None, given: dict[str, Any]) -> "Scenario":
-    """Return the scenario of a file, or the defaults, with the options that were given laid over it."""
-    from twofold.study import load_scenario, make_scenario
+def mode_fields(
+    host_paging: str | None, table_format: str | None, guest_mode: str | None, paging: str | None
+) -> dict[str, list[str]]:
+    """Return what modes are to have, from options with comma-separated lists; only what was given."""
+    given = {"host_paging": host_paging, "table_format": table_format, "guest_mode": guest_mode, "paging": paging}
+    return {name: found for name, text in given.items() if (found := names(text)) is not None}
+
+
+def scenario_from(path: Path | None, given: dict[str, Any], modes: dict[str, list[str]] | None = None) -> "Scenario":
+    """Return the scenario of a file, or the defaults, with the options that were given laid over it.
+
+    Every mode of the file gets each combination of what `modes` says. Page sizes that were given are each mode's.
+    """
+    from twofold.study import lay_over, load_scenario, make_scenario
 
     fields = {} if path is None else load_scenario(path)
+    if "page_sizes" in given.get("guest", {}) or modes:
+        fields["modes"] = lay_over(
+            fields.get("modes", [{}]), modes or {}, without=["page_sizes"] * ("page_sizes" in given.get("guest", {}))
+        )
     for name, value in given.items():
         if isinstance(value, dict) and isinstance(fields.get(name), dict):
             fields[name] = {**fields[name], **value}
@@ -106,12 +136,12 @@ def scenario_from(path: Path | None, given: dict[str, Any]) -> "Scenario":
     return make_scenario(fields, "options" if path is None else path)
 
 
-def single_guest(
-    host: dict[str, Any], guest: dict[str, Any], design: str, guest_pages: str, seed: int | None
-) -> "Scenario":
-    """Return the scenario of one guest: one design, one page size inside."""
-    fields = {"host": host, "guest": guest, "designs": [design], "guest_pages": [guest_pages], "seed": seed}
-    return scenario_from(None, fields)
+def single_guest(fields: dict[str, Any], modes: dict[str, list[str]]) -> "Scenario":
+    """Return the scenario of one guest, in one mode."""
+    scenario = scenario_from(None, fields, modes)
+    if len(scenario.modes) > 1:
+        raise typer.BadParameter("this command takes one mode: no lists in --host-paging and what goes with it")
+    return scenario
 
 
 def live_snapshot(host: "HostScenario", folder: Path) -> "tuple[FreeMap | None, Path | None]":

@@ -21,8 +21,12 @@ def run(
     guest: options.Memory = None,
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
+    host_paging: options.HostPaging = None,
+    table_format: options.TableFormat = None,
+    guest_mode: options.GuestMode = None,
+    paging: options.Paging = None,
     design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
-    guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M or 1G.")] = "4K",
+    guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M, 4M or 1G.")] = "4K",
     footprint: options.Footprint = None,
     steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups, lines: what a step is.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
@@ -44,9 +48,10 @@ def run(
 
     origin = options.host_fields(host, size, None, None, None)
     inside = options.guest_fields(guest, layout, page_sizes, footprint, None)
-    scenario = options.single_guest(origin, inside, design, guest_pages, seed)
+    fields = {"host": origin, "guest": inside, "designs": [design], "guest_pages": [guest_pages], "seed": seed}
+    scenario = options.single_guest(fields, options.mode_fields(host_paging, table_format, guest_mode, paging))
     chosen = (
-        Program.workload(program, steps=steps)
+        Program.workload(program, steps=steps, bits=scenario.modes[0].bits)
         if program in WORKLOADS or not Path(program).is_file()
         else Program.from_file(Path(program), steps=steps)
     )

@@ -16,9 +16,13 @@ def simulate(
     guest: options.Memory = None,
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
+    host_paging: options.HostPaging = None,
+    table_format: options.TableFormat = None,
+    guest_mode: options.GuestMode = None,
+    paging: options.Paging = None,
     design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
     guest_pages: Annotated[
-        str, typer.Option(help="The guest's own pages: 4K; thp, 2M where half of one is touched; 1G.")
+        str, typer.Option(help="The guest's own pages: 4K; thp, 2M (4M) where 256 pages of one are touched; 1G.")
     ] = "4K",
     placement: Annotated[
         str, typer.Option(help="Where the guest has them: contiguous, fragmented or scattered.")
@@ -52,7 +56,7 @@ def simulate(
         "warmup": warmup,
         "seed": seed,
     }
-    scenario = options.scenario_from(None, fields)
+    scenario = options.single_guest(fields, options.mode_fields(host_paging, table_format, guest_mode, paging))
     policy = TracePolicy(guest_pages, placement=placement, seed=scenario.seed)
     with Bar(quiet=quiet) as bar:
         price = interruptible(lambda: price_trace(trace, scenario, policy, max_memory=max_memory, progress=bar.update))

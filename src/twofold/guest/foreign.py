@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from twofold.domain import Domain
 from twofold.errors import GuestError, SizeError, UnknownNameError
-from twofold.formats.geometry import FOUR_LEVEL
+from twofold.formats.geometry import FOUR_LEVEL, GEOMETRIES, Geometry
 from twofold.guest.addresses import GVA_BITS, TraceLike, blocks_of
 from twofold.guest.placement import FrameSource, aligned_blocks
 from twofold.guest.space import AddressSpace
 from twofold.guest.tables import GuestTables
 from twofold.trace.pages import distinct_pages
-from twofold.units import FRAME_SHIFT, ORDER_1G, ORDER_2M, ORDER_4K, Order, order_name
+from twofold.units import FRAME_SHIFT, ORDER_1G, ORDER_2M, ORDER_4K, Order, format_bytes, order_name
 
 Array = npt.NDArray[np.uint64]
 Pages = dict[Order, Array]  # page numbers of each size, counted in that size, ascending
@@ -38,8 +38,9 @@ class TracePolicy:
 
     Parameters
     ----------
-    pages : "4K"; "thp": 2M where `threshold` or more 4K pages of an aligned 2M span are touched, 4K elsewhere; "1G"
-    threshold : of "thp" [touched 4K pages, 1 to 512]; with 1 every page is of 2M
+    pages : "4K"; "thp": 2M where `threshold` or more 4K pages of an aligned 2M span are touched, 4K elsewhere, and 4M
+        in place of 2M in a 2-level guest; "1G"
+    threshold : of "thp" [touched 4K pages, 1 to 512]; with 1 every page is large
     misaligned : share of the large pages that lie on P2M leaves smaller than they, to the nearest whole page; P2M
         leaves under them are split where it takes that. None: as the domain's memory comes
     placement : "contiguous": ascending guest frames; "fragmented": blocks of 2M (or the page, if larger) anywhere;
@@ -63,16 +64,24 @@ class TracePolicy:
         if self.misaligned is not None and not 0 <= self.misaligned <= 1:
             raise SizeError(str(self.misaligned), "is no share: 0 to 1")
 
-    def sizes(self, numbers: Array) -> Pages:
-        """Return the pages that map these 4K pages, by size."""
+    def sizes(self, numbers: Array, geometry: Geometry = FOUR_LEVEL) -> Pages:
+        """Return the pages that map these 4K pages, by size, in a guest with tables of this shape.
+
+        Raises
+        ------
+        GuestError : it has no pages of 1G
+        """
         if self.pages == "4K":
             return {ORDER_4K: numbers}
         if self.pages == "1G":
+            if ORDER_1G not in geometry.leaf_orders:
+                raise GuestError(f"a {geometry.name} guest has no pages of 1G")
             return {ORDER_1G: np.unique(numbers >> np.uint64(ORDER_1G))}
-        spans = numbers >> np.uint64(ORDER_2M)
+        order = geometry.leaf_orders[1]
+        spans = numbers >> np.uint64(order)
         large, touched = np.unique(spans, return_counts=True)
         large = large[touched >= self.threshold]
-        return {ORDER_2M: large, ORDER_4K: numbers[~np.isin(spans, large)]}
+        return {order: large, ORDER_4K: numbers[~np.isin(spans, large)]}
 
 
 class TraceGuest(AddressSpace):
@@ -86,6 +95,7 @@ class TraceGuest(AddressSpace):
     domain : a domain that has been built; its memory is wiped
     trace : gvas, one array or an iterable of arrays that follow each other; what `run` recorded; or a `Trace`
     policy : page sizes and placement
+    mode : the guest's own paging: "4-level", or "pae" and "2-level" for traces of 32-bit programs
 
     Attributes
     ----------
@@ -94,18 +104,20 @@ class TraceGuest(AddressSpace):
 
     Raises
     ------
-    GuestError : two addresses of the trace are one in canonical form, or the domain's memory cannot hold the pages;
-        nothing was changed
+    GuestError : two addresses of the trace are one in canonical form, one is beyond the mode's reach, or the domain's
+        memory cannot hold the pages; nothing was changed
     PoolExhaustedError : too few tables for all splits; those that were made stay, and so does every translation
     """
 
-    def __init__(self, domain: Domain, trace: TraceLike, policy: TracePolicy | None = None) -> None:
-        super().__init__(domain, "4-level")
-        policy = TracePolicy() if policy is None else policy
-        pages = policy.sizes(_in_48_bits(touched_pages(trace, domain.frames)))
+    def __init__(
+        self, domain: Domain, trace: TraceLike, policy: TracePolicy | None = None, mode: str = FOUR_LEVEL.name
+    ) -> None:
+        super().__init__(domain, mode)
+        policy, geometry = TracePolicy() if policy is None else policy, GEOMETRIES[mode]
+        pages = policy.sizes(_in_reach(touched_pages(trace, domain.frames), geometry), geometry)
         places = _Places(domain, policy)
         chosen = {order: places.choose(order, len(numbers)) for order, numbers in pages.items() if order}
-        table_frames = places.take_tables(_tables_of(pages))
+        table_frames = places.take_tables(_tables_of(pages, geometry))
         if ORDER_4K in pages:
             chosen[ORDER_4K] = places.choose_small(len(pages[ORDER_4K]))
         places.split()  # only now: what cannot be placed has left everything as it was
@@ -130,6 +142,18 @@ def touched_pages(trace: TraceLike, most: int) -> Array:
     return pages
 
 
+def _in_reach(pages: Array, geometry: Geometry) -> Array:
+    """Return the page numbers that a guest with such tables walks for; refuse what is beyond them."""
+    if geometry is FOUR_LEVEL:
+        return _in_48_bits(pages)
+    if len(pages) and int(pages[-1]) >= geometry.frame_limit:
+        raise GuestError(
+            f"gva {int(pages[-1]) << FRAME_SHIFT:#x} of the trace is beyond the "
+            f"{format_bytes(geometry.frame_limit << FRAME_SHIFT)} that a {geometry.name} guest has"
+        )
+    return pages
+
+
 def _in_48_bits(pages: Array) -> Array:
     """Return the page numbers of canonical addresses, ascending; refuse two that become one."""
     numbers = pages & _NUMBER_MASK
@@ -143,11 +167,11 @@ def _in_48_bits(pages: Array) -> Array:
     return numbers
 
 
-def _tables_of(pages: Pages) -> int:
-    """Return how many tables these pages take, the root included."""
+def _tables_of(pages: Pages, geometry: Geometry) -> int:
+    """Return how many tables of this shape these pages take, the root included."""
     count = 0
-    for level in range(FOUR_LEVEL.levels):
-        shift = FOUR_LEVEL.index_bits * (level + 1)
+    for level in range(geometry.levels):
+        shift = geometry.index_bits * (level + 1)
         above = [numbers >> np.uint64(shift - order) for order, numbers in pages.items() if order < shift]
         count += len(np.unique(np.concatenate([np.empty(0, np.uint64), *above])))
     return max(count, 1)
@@ -182,6 +206,9 @@ class _Places:
 
     def _mix(self, candidates: Array, order: Order, count: int, misaligned: int) -> Array:
         """Return places of which so many are on smaller P2M leaves, or will be when they are split."""
+        if order not in (orders := self._domain.p2m.geometry.leaf_orders):
+            name = order_name(order)
+            raise GuestError(f"a P2M without leaves of {name} cannot be split under one page of {name} and no other")
         backed = _backed(self._domain, candidates, order)
         large, small = candidates[backed], candidates[~backed]
         fitting = count - misaligned
@@ -189,7 +216,8 @@ class _Places:
         good = self._pick(large, fitting)
         bad = self._pick(small, min(misaligned, len(small)))
         split = self._pick(np.setdiff1d(large, good), misaligned - len(bad))
-        self._to_split += [(gfn, order - FOUR_LEVEL.index_bits) for gfn in split.tolist()]
+        smaller = max(each for each in orders if each < order)
+        self._to_split += [(gfn, smaller) for gfn in split.tolist()]
         gfns = np.empty(count, np.uint64)
         chosen = np.zeros(count, np.bool_)
         chosen[self._random.choice(count, misaligned, replace=False)] = True

@@ -8,7 +8,7 @@ from twofold.errors import SizeError
 from twofold.formats.geometry import GEOMETRIES
 from twofold.guest.placement import FrameSource, frames_beside, place_area
 from twofold.guest.program import LONG_BITS
-from twofold.guest.space import AddressSpace
+from twofold.guest.space import AddressSpace, mode_bits
 from twofold.guest.tables import GuestTables
 from twofold.p2m.ranges import Ranges, apart
 from twofold.trace import AREA_BASE, AREA_BASE_32
@@ -49,11 +49,9 @@ class Guest(AddressSpace):
             raise SizeError(
                 page_sizes, f"is no page size of a {mode} guest; it has {', '.join(map(order_name, orders))}"
             )
-        self.area_base = AREA_BASE if self.bits == LONG_BITS else AREA_BASE_32
-        room = (1 << FRAME_SHIFT + GEOMETRIES[mode].frame_bits) - self.area_base
-        self.footprint = (
-            min(default_footprint(domain), _power_below(room)) if footprint is None else parse_bytes(footprint)
-        )
+        self.area_base = area_base(mode)
+        room = _room(mode)
+        self.footprint = default_footprint(domain.frames, mode) if footprint is None else parse_bytes(footprint)
         frames = self.footprint >> FRAME_SHIFT
         if not frames or self.footprint & (self.footprint - 1):
             raise SizeError(format_bytes(self.footprint), "is no footprint: a power of two of at least 4KiB")
@@ -88,7 +86,17 @@ def _power_below(number: int) -> int:
     return 1 << (number.bit_length() - 1)
 
 
-def default_footprint(domain: Domain) -> int:
-    """Return the largest power of two that fits three quarters of a domain's memory [bytes]."""
-    most = (domain.frames << FRAME_SHIFT) * 3 // 4
-    return _power_below(most)
+def area_base(mode: str) -> int:
+    """Return the gva of the area in guests of a mode."""
+    return AREA_BASE if mode_bits(mode) == LONG_BITS else AREA_BASE_32
+
+
+def _room(mode: str) -> int:
+    """Return the addresses that a guest of a mode has for its area [bytes]."""
+    return (1 << FRAME_SHIFT + GEOMETRIES[mode].frame_bits) - area_base(mode)
+
+
+def default_footprint(frames: int, mode: str = "4-level") -> int:
+    """Return the largest power of two that fits three quarters of so much memory, and a guest's addresses [bytes]."""
+    most = (frames << FRAME_SHIFT) * 3 // 4
+    return _power_below(max(1, min(most, _room(mode))))

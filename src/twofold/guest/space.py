@@ -35,11 +35,9 @@ class AddressSpace:
     tables: GuestTables
 
     def __init__(self, domain: Domain, mode: str) -> None:
-        if mode not in MODES:
-            raise UnknownNameError("guest mode", mode, MODES)
+        check_guest_mode(domain.machine.paging, mode)
         self.domain = domain
         self.mode = mode
-        _check_mode(domain, mode)
         if not domain.memory.owned_frames:
             raise GuestError(f"domain {domain.name!r} has no memory; build it first")
         if missing := _missing_frames(domain):
@@ -48,7 +46,7 @@ class AddressSpace:
     @property
     def bits(self) -> int:
         """Width of the guest's addresses: 64, or 32 in PAE and 2-level mode."""
-        return LONG_BITS if self.mode == "4-level" else 32
+        return mode_bits(self.mode)
 
     def walk(self, gva: int, access: str = "read") -> tuple[int, tuple[NestedStep, ...], int]:
         """Return (status, steps, maddr) of the two-dimensional walk of a guest virtual address.
@@ -88,10 +86,22 @@ class AddressSpace:
         return int(status), int(count), int(maddr), int(writable)
 
 
-def _check_mode(domain: Domain, mode: str) -> None:
-    """Refuse a guest mode wider than the hypervisor's own: a 32-bit hypervisor runs 32-bit guests."""
+def mode_bits(mode: str) -> int:
+    """Return the width of a guest's addresses: 64, or 32 in PAE and 2-level mode."""
+    return LONG_BITS if mode == "4-level" else 32
+
+
+def check_guest_mode(host: str, mode: str) -> None:
+    """Refuse a guest mode wider than the hypervisor's own: a 32-bit hypervisor runs 32-bit guests.
+
+    Raises
+    ------
+    UnknownNameError : no such mode of a guest
+    GuestError : it is wider
+    """
+    if mode not in MODES:
+        raise UnknownNameError("guest mode", mode, MODES)
     width = ("2-level", "pae", "4-level")
-    host = domain.machine.paging
     if host in width and width.index(mode) > width.index(host):
         raise GuestError(
             f"a {host} machine cannot hold a {mode} guest; it holds {', '.join(width[: width.index(host) + 1])}"

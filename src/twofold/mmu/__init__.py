@@ -2,7 +2,7 @@
 
 from twofold.mmu.events import Event, run_with_events
 from twofold.mmu.model import ASSUMPTIONS, Mmu
-from twofold.mmu.profile import CpuProfile, load_profile, profile_fields, profile_names
+from twofold.mmu.profile import CpuProfile, load_profile, make_profile, profile_fields, profile_names
 from twofold.mmu.stats import MmuStats
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Mmu",
     "MmuStats",
     "load_profile",
+    "make_profile",
     "profile_fields",
     "profile_names",
     "run_with_events",

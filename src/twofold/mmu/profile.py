@@ -24,7 +24,7 @@ from dataclasses import dataclass, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from twofold.errors import FormatError, ProfileError, UnknownNameError
 from twofold.files import read_bounded
@@ -245,16 +245,26 @@ def load_profile(name_or_path: str | Path) -> CpuProfile:
 
 def _parse(name: str, file: Traversable) -> CpuProfile:
     """Read, validate and check one profile; `name` is what messages call it."""
-    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - heavy, and only needed here
-
     text = read_bounded(file, MAX_FILE_BYTES)
     try:
         document = tomllib.loads(text.decode())
     except (ValueError, RecursionError) as error:
         raise FormatError(file, f"is no TOML: {str(error).splitlines()[0]}") from error
+    return make_profile(document, name)
+
+
+def make_profile(fields_: dict[str, Any], name: str) -> CpuProfile:
+    """Return a checked profile of the fields that a file or a saved scenario has; `name` is what messages call it.
+
+    Raises
+    ------
+    ProfileError : a field is missing, unknown or wrong; it is named
+    """
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - heavy, and only needed here
+
     try:
         # By way of JSON: in strict mode only that form lets a table become a dataclass.
-        profile = TypeAdapter(CpuProfile).validate_json(json.dumps(document, default=str), strict=True)
+        profile = TypeAdapter(CpuProfile).validate_json(json.dumps(fields_, default=str), strict=True)
     except ValidationError as error:
         raise ProfileError(name, _first_problem(error)) from error
     for field in fields(profile):

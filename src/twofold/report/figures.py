@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from twofold.report.words import cpu_name, size_names
-from twofold.study import Curve, Outcome
+from twofold.report.words import cpu_name
+from twofold.study import LEAF_ORDERS, Curve, Outcome, leaf_column
 from twofold.study.pictures import SIDE_BITS, Picture, hilbert
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M, format_bytes, order_name
 
@@ -46,10 +46,11 @@ class Drawing:
 
 
 def design_colours(outcome: Outcome) -> dict[str, str]:
-    """Return the colour of each design, the same in every figure and in the tables."""
-    others = [design for design in outcome.variants if design not in BUILT_IN]
+    """Return the colour of each variant, the same in every figure and in the tables."""
+    others = [design for design in outcome.variants if outcome.labels[design] not in BUILT_IN]
     free = COLOURS - len(BUILT_IN)
-    return {design: f"var(--design-{number})" for number, design in enumerate(BUILT_IN)} | {
+    own = {design: outcome.labels[design] for design in outcome.variants if outcome.labels[design] in BUILT_IN}
+    return {design: f"var(--design-{BUILT_IN.index(label)})" for design, label in own.items()} | {
         design: f"var(--design-{len(BUILT_IN) + number % free})" for number, design in enumerate(others)
     }
 
@@ -69,9 +70,9 @@ def picture_drawings(outcome: Outcome) -> list[Drawing]:
     free = f"{format_bytes(host.free_bytes)} of {format_bytes(host.machine_bytes)} free"
     pictures = [("Host, free memory", free, "host")]
     for cell in {cell[3]: cell for cell in reversed(outcome.cells())}.values():
-        counts = (outcome.spread(cell, column) for column in ("leaves_1g", "leaves_2m", "leaves_4k"))
-        leaves = [f"{counted[0]:,.0f} of {size}" for counted, size in zip(counts, size_names(), strict=True) if counted]
-        pictures.append((f"P2M of {cell[3]}", f"leaves: {', '.join(leaves)}", cell[3]))
+        counts = {order: outcome.spread(cell, leaf_column(order)) for order in reversed(LEAF_ORDERS)}
+        leaves = [f"{spread[0]:,.0f} of {order_name(order)}" for order, spread in counts.items() if spread]
+        pictures.append((f"P2M of {outcome.labels[cell[3]]}", f"leaves: {', '.join(leaves)}", cell[3]))
     wanted = ["host", *outcome.variants]
     pictures.sort(key=lambda picture: wanted.index(picture[2]))
     return [
@@ -130,7 +131,7 @@ def _bars(outcome: Outcome, cpu: str, column: str) -> Iterator[Figure]:
         words = ["" if middle else "0" if spread else "n/a" for middle, spread in zip(middles, spreads, strict=True)]
         yield {
             "type": "bar",
-            "name": escape(design),
+            "name": escape(outcome.labels[design]),
             "x": [[escape(cell[1]) for cell in cells], [escape(cell[2]) for cell in cells]],
             "y": middles,
             "error_y": _range_bars(spreads),

@@ -22,8 +22,9 @@ from twofold.report.figures import (
     curve_positions,
     picture_drawings,
 )
+from twofold.report.headline import headline
 from twofold.report.html_table import design_swatch, full_table, glance_table, legend, swatch
-from twofold.report.words import between, cpu_name, listed, share, times
+from twofold.report.words import between, cpu_name
 from twofold.study import Outcome
 from twofold.units import format_bytes, order_name
 
@@ -73,7 +74,7 @@ def _words(outcome: Outcome) -> dict[str, str]:
     several = states > 1
     return {
         "title": escape(f"a {format_bytes(outcome.guest_bytes)} guest on a {_machine(outcome)} host"),
-        "headline": escape(_headline(outcome)),
+        "headline": escape(" ".join(headline(outcome))),
         "first_seed": " All are of the first host state." if several else "",
         "bars_note": f" A bar is the median of {states} host states, its line their range." if several else "",
         "table_note": _code(_table_note(states)),
@@ -87,45 +88,13 @@ def _machine(outcome: Outcome) -> str:
     return format_bytes(outcome.host.machine_bytes)
 
 
-def _headline(outcome: Outcome) -> str:
-    """Return the answer in a few sentences."""
-    shares = {cell[3]: outcome.spread(cell, "large_share") for cell in outcome.cells()}
-    medians = {design: spread[0] for design, spread in shares.items() if spread is not None}
-    most = max(medians.values())
-    guest = format_bytes(outcome.guest_bytes)
-    if most == 0:
-        return f"No design gives the {guest} guest any page larger than 4K on this host."
-    best = [design for design, part in medians.items() if part == most]
-    backed = f"{listed(best)} {'back' if len(best) > 1 else 'backs'} {share(most).replace('>', 'over ')}"
-    return f"{backed} of the {guest} guest with pages larger than 4K.{_gains(outcome, best)}"
-
-
-def _gains(outcome: Outcome, expected: list[str]) -> str:
-    """Return the sentence about the best speed-up with each guest page size, "" where nothing can be compared."""
-    best = (_best_gain(outcome, pages, expected) for pages in outcome.scenario.guest_pages)
-    known = [gain for gain in best if gain]
-    return f" Against 4K leaves only, programs run up to {listed(known)}." if known else ""
-
-
-def _best_gain(outcome: Outcome, pages: str, expected: list[str]) -> str:
-    """Return the greatest median speed-up with guest pages of one size, and where; designs as expected go unsaid."""
-    cells = [cell for cell in outcome.cells() if cell[2] == pages and cell[3] != "small"]
-    gains = {cell: spread[0] for cell in cells if (spread := outcome.spread(cell, "speedup")) is not None}
-    if not gains:
-        return ""
-    (cpu, workload, *_), factor = max(gains.items(), key=lambda gain: gain[1])
-    designs = [cell[3] for cell, gain in gains.items() if gain == factor and cell[:2] == (cpu, workload)]
-    where = f"{workload} on {cpu_name(cpu)}" if len(outcome.scenario.cpus) > 1 else workload
-    under = "" if designs == expected else f", {listed(designs)}"
-    return f"{times(factor)} as fast with {pages} guest pages ({where}{under})"
-
-
 def _table_note(states: int) -> str:
     """Return how to read the table."""
     seeds = f" Medians of {states} host states, with the range below where it is one." if states > 1 else ""
     return (
-        "Large leaves are those of 2M and 1G. Calls are memory operations; an extent is refused when the machine "
-        f"has no such block free. Speed-up is against `small` with the same program and guest pages.{seeds}"
+        "Large leaves are all but those of 4K. Calls are memory operations; an extent is refused when the machine "
+        "has no such block free. Speed-up is against `small` in the same mode, with the same program and guest pages."
+        f"{seeds}"
     )
 
 
@@ -149,8 +118,9 @@ def _host_facts(outcome: Outcome) -> list[tuple[str, str]]:
 
 def _scenario_facts(outcome: Outcome) -> list[tuple[str, str]]:
     """Return the fields of the scenario as its saved form has them: without where the host was read from."""
-    fields: dict[str, Any] = json.loads(outcome.to_json())["scenario"]
-    fields["cpus"] = [cpu_name(cpu) for cpu in fields["cpus"]]
+    fields = outcome.scenario_fields()
+    fields["cpus"] = [cpu_name(cpu.name) for cpu in outcome.scenario.cpus]
+    fields["modes"] = [mode.name for mode in outcome.scenario.full_modes]
     return list(_flattened(fields))
 
 

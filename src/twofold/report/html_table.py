@@ -7,45 +7,34 @@ from collections.abc import Iterator
 from functools import partial
 from html import escape
 from itertools import groupby
-from typing import Final
 
 from twofold.report.figures import design_colours
-from twofold.report.words import DASH, Format, Spread, count, cpu_name, share, spread_range, times
-from twofold.study import Outcome
+from twofold.report.words import DASH, PAGE_FORMS, Format, cpu_name, share, spread_range, times
+from twofold.study import Column, Key, Outcome, Spread
 
-Cell = tuple[str, str, str, str]  # CPU, workload, guest pages, design
-BUILT: Final[dict[str, tuple[str, Format]]] = {  # column: its head, with line breaks, and how its figures are written
-    "large_share": ("in large<br>leaves", share),
-    "leaves_1g": ("1G<br>leaves", count),
-    "leaves_2m": ("2M<br>leaves", count),
-    "leaves_4k": ("4K<br>leaves", count),
-    "tables": ("tables", count),
-    "calls": ("calls", count),
-    "extents_refused": ("extents<br>refused", count),
-}
-PRICED: Final[dict[str, tuple[str, Format]]] = {
-    "misses_per_1000": ("TLB misses<br>per 1000<br>accesses", "{:.1f}".format),
-    "reads_per_walk": ("reads<br>per walk", "{:.2f}".format),
-    "walk_cycles_per_access": ("walk cycles<br>per access", "{:.2f}".format),
-    "speedup": ("speed-up", times),
-}
+
+def _columns(outcome: Outcome, group: str) -> dict[str, Column]:
+    """Return the columns of one group."""
+    return {name: column for name, column in outcome.columns.items() if column.group == group}
 
 
 def full_table(outcome: Outcome) -> str:
     """Return the table with a row for each design, CPU, workload and guest page size."""
-    heads = "".join(f'<th scope="col">{title}</th>' for title, _form in (*BUILT.values(), *PRICED.values()))
+    built, priced = _columns(outcome, "built"), _columns(outcome, "priced")
+    titles = (column.title.replace("\n", "<br>") for column in (*built.values(), *priced.values()))
+    heads = "".join(f'<th scope="col">{title}</th>' for title in titles)
     groups = groupby(outcome.cells(), key=lambda cell: cell[:3])
     bodies = "\n".join(_body(outcome, list(cells)) for _key, cells in groups)
     return (
         f'<table>\n<thead>\n<tr class="groups"><th></th><th></th>'
-        f'<th colspan="{len(BUILT)}" scope="colgroup">what was built</th>'
-        f'<th colspan="{len(PRICED)}" scope="colgroup">what it costs</th></tr>\n'
+        f'<th colspan="{len(built)}" scope="colgroup">what was built</th>'
+        f'<th colspan="{len(priced)}" scope="colgroup">what it costs</th></tr>\n'
         f'<tr><th scope="col">program</th><th scope="col" class="design">design</th>{heads}</tr>\n</thead>\n'
         f"{bodies}\n</table>"
     )
 
 
-def _body(outcome: Outcome, cells: list[Cell]) -> str:
+def _body(outcome: Outcome, cells: list[Key]) -> str:
     """Return the rows of one program, a design each."""
     cpu, workload, pages, _design = cells[0]
     head = (
@@ -56,18 +45,21 @@ def _body(outcome: Outcome, cells: list[Cell]) -> str:
     return f"<tbody>\n{rows}\n</tbody>"
 
 
-def _row(outcome: Outcome, cell: Cell) -> str:
-    built = "".join(_figure(outcome.spread(cell, column), form) for column, (_title, form) in BUILT.items())
+def _row(outcome: Outcome, cell: Key) -> str:
+    columns = _columns(outcome, "built").items()
+    built = "".join(_figure(outcome.spread(cell, name), PAGE_FORMS[column.kind]) for name, column in columns)
     return f"{design_head(outcome, cell[3])}{built}{_priced(outcome, cell)}"
 
 
-def _priced(outcome: Outcome, cell: Cell) -> str:
+def _priced(outcome: Outcome, cell: Key) -> str:
     """Return the cells of the MMU's figures, or one with the reason why there are none."""
-    reasons = [row.not_available for row in outcome.rows if row.cell == cell and row.not_available]
+    columns, reasons = _columns(outcome, "priced"), list(filter(None, outcome.texts(cell, "not_available")))
     if reasons:
-        return f'<td class="reason" colspan="{len(PRICED)}">n/a: {escape(reasons[0])}</td>'
-    spreads = ((outcome.spread(cell, column), form, column) for column, (_title, form) in PRICED.items())
-    return "".join(_figure(spread, form, "key" if column == "speedup" else "") for spread, form, column in spreads)
+        return f'<td class="reason" colspan="{len(columns)}">n/a: {escape(reasons[0])}</td>'
+    return "".join(
+        _figure(outcome.spread(cell, name), PAGE_FORMS[column.kind], "key" if column.kind == "times" else "")
+        for name, column in columns.items()
+    )
 
 
 def _figure(spread: Spread | None, form: Format, kind: str = "") -> str:
@@ -87,7 +79,7 @@ def design_head(outcome: Outcome, design: str) -> str:
 
 def design_swatch(outcome: Outcome, design: str) -> str:
     """Return a design's name after a patch of its colour."""
-    return swatch(design_colours(outcome)[design], design)
+    return swatch(design_colours(outcome)[design], outcome.labels[design])
 
 
 def swatch(colour: str, text: str) -> str:
@@ -120,7 +112,7 @@ def _glance_row(outcome: Outcome, design: str) -> str:
     return f"<tr>{design_head(outcome, design)}{shares}{speedups}</tr>"
 
 
-def _glance_speedups(outcome: Outcome, cells: list[Cell], pages: str) -> str:
+def _glance_speedups(outcome: Outcome, cells: list[Key], pages: str) -> str:
     """Return the least and the greatest median speed-up over workloads and CPUs."""
     spreads = map(partial(outcome.spread, column="speedup"), (cell for cell in cells if cell[2] == pages))
     medians = sorted(_medians(spreads))

@@ -1,12 +1,11 @@
-"""How the page words a figure: shares, ranges over host states, names that came from files."""
+"""How figures are worded, on the page and on a terminal: shares, ranges over host states, names out of files."""
 
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Final
 
-from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, order_name
+from twofold.study import Spread
 
-Spread = tuple[float, float, float]  # median, least, greatest over the host states
 Format = Callable[[float], str]
 DASH: Final = "\N{EN DASH}"
 
@@ -28,10 +27,36 @@ def count(number: float) -> str:
     return f"{number:,.0f}" if number == int(number) else f"{number:,.1f}"
 
 
+def plain_count(number: float) -> str:
+    """Return a number of things without commas, as a table on a terminal has it."""
+    return count(number).replace(",", "")
+
+
+def plain_times(factor: float) -> str:
+    """Return a speed-up in plain letters."""
+    return f"{factor:.2f}x"
+
+
+PAGE_FORMS: Final[dict[str, Format]] = {  # by the kind of a column
+    "count": count,
+    "share": share,
+    "tenths": "{:.1f}".format,
+    "hundredths": "{:.2f}".format,
+    "times": times,
+}
+TERMINAL_FORMS: Final = PAGE_FORMS | {"count": plain_count, "times": plain_times}
+
+
 def spread_range(spread: Spread, form: Format) -> str:
     """Return the range of a figure over the host states, "" where it reads the same in all."""
     least, greatest = form(spread[1]), form(spread[2])
     return "" if least == greatest else f"[{least}{DASH}{greatest}]"
+
+
+def plain_range(spread: Spread, form: Format) -> str:
+    """Return the range of a figure as it stands behind its median on a terminal, "" where it reads the same."""
+    least, greatest = form(spread[1]), form(spread[2])
+    return "" if least == greatest else f" [{least}-{greatest}]"
 
 
 def between(least: int, most: int) -> str:
@@ -42,12 +67,6 @@ def between(least: int, most: int) -> str:
 def cpu_name(cpu: str) -> str:
     """Return a CPU as it is called: by its profile's file where that is not a shipped one, never by a folder."""
     return PurePath(cpu).name
-
-
-def size_names() -> tuple[str, str, str]:
-    """Return the leaf sizes, the largest first."""
-    large, middle, small = (order_name(order) for order in (ORDER_1G, ORDER_2M, ORDER_4K))
-    return large, middle, small
 
 
 def listed(names: list[str]) -> str:

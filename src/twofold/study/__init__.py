@@ -1,9 +1,13 @@
 """Studies: scenarios, comparisons, results."""
 
-from twofold.study.compare import COLD_LINE, Progress, compare
+from twofold.study.answer import Alike, Answer, Best, Gain, Impossible, ModeAnswer, answer_of, impossible, shared_rows
+from twofold.study.cells import Cell, cells_of
+from twofold.study.compare import COLD_LINE, Progress, compare, run_cell
 from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
 from twofold.study.hosts import THIS_HOST, default_memory, free_map
-from twofold.study.outcome import HostSummary, Outcome, Row, host_summary
+from twofold.study.modes import Mode, lay_over
+from twofold.study.outcome import HostSummary, Outcome, Spread, host_summary
+from twofold.study.row import LEAF_ORDERS, Column, Key, Row, leaf_column
 from twofold.study.scenario import (
     ExactScenario,
     GuestScenario,
@@ -18,20 +22,34 @@ from twofold.study.traces import MemoryWatch, TracePrice, price_trace, stream_tr
 
 __all__ = [
     "COLD_LINE",
+    "LEAF_ORDERS",
     "THIS_HOST",
+    "Alike",
+    "Answer",
+    "Best",
+    "Cell",
+    "Column",
     "Curve",
     "CurvePoint",
     "ExactScenario",
+    "Gain",
     "GuestScenario",
     "HostScenario",
     "HostSummary",
+    "Impossible",
+    "Key",
     "MemoryWatch",
+    "Mode",
+    "ModeAnswer",
     "Outcome",
     "Progress",
     "Row",
     "Scenario",
+    "Spread",
     "TracePrice",
+    "answer_of",
     "build_all",
+    "cells_of",
     "compare",
     "curve",
     "curves",
@@ -41,10 +59,15 @@ __all__ = [
     "free_map",
     "guest_site",
     "host_summary",
+    "impossible",
+    "lay_over",
+    "leaf_column",
     "load_scenario",
     "make_scenario",
     "price_trace",
     "read_address",
+    "run_cell",
+    "shared_rows",
     "simulate",
     "stream_trace",
     "walk_answer",

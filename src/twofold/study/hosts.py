@@ -1,5 +1,6 @@
 """From a scenario's host to a map of free memory."""
 
+import hashlib
 from pathlib import Path
 from typing import Final
 
@@ -28,3 +29,31 @@ def default_memory(free: FreeMap) -> int:
     """Return a quarter of the free memory, in whole steps of 64 MiB where it is that much [bytes]."""
     quarter = free.free_frames // _QUARTER * FRAME_BYTES
     return max(quarter // _MEMORY_STEP * _MEMORY_STEP, min(quarter, _MEMORY_STEP))
+
+
+def free_digest(free: FreeMap) -> str:
+    """Return the SHA-256 of which frames are free, whatever they were read from."""
+    return hashlib.sha256(free.starts.tobytes() + free.frames.tobytes()).hexdigest()
+
+
+class HostStates:
+    """The free maps of a scenario's host by seed: the first one stays, of the others the last.
+
+    Parameters
+    ----------
+    host, first_seed : of the scenario
+    first : the map of the first seed, where the caller has it; None: as the host says
+    """
+
+    def __init__(self, host: HostScenario, first_seed: int, first: FreeMap | None = None) -> None:
+        self._host = host
+        self._first_seed = first_seed
+        self._maps = {} if first is None else {first_seed: first}
+
+    def get(self, seed: int) -> FreeMap:
+        """Return the map of a seed; all seeds of a host that is not synthetic are alike."""
+        seed = seed if self._host.synthetic else self._first_seed
+        if seed not in self._maps:
+            kept = {key: value for key, value in self._maps.items() if key == self._first_seed}
+            self._maps = kept | {seed: free_map(self._host, seed)}
+        return self._maps[seed]

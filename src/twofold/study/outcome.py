@@ -1,15 +1,15 @@
-"""What a comparison found: one row a design for each guest page size, workload and CPU, and how it came about.
+"""What a comparison found: one row a design for each mode, guest page size, workload and CPU, and how it came about.
 
 Nothing in it depends on the time, on paths, or on how long it took.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,59 +17,16 @@ import numpy.typing as npt
 from twofold.errors import FormatError
 from twofold.files import check_target, write_text, write_whole
 from twofold.freemaps import FreeMap
-from twofold.machine import TWOFOLD
+from twofold.study.hosts import free_digest
+from twofold.study.row import LEAF_ORDERS, VERSION, Column, Key, Row, columns, leaf_column, variant_name
 from twofold.study.scenario import Scenario
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M
 
 if TYPE_CHECKING:
     import polars as pl
 
-VERSION: Final = 1
 Picture = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One cell of a comparison on one host state.
-
-    Figures of the MMU are None where the guest could not hold the page size; `not_available` says why.
-    """
-
-    seed: int
-    cpu: str
-    workload: str
-    guest_pages: str
-    design: str
-    behaviour: str
-    leaves_1g: int
-    leaves_2m: int
-    leaves_4k: int
-    large_share: float  # of the memory, in leaves larger than 4K
-    tables: int
-    calls: int
-    extents_refused: int
-    answer: str | None = None  # what the program computed, in hex
-    misses_per_1000: float | None = None
-    reads_per_walk: float | None = None
-    walk_cycles_per_access: float | None = None
-    cycles_per_access: float | None = None  # translation and the workload's own
-    speedup: float | None = None  # against `small` in the same cell, under the first behaviour
-    not_available: str = ""
-
-    @property
-    def cell(self) -> tuple[str, str, str, str]:
-        """What the row is about, on whichever host state."""
-        return self.cpu, self.workload, self.guest_pages, self.variant
-
-    @property
-    def variant(self) -> str:
-        """What was built: a design, under a behaviour."""
-        return variant_name(self.design, self.behaviour)
-
-
-def variant_name(design: str, behaviour: str) -> str:
-    """Return what a design is called under a behaviour: by its own name under Twofold's."""
-    return design if behaviour == TWOFOLD.name else f"{design} ({behaviour})"
+Spread = tuple[float, float, float]  # median, least, greatest over the host states
 
 
 @dataclass(frozen=True)
@@ -89,13 +46,12 @@ class HostSummary:
 
 def host_summary(free: FreeMap) -> HostSummary:
     """Return what a free map says of its host."""
-    digest = hashlib.sha256(free.starts.tobytes() + free.frames.tobytes()).hexdigest()
     return HostSummary(
         source=free.source,
         exact=free.exact,
         assumption=free.assumption,
         notes=free.notes,
-        digest=digest,
+        digest=free_digest(free),
         machine_bytes=free.machine_frames * FRAME_BYTES,
         free_bytes=free.free_frames * FRAME_BYTES,
         free_blocks=free.free_blocks(),
@@ -115,41 +71,86 @@ class Outcome:
     assumptions: tuple[str, ...]
     pictures: dict[str, Picture] = field(repr=False)  # variant -> P2M; "host" -> free memory, of the first seed
 
-    def spread(self, cell: tuple[str, str, str, str], column: str) -> tuple[float, float, float] | None:
+    @cached_property
+    def _values(self) -> dict[Key, list[dict[str, Any]]]:
+        """The columns of the rows of each cell, a host state each."""
+        values: dict[Key, list[dict[str, Any]]] = {}
+        for row in self.rows:
+            values.setdefault(row.cell, []).append(row.values())
+        return values
+
+    @cached_property
+    def _spreads(self) -> dict[tuple[Key, str], Spread | None]:
+        """The spreads that were asked for: tables ask again for each width that they try."""
+        return {}
+
+    def spread(self, cell: tuple[str, str, str, str], column: str) -> Spread | None:
         """Return (median, least, greatest) of a figure over the host states, or None where there is none."""
-        values = [getattr(row, column) for row in self.rows if row.cell == cell]
-        if any(value is None for value in values):
-            return None
-        return median(values), min(values), max(values)
+        key = Key(*cell), column
+        if key not in self._spreads:
+            values = [each[column] for each in self._values[key[0]]]
+            known = not any(value is None for value in values)
+            self._spreads[key] = (median(values), min(values), max(values)) if known else None
+        return self._spreads[key]
+
+    def texts(self, cell: tuple[str, str, str, str], column: str) -> tuple[str, ...]:
+        """Return what a column of words says of a cell, a host state each."""
+        return tuple(each[column] for each in self._values[Key(*cell)])
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Return every design under every behaviour, in order."""
-        sides = product(self.scenario.behaviours, self.scenario.designs)
-        return tuple(variant_name(design, behaviour) for behaviour, design in sides)
+        """Return every design under every behaviour in every mode, in order."""
+        return tuple(self.designs)
 
-    def cells(self) -> list[tuple[str, str, str, str]]:
+    @cached_property
+    def designs(self) -> dict[str, str]:
+        """What was built by variant: a design, with its behaviour where that is another."""
+        sides = product(self.scenario.full_modes, self.scenario.behaviours, self.scenario.designs)
+        return {
+            variant_name(design, behaviour, mode.name): variant_name(design, behaviour)
+            for mode, behaviour, design in sides
+        }
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each variant is called here: its mode goes unsaid where there is but one."""
+        return self.designs if len(self.scenario.modes) == 1 else {name: name for name in self.designs}
+
+    def cells(self) -> list[Key]:
         """Return every (cpu, workload, guest pages, variant) once, in order."""
-        return list(dict.fromkeys(row.cell for row in self.rows))
+        return list(self._values)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The columns of figures that say something here: those of leaves that no table has are left out."""
+        had = {leaf_column(order) for row in self.rows for order in row.leaves}
+        lacking = {leaf_column(order) for order in LEAF_ORDERS} - had
+        return {name: column for name, column in columns().items() if name not in lacking}
 
     def to_frame(self) -> "pl.DataFrame":
-        """Return the rows as a Polars frame."""
+        """Return the rows as a Polars frame: the same columns for every comparison, `version` says which."""
         import polars as pl  # noqa: PLC0415  takes a while to load, and a table on the terminal needs none of it
 
-        return pl.DataFrame([asdict(row) for row in self.rows], infer_schema_length=None)
+        return pl.DataFrame([row.values() for row in self.rows], schema_overrides=_types(), infer_schema_length=None)
 
     def to_json(self) -> str:
         """Return everything but the pictures as JSON; `version` changes when a field goes or means something else."""
         document = {
             "version": VERSION,
-            "scenario": _without_paths(self.scenario, self.rows),
+            "scenario": self.scenario_fields(),
             "host": asdict(self.host),
             "guest_bytes": self.guest_bytes,
             "footprint": self.footprint,
             "assumptions": self.assumptions,
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row.as_dict() for row in self.rows],
         }
         return json.dumps(document, indent=1) + "\n"
+
+    def scenario_fields(self) -> dict[str, Any]:
+        """Return the scenario as it is saved: without where its host was read from, which the digest says."""
+        fields = self.scenario.model_dump(mode="json")
+        del fields["host"]["snapshot"]
+        return fields
 
     def to_csv(self) -> str:
         """Return the rows as CSV with a header."""
@@ -168,9 +169,9 @@ class Outcome:
             raise FormatError(path, "has an ending that is not .json, .csv or .parquet")
 
 
-def _without_paths(scenario: Scenario, rows: tuple[Row, ...]) -> dict[str, Any]:
-    """Return a scenario's fields without where its host was read from (its digest says it), and CPUs by name."""
-    fields = scenario.model_dump(mode="json")
-    del fields["host"]["snapshot"]
-    fields["cpus"] = list(dict.fromkeys(row.cpu for row in rows))
-    return fields
+def _types() -> dict[str, Any]:
+    """Return the types of columns that may have nothing in them."""
+    import polars as pl  # noqa: PLC0415  as above
+
+    numbers = {"count": pl.Int64}
+    return {name: numbers.get(column.kind, pl.Float64) for name, column in columns().items()} | {"answer": pl.String}

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.domain import Domain
-from twofold.formats.geometry import FOUR_LEVEL
 from twofold.freemaps import FreeMap
 from twofold.units import ORDER_1G, ORDER_2M
 
@@ -50,10 +49,14 @@ def p2m_picture(domain: Domain) -> Picture:
     middles = (2 * np.arange(count) + 1) * domain.layout.ram(domain.frames)[-1].end // (2 * count)
     leaves = domain.p2m.leaf_array()
     found = np.searchsorted(leaves["gfn"], middles.astype(np.uint64), "right") - 1
-    order = leaves["order"][np.maximum(found, 0)].astype(np.int64)
-    inside = (found >= 0) & (middles < leaves["gfn"][np.maximum(found, 0)].astype(np.int64) + (1 << order))
-    levels = order // FOUR_LEVEL.index_bits
-    return along_curve(np.where(inside, SMALL + levels, NOTHING).astype(np.uint8))
+    orders = leaves["order"][np.maximum(found, 0)].astype(np.int64)
+    inside = (found >= 0) & (middles < leaves["gfn"][np.maximum(found, 0)].astype(np.int64) + (1 << orders))
+    return along_curve(np.where(inside, _size_codes(orders), NOTHING).astype(np.uint8))
+
+
+def _size_codes(orders: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """Return what a cell shows for leaves or blocks of these orders, whichever format they are of."""
+    return np.where(orders >= ORDER_1G, LARGE, np.where(orders >= ORDER_2M, MIDDLE, SMALL)).astype(np.uint8)
 
 
 def free_picture(free: FreeMap) -> Picture:
@@ -61,7 +64,7 @@ def free_picture(free: FreeMap) -> Picture:
     count = 1 << (2 * SIDE_BITS)
     mfns, orders = free.decompose()
     starts = mfns.astype(np.int64)
-    kind = np.where(orders >= ORDER_1G, LARGE, np.where(orders >= ORDER_2M, MIDDLE, SMALL)).astype(np.uint8)
+    kind = _size_codes(orders.astype(np.int64))
     first = starts * count // free.machine_frames
     last = ((starts + (1 << orders.astype(np.int64))) * count - 1) // free.machine_frames
     cells = np.zeros(count, np.uint8)

@@ -4,47 +4,27 @@ A scenario and the host's free map decide every figure; a second run gives the s
 """
 
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from twofold.domain import Exact, design_names, get_layout
-from twofold.domain.options import leaf_orders
 from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
 from twofold.files import read_bounded
-from twofold.formats.geometry import FOUR_LEVEL
 from twofold.machine import get_behaviour
-from twofold.mmu import load_profile
+from twofold.mmu import CpuProfile, load_profile, make_profile
+from twofold.study.modes import Frozen, Mode, checked
 from twofold.trace import DEFAULT_WORKLOADS, get_workload
-from twofold.units import parse_bytes, parse_order
+from twofold.units import order_name, parse_bytes, parse_order, parse_page_sizes
 
+DEFAULT_CPU: Final = "zen3"
 DEFAULT_ACCESSES: Final = 1_000_000  # a cell: with 36 cells the default comparison stays well under a minute
 MAX_FILE_BYTES: Final = 1 << 20
 MAX_SHOWN: Final = 300  # of a name or message from a file [letters]
 Share = Annotated[float, Field(ge=0, le=1)]
-
-
-def _checked(check: Any) -> AfterValidator:
-    """Return a validator that runs one of our own checks and reports its message."""
-
-    def validate(value: Any) -> Any:
-        try:
-            check(value)
-        except TwofoldError as error:
-            raise ValueError(str(error)) from None
-        return value
-
-    return AfterValidator(validate)
-
-
-def _check_guest_page(text: str) -> None:
-    if parse_order(text) not in FOUR_LEVEL.leaf_orders:
-        raise SizeError(text, "is no page size of a 4-level guest; it has 4K, 2M, 1G")
-
-
-def _check_page_sizes(text: str) -> None:
-    leaf_orders(text, FOUR_LEVEL)
 
 
 def _check_design(name: str) -> None:
@@ -61,28 +41,42 @@ def _check_file(name: str) -> None:
         raise FormatError(ascii(name), "is no file name")
 
 
-def _once(names: tuple[str, ...]) -> tuple[str, ...]:
+def _once(side: tuple[Any, ...]) -> tuple[Any, ...]:
+    names = [each if isinstance(each, str) else each.name for each in side]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} is listed twice")
-    return names
+    return side
+
+
+def _profile(given: Any) -> Any:
+    """Return the whole of a CPU, which may be given by name, by path or by what a saved scenario has of it."""
+    try:
+        if isinstance(given, str):
+            return load_profile(given)
+        return make_profile(dict(given), "given") if isinstance(given, Mapping) else given
+    except TwofoldError as error:
+        raise ValueError(str(error)) from None
+
+
+def _all_guest_pages(data: dict[str, Any]) -> tuple[str, ...]:
+    """Return every page size that a guest of these modes has; nothing where the modes are wrong."""
+    orders = {order for mode in data.get("modes", ()) for order in mode.guest_orders}
+    return tuple(map(order_name, sorted(orders)))
 
 
 _SIDE: Final = (Field(min_length=1), AfterValidator(_once))  # a list that makes a side of the comparison
-Size = Annotated[str, _checked(parse_bytes)]
+Size = Annotated[str, checked(parse_bytes)]
+Cpu = Annotated[CpuProfile, BeforeValidator(_profile)]
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class HostScenario(_Model):
+class HostScenario(Frozen):
     """Where the host's free memory comes from.
 
     Either `snapshot` ("this", "fresh", "fragmented" or a file), or a synthetic host: `size`, `free`, `fragmentation`.
     """
 
-    snapshot: Annotated[str, _checked(_check_file)] | None = None
+    snapshot: Annotated[str, checked(_check_file)] | None = None
     size: Size | None = None
     free: Share = 0.6
     fragmentation: Share = 0.4
@@ -100,48 +94,80 @@ class HostScenario(_Model):
         return self.size is not None
 
 
-class ExactScenario(_Model):
+class ExactScenario(Frozen):
     """A range of guest memory that is populated at its own page size in every design."""
 
     start: Size
     size: Size
-    page_size: Annotated[str, _checked(parse_order)] = "4K"
+    page_size: Annotated[str, checked(parse_order)] = "4K"
 
     def exact(self) -> Exact:
         """Return the range as the builder takes it."""
         return Exact(self.start, self.size, self.page_size)
 
 
-class GuestScenario(_Model):
+class GuestScenario(Frozen):
     """The guest that is built: None for `memory` is a quarter of the host's free memory."""
 
     memory: Size | None = None
-    layout: Annotated[str, _checked(get_layout)] = "pvh"
-    page_sizes: Annotated[str, _checked(_check_page_sizes)] | None = None  # of the P2M's leaves
+    layout: Annotated[str, checked(get_layout)] = "pvh"
+    page_sizes: Annotated[str, checked(parse_page_sizes)] | None = None  # of the P2M's leaves
     table_pool: Annotated[int, Field(ge=4)] | None = None  # [frames]
     footprint: Size | None = None  # of the workload; None: the largest power of two in 3/4 of it
     exact: tuple[ExactScenario, ...] = ()
 
 
-class Scenario(_Model):
-    """A comparison: host state x behaviours x designs x guest page sizes x workloads x CPUs."""
+class Scenario(Frozen):
+    """A comparison: host state x modes x behaviours x designs x guest page sizes x workloads x CPUs.
+
+    Guest page sizes are those that the guest's own mode has: 2M in PAE, 4M in 2-level mode. A CPU is kept whole, so a
+    scenario means the same wherever it goes.
+    """
 
     host: HostScenario = HostScenario()
     guest: GuestScenario = GuestScenario()
-    designs: Annotated[tuple[Annotated[str, _checked(_check_design)], ...], *_SIDE] = (
+    modes: Annotated[tuple[Mode, ...], *_SIDE] = (Mode(),)
+    designs: Annotated[tuple[Annotated[str, checked(_check_design)], ...], *_SIDE] = (
         "small",
         "toolstack",
         "opportunistic",
     )
-    behaviours: Annotated[tuple[Annotated[str, _checked(_check_behaviour)], ...], *_SIDE] = ("twofold",)
-    guest_pages: Annotated[tuple[Annotated[str, _checked(_check_guest_page)], ...], *_SIDE] = ("4K", "2M", "1G")
-    workloads: Annotated[tuple[Annotated[str, _checked(get_workload)], ...], *_SIDE] = DEFAULT_WORKLOADS
-    cpus: Annotated[tuple[Annotated[str, _checked(load_profile)], ...], *_SIDE] = ("zen3",)
+    behaviours: Annotated[tuple[Annotated[str, checked(_check_behaviour)], ...], *_SIDE] = ("twofold",)
+    guest_pages: Annotated[tuple[Annotated[str, checked(parse_order)], ...], *_SIDE] = Field(
+        default_factory=_all_guest_pages
+    )
+    workloads: Annotated[tuple[Annotated[str, checked(get_workload)], ...], *_SIDE] = DEFAULT_WORKLOADS
+    cpus: Annotated[tuple[Cpu, ...], *_SIDE] = Field(default_factory=lambda: (load_profile(DEFAULT_CPU),))
     accesses: Annotated[int, Field(ge=1)] = DEFAULT_ACCESSES
     warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many
     executed: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000  # steps that the engine runs, for the answer
     seed: Annotated[int, Field(ge=0)] = 0
     repeat: Annotated[int, Field(ge=1, le=1000)] = 5  # seeds tried on a synthetic host
+
+    @model_validator(mode="after")
+    def _pages_fit(self) -> Self:
+        try:
+            _once(self.full_modes)
+        except SizeError as error:
+            raise _problem("guest.page_sizes", str(error)) from None
+        except ValueError as error:
+            raise _problem("modes", str(error)) from None
+        for mode in self.modes:
+            if not self.pages_of(mode):
+                raise _problem("guest_pages", str(_lacking(self.guest_pages[0], [mode])))
+        for text in self.guest_pages:
+            if not any(text in self.pages_of(mode) for mode in self.modes):
+                raise _problem("guest_pages", str(_lacking(text, self.modes)))
+        return self
+
+    def pages_of(self, mode: Mode) -> tuple[str, ...]:
+        """Return the guest page sizes of the comparison that a guest of this mode has."""
+        return tuple(text for text in self.guest_pages if parse_order(text) in mode.guest_orders)
+
+    @property
+    def full_modes(self) -> tuple[Mode, ...]:
+        """The modes, each with the sizes of its P2M leaves."""
+        return tuple(mode.with_sizes(self.guest.page_sizes) for mode in self.modes)
 
     @property
     def warmup_accesses(self) -> int:
@@ -152,6 +178,18 @@ class Scenario(_Model):
     def seeds(self) -> range:
         """The seeds of the hosts tried: one unless the host is synthetic."""
         return range(self.seed, self.seed + (self.repeat if self.host.synthetic else 1))
+
+
+def _lacking(page: str, modes: Iterable[Mode]) -> SizeError:
+    """Return the refusal of a guest page size that none of these modes has."""
+    guests = {mode.guest: ", ".join(map(order_name, mode.guest_orders)) for mode in modes}
+    have = "; ".join(f"a {mode} guest; it has {sizes}" for mode, sizes in guests.items())
+    return SizeError(page, f"is no page size of {have}")
+
+
+def _problem(field: str, message: str) -> PydanticCustomError:
+    """Return what is wrong with one field in the light of others."""
+    return PydanticCustomError("combination", "{message}", {"message": message, "field": field})
 
 
 def _printable(text: str) -> str:
@@ -186,9 +224,12 @@ def make_scenario(fields: dict[str, Any], source: object = "scenario") -> Scenar
     try:
         return Scenario.model_validate(fields)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        # A default that depends on another field says nothing of its own where that one is wrong.
+        found = error.errors(include_url=False)
+        problems = [each for each in found if each["type"] != "default_factory_not_called"]
         first = problems[0]
-        where = ".".join(_printable(str(part)) for part in first["loc"]) or "the whole"
+        places = first["loc"] or (first.get("ctx", {}).get("field", "the whole"),)
+        where = ".".join(_printable(str(part)) for part in places)
         message = _printable(first["msg"].removeprefix("Value error, "))
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise FormatError(source, f"field {where}: {message}{more}") from None

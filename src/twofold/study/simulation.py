@@ -51,6 +51,11 @@ def simulate(
     return reduce(add, parts or [mmu.run(np.empty(0, np.uint64))])
 
 
-def workload_trace(workload: Workload, seed: int, footprint: int, accesses: int) -> Iterator[Gvas]:
-    """Return `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short."""
-    return workload.blocks(seed, AREA_BASE, footprint, accesses)
+def workload_trace(
+    workload: Workload, seed: int, footprint: int, accesses: int, base: int = AREA_BASE
+) -> Iterator[Gvas]:
+    """Return `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short.
+
+    base : gva of its area
+    """
+    return workload.blocks(seed, base, footprint, accesses)

@@ -1,18 +1,22 @@
-"""One guest on one host, for the commands that look at a single thing: build it, run in it, walk it."""
+"""One guest on one host, for a comparison and for commands that look at one thing: build it, run in it, walk it."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+
+import numpy as np
 
 from twofold.domain import Built, Domain, DomainOptions, Machine, build
 from twofold.formats import status as codes
 from twofold.freemaps import FreeMap
 from twofold.guest import Guest
 from twofold.study.hosts import default_memory, free_map
-from twofold.study.outcome import variant_name
+from twofold.study.modes import Mode
+from twofold.study.row import variant_name
 from twofold.study.scenario import GuestScenario, Scenario
-from twofold.trace import AREA_BASE
 from twofold.units import parse_bytes
 
 _ENDINGS = {
@@ -23,9 +27,51 @@ _ENDINGS = {
 }
 
 
-def domain_options(guest: GuestScenario) -> DomainOptions:
-    """Return the options that a scenario's guest is created with."""
-    return DomainOptions(page_sizes=guest.page_sizes, layout=guest.layout, table_pool=guest.table_pool)
+@dataclass(frozen=True)
+class Site:
+    """How a guest comes to be, on whichever host state.
+
+    Parameters
+    ----------
+    mode : with the sizes of its P2M leaves
+    seed : of the machine
+    fallback : for the design "toolstack" alone; see `domain.build`
+    """
+
+    guest: GuestScenario
+    mode: Mode
+    behaviour: str
+    design: str
+    seed: int
+    fallback: str | None = None
+
+    @property
+    def variant(self) -> str:
+        """What is built."""
+        return variant_name(self.design, self.behaviour, self.mode.name)
+
+    def machine(self, free: FreeMap) -> Machine:
+        """Return the machine that the guest is to be built on."""
+        return Machine(free=free, seed=self.seed, behaviour=self.behaviour, paging=self.mode.host_paging)
+
+    def build(self, machine: Machine, memory: int) -> tuple[Domain, Built]:
+        """Create the guest, with so much memory [bytes], and build it."""
+        options = DomainOptions(
+            paging=self.mode.paging,
+            page_sizes=self.mode.page_sizes,
+            table_format=self.mode.table_format,
+            layout=self.guest.layout,
+            table_pool=self.guest.table_pool,
+        )
+        domain = machine.create_domain(memory, self.design, options)
+        exact = [part.exact() for part in self.guest.exact]
+        return domain, build(domain, self.design, fallback=self.fallback, exact=exact)
+
+
+def first_site(scenario: Scenario) -> Site:
+    """Return the site of a scenario's first mode, behaviour and design."""
+    mode = scenario.full_modes[0]
+    return Site(scenario.guest, mode, scenario.behaviours[0], scenario.designs[0], scenario.seed)
 
 
 def guest_memory(scenario: Scenario, free: FreeMap) -> int:
@@ -33,25 +79,24 @@ def guest_memory(scenario: Scenario, free: FreeMap) -> int:
     return default_memory(free) if scenario.guest.memory is None else parse_bytes(scenario.guest.memory)
 
 
-def build_guest(
-    scenario: Scenario, machine: Machine, memory: int, design: str, fallback: str | None = None
-) -> tuple[Domain, Built]:
-    """Create a scenario's guest on a machine and build it by one design.
+def tables_digest(domain: Domain) -> str:
+    """Return the SHA-256 of a P2M's tables: where each stands, and every entry of it.
 
-    Parameters
-    ----------
-    memory : of the guest [bytes]
-    fallback : for the design "toolstack" alone; see `domain.build`
+    Equal digests mean the same tables, bit for bit and frame for frame.
     """
-    domain = machine.create_domain(memory, design, domain_options(scenario.guest))
-    exact = [part.exact() for part in scenario.guest.exact]
-    return domain, build(domain, design, fallback=fallback, exact=exact)
+    pool = domain.pool
+    frames = np.concatenate([np.arange(mfn, mfn + length) for mfn, length in zip(*pool.runs, strict=True)])
+    in_use = np.setdiff1d(frames.astype(np.uint64), pool.stock[: pool.free])
+    digest = hashlib.sha256(in_use.tobytes())
+    for mfn in in_use.tolist():
+        digest.update(domain.machine.arena.tables[mfn])
+    return digest.hexdigest()
 
 
 def build_all(
     scenario: Scenario, free: FreeMap, fallback: str | None = None, save: Path | None = None
 ) -> list[tuple[str, Built]]:
-    """Build the guest by each design and behaviour, each on a machine of its own; return what came of it.
+    """Build the guest by each design, behaviour and mode, each on a machine of its own; return what came of it.
 
     Parameters
     ----------
@@ -59,11 +104,12 @@ def build_all(
     save : save each machine there, the last one stays
     """
     builds = []
-    for behaviour, design in product(scenario.behaviours, scenario.designs):
-        with Machine(free=free, seed=scenario.seed, behaviour=behaviour) as machine:
-            chosen = fallback if design == "toolstack" else None
-            built = build_guest(scenario, machine, guest_memory(scenario, free), design, chosen)[1]
-            builds.append((variant_name(design, behaviour), built))
+    for mode, behaviour, design in product(scenario.full_modes, scenario.behaviours, scenario.designs):
+        chosen = fallback if design == "toolstack" else None
+        site = Site(scenario.guest, mode, behaviour, design, scenario.seed, chosen)
+        with site.machine(free) as machine:
+            built = site.build(machine, guest_memory(scenario, free))[1]
+            builds.append((site.variant, built))
             if save is not None:
                 machine.save(save)
     return builds
@@ -71,22 +117,22 @@ def build_all(
 
 @contextmanager
 def guest_site(scenario: Scenario) -> Iterator[Guest]:
-    """Build a scenario's guest by its first design and yield it, with the first of its page sizes inside."""
-    free = free_map(scenario.host, scenario.seed)
-    with Machine(free=free, seed=scenario.seed) as machine:
-        domain, _ = build_guest(scenario, machine, guest_memory(scenario, free), scenario.designs[0])
-        yield Guest(domain, page_sizes=scenario.guest_pages[0], footprint=scenario.guest.footprint)
+    """Build a scenario's guest by its first mode and design and yield it, with the first of its page sizes inside."""
+    free, site = free_map(scenario.host, scenario.seed), first_site(scenario)
+    with site.machine(free) as machine:
+        domain, _ = site.build(machine, guest_memory(scenario, free))
+        yield Guest(domain, site.mode.guest, scenario.pages_of(site.mode)[0], scenario.guest.footprint)
 
 
-def read_address(text: str) -> int:
-    """Return a guest virtual address: a number such as 0x400000, or "+OFFSET" into the workload's area.
+def read_address(text: str, base: int) -> int:
+    """Return a guest virtual address: a number such as 0x400000, or "+OFFSET" into the workload's area at `base`.
 
     Raises
     ------
     SizeError : neither
     """
     number = parse_bytes(text.removeprefix("+"))
-    return AREA_BASE + number if text.startswith("+") else number
+    return base + number if text.startswith("+") else number
 
 
 def walk_answer(gva: int, status: int, reads: int, maddr: int) -> str:

@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from twofold.domain import Machine
 from twofold.errors import SizeError
 from twofold.guest import TraceGuest, TracePolicy
 from twofold.guest.addresses import Gvas, Kinds, blocks_of
@@ -13,7 +12,7 @@ from twofold.mmu import MmuStats
 from twofold.study.hosts import free_map
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate
-from twofold.study.sites import build_guest, guest_memory
+from twofold.study.sites import first_site, guest_memory
 from twofold.trace import Trace, open_reader
 from twofold.units import format_bytes, parse_bytes
 
@@ -67,7 +66,7 @@ def price_trace(
     Parameters
     ----------
     path : a trace file
-    scenario : its host, guest, first design, first CPU, warmup
+    scenario : its host, guest, first mode, behaviour and design, first CPU, warmup
     policy : page sizes and placement inside the guest; None: 4K pages
     max_memory : give up rather than hold more, the machine's memory aside; None: no bound [bytes]
     progress : called before each block: text, accesses done, accesses in all
@@ -80,10 +79,11 @@ def price_trace(
     """
     watch = MemoryWatch(max_memory)
     trace = Trace.load(path)
-    free = free_map(scenario.host, scenario.seed)
-    with Machine(free=free, seed=scenario.seed) as machine:
-        domain, _ = build_guest(scenario, machine, guest_memory(scenario, free), scenario.designs[0])
-        guest = TraceGuest(domain, trace.verified(), policy)  # here, where a checksum costs less than beside the model
+    free, site = free_map(scenario.host, scenario.seed), first_site(scenario)
+    with site.machine(free) as machine:
+        domain, _ = site.build(machine, guest_memory(scenario, free))
+        # Verified here, where a checksum costs less than beside the model.
+        guest = TraceGuest(domain, trace.verified(), policy, site.mode.guest)
         stats = simulate(watch.over(_reported(trace, progress)), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
     return TracePrice(stats, watch.most)
 
