@@ -80,6 +80,13 @@ def test_the_rooms_of_the_design_are_the_layers_of_the_test():
     assert [set(re.findall(r"`(\w+)`", row[1])) for row in rows] == layers()
 
 
+def test_every_folder_of_tests_says_what_it_proves():
+    text = (documents.ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    (rows,) = (table.rows for table in documents.tables(text) if table.header[0] == "folder")
+    found = {path.split("/")[1] for path in documents.files() if path.startswith("tests/") and path.count("/") > 1}
+    assert {row[0].strip("`") for row in rows} == {f"tests/{folder}" for folder in found}
+
+
 def promises() -> list[tuple[str, ...]]:
     """Return the rows of SPECIFICATION.md: promise, figure, what holds it, status."""
     return [row for table in documents.tables(SPECIFICATION) for row in table.rows]
