@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 CODE := src tests tools benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test setup lint check check-all bench programs lock clean
+.PHONY: help compare test setup lint check check-medium check-all bench programs lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -20,7 +20,7 @@ help: ## this list
 compare: $(RUNTIME) ## the main job: page-size designs side by side, on one host state
 	@$(BIN)/twofold compare $(ARGS)
 
-test: $(DEV) ## the fast tests
+test: $(DEV) ## the fast tests: a minute on two idle cores
 	@$(PYTEST) $(ARGS)
 
 setup: $(DEV) ## .venv/ with everything for development, and nothing else
@@ -32,7 +32,10 @@ lint: $(DEV) ## ruff and mypy
 
 check: lint test ## lint and the fast tests
 
-check-all: lint ## everything there is: lint, the fast and the slow tests
+check-medium: $(DEV) ## the medium tests: at most eight minutes
+	@$(PYTEST) -m 'medium and not slow' $(ARGS)
+
+check-all: lint ## everything there is: lint, the fast, the medium and the slow tests
 	@$(PYTEST) -m '' --hypothesis-profile=thorough $(ARGS)
 
 bench: $(DEV) ## the benchmarks: ratios, on a quiet machine

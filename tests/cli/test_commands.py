@@ -54,7 +54,13 @@ def example_of(help_text):
     return argv
 
 
-@pytest.mark.parametrize("command", COMMANDS + TRACE_COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(name, marks=[pytest.mark.medium] * (name == "compare"))  # a whole comparison of 36 rows
+        for name in COMMANDS + TRACE_COMMANDS
+    ],
+)
 def test_the_example_of_the_help_runs(twofold, command):
     done = twofold(*command.split(), "--help")
     assert done.code == 0
@@ -300,6 +306,7 @@ def test_csv_on_standard_output_is_nothing_but_csv(twofold):
     assert rows[0]["speedup"] == "1.0"
 
 
+@pytest.mark.medium
 def test_a_second_run_prints_the_same_bytes(twofold):
     for form in ("--json", "--csv"):
         assert twofold(*QUICK, form, "--seed", "3").out == twofold(*QUICK, form, "--seed", "3").out
@@ -563,7 +570,7 @@ def wrong_files(twofold):
 # Each is a process of its own: every second one is left to the slow set.
 @pytest.mark.parametrize(
     "argv",
-    [pytest.param(argv, marks=[pytest.mark.slow] * (index % 2)) for index, argv in enumerate(FAILURES)],
+    [pytest.param(argv, marks=[pytest.mark.medium] * (index % 2)) for index, argv in enumerate(FAILURES)],
     ids=[" ".join(argv).replace(" ".join(QUICK), "compare ...") for argv in FAILURES],
 )
 def test_what_cannot_be_done_exits_with_3_and_one_line_and_leaves_nothing(twofold, wrong_files, argv):
@@ -599,6 +606,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(twofold):
 # -- this host --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @NEEDS_THIS_HOST
 def test_a_run_on_this_host_saves_it_beside_the_result_and_can_be_repeated(twofold):
     argv = [*QUICK[:1], "--guest", "64MiB", *QUICK[5:], "--json"]

@@ -56,7 +56,7 @@ def test_ctrl_c_leaves_no_snapshot_of_this_host(twofold):
     assert twofold.files() == []
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_the_installed_command_ends_at_once_too(executable, tmp_path):
     """A process from its very start, with an interpreter that would wait for threads at its end."""
     process = subprocess.Popen([executable, *LONG], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -81,7 +81,7 @@ def test_a_reader_that_has_gone_is_no_error(twofold, tmp_path_factory, command):
     assert (done.code, done.err) == (0, "")
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize("command", ["cpus zen3", "walk --size 1GiB --guest 64MiB --json"])
 def test_the_installed_command_may_be_read_in_part(executable, tmp_path, command):
     done = subprocess.run(

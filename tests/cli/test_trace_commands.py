@@ -95,6 +95,7 @@ def test_a_program_that_fails_is_captured_all_the_same(twofold):
     assert twofold.files() == ["false.twotrace"]
 
 
+@pytest.mark.medium
 @NEEDS_VALGRIND
 def test_ctrl_c_ends_a_captured_program_and_keeps_its_trace(twofold):
     pid = twofold.start("trace", "capture", "-o", "a.twotrace", "--", "sh", "-c", "while true; do :; done")
@@ -197,6 +198,7 @@ def workload_files(folder, gvas):
     return ("own.twotrace", "lackey.txt", "packed.xz")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("form", ["--json", "--csv"])
 def test_a_workload_in_a_trace_file_has_the_curves_of_the_workload(twofold, form):
     gvas = np.concatenate(list(WORKLOADS["kv"].blocks(5, AREA_BASE, 16 << 20, 20_700)))

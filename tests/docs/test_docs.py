@@ -25,9 +25,3 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, monkeypatch, tmp_pat
 def test_every_public_name_is_shown_in_the_tour():
     shown = (ROOT / "docs" / "tour.md").read_text(encoding="utf-8")
     assert [name for name in twofold.__all__ if f"tf.{name}" not in shown] == []
-
-
-@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-    assert [target for target in targets if not (page.parent / target).exists()] == []

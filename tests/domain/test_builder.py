@@ -73,6 +73,7 @@ def shapes():
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("shape", "layout"),
     [("fresh", "pvh"), ("fresh", "flat"), ("synthetic", "hvm"), ("splinters", "pvh"), ("recorded", "hvm")],

@@ -338,6 +338,7 @@ class DomainModel(JournaledMachine):
         assert_heap_is_canonical(self.machine.heap)
 
 
+@pytest.mark.medium
 def test_a_domain_keeps_to_its_model():
     run_with_journal(DomainModel, settings())
 

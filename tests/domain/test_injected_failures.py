@@ -14,6 +14,8 @@ from twofold.formats import p2m_state as at
 from twofold.p2m import P2MType
 from twofold.units import INVALID_MFN
 
+pytestmark = pytest.mark.medium
+
 SIZE = "64MiB"
 POPULATES = {
     "aligned 2M": (range(0, 6 * 512, 512), 9, Mem.NONE),
@@ -30,12 +32,6 @@ POPULATES = {
     "runs found in misaligned 2M": (range(1537, 1537 + 3 * 512, 512), 9, Mem.COALESCE),
     "runs found in 4K far apart": ([*range(515), *range((1 << 18) + 500, (1 << 18) + 1030)], 0, Mem.COALESCE),
 }
-
-
-@pytest.fixture(scope="module", params=[kernels, pytest.param(spec, marks=pytest.mark.slow)], ids=["kernels", "spec"])
-def engine(request):
-    """The engines; the readable one sweeps in the long set only."""
-    return request.param
 
 
 def frames_of(gfns, order: int) -> np.ndarray:

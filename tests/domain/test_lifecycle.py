@@ -43,6 +43,7 @@ def fill(machine, sizes, table_format="npt") -> list:
         domains.append(domain)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_machine_is_filled_and_emptied_in_any_order(name):
     paging, table_format = FORMATS[name]
@@ -67,6 +68,7 @@ def test_a_machine_is_filled_and_emptied_in_any_order(name):
         assert not machine.m2p.complement.any()
 
 
+@pytest.mark.medium
 def test_a_domain_never_sees_what_another_had_in_its_memory():
     with Machine("64MiB") as machine:
         secret = b"a secret of the first" * 100

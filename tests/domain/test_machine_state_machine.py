@@ -12,10 +12,6 @@ STEPS, LIVES = 50, 1000  # 50,000 steps
 UNSHORTENED = settings(phases=[Phase.explicit, Phase.reuse, Phase.generate])
 
 
-def test_a_machine_keeps_to_its_model():
-    run_with_journal(MachineModel, settings(UNSHORTENED, max_examples=12, stateful_step_count=30))
-
-
 @pytest.mark.slow
 def test_a_machine_keeps_to_its_model_for_50000_steps():
     run_with_journal(MachineModel, settings(UNSHORTENED, max_examples=LIVES, stateful_step_count=STEPS))
@@ -34,5 +30,5 @@ class ReplayedModel(MachineModel):
         super().teardown()
 
 
-def test_every_life_of_a_machine_replays_to_the_same_bytes():
+def test_a_machine_keeps_to_its_model_and_replays_to_the_same_bytes():
     run_with_journal(ReplayedModel, settings(UNSHORTENED, max_examples=12, stateful_step_count=30))

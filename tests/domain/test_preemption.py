@@ -54,6 +54,7 @@ POPULATES = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", POPULATES)
 @given(data=st.data(), pattern=PATTERNS, drained=st.integers(0, 26), pool=st.sampled_from([5, 7, 60]))
 def test_a_preempted_populate_ends_in_the_same_state(name, data, pattern, drained, pool):
@@ -126,6 +127,7 @@ def test_a_preempted_increase_and_decrease_end_in_the_same_state(pattern, order,
     assert ends[0] == ends[1]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("ins", "in_order", "outs", "out_order"),
     [

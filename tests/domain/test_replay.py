@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import zlib
+from itertools import product
 
 import numpy as np
 import pytest
@@ -55,8 +56,15 @@ def assert_replays(path, digest, **how) -> None:
 # -- the same bytes ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("paging", ["4-level", "5-level", "pae", "2-level"])
-@pytest.mark.parametrize("behaviour", ["twofold", "xen-4.17"])
+@pytest.mark.parametrize(
+    ("behaviour", "paging"),
+    [
+        pytest.param(
+            *case, marks=[pytest.mark.medium] * (case not in {("twofold", "4-level"), ("xen-4.17", "2-level")})
+        )
+        for case in product(["twofold", "xen-4.17"], ["4-level", "5-level", "pae", "2-level"])
+    ],
+)
 def test_a_random_run_replays_to_the_same_bytes(path, paging, behaviour):
     with Machine(MACHINE, paging=paging, behaviour=behaviour, nodes=2, journal=path) as machine:
         run = RandomRun(machine, seed=7)
@@ -74,6 +82,7 @@ def test_a_journal_replays_on_the_readable_twin_too(path):
     assert_replays(path, digest, engine=spec)
 
 
+@pytest.mark.medium
 def test_every_operation_that_is_marked_is_done_by_random_runs(path):
     """An operation that is new has to join the random run, or the tests below."""
     done = set()

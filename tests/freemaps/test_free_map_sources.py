@@ -180,6 +180,7 @@ def test_the_machine_ends_with_its_highest_zone_device_memory_left_out(tmp_path)
         buddyinfo.read_meminfo("MemFree", meminfo)
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(not os.access(kpageflags.KPAGEFLAGS, os.R_OK), reason="/proc/kpageflags needs root")
 def test_the_live_exact_map_agrees_with_the_kernels_own_counts():
     # Other programs take and free memory between the two reads: the best of a few tries counts.

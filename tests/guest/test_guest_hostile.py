@@ -57,6 +57,7 @@ def test_random_bytes_behind_an_elf_magic_do_no_harm(data):
     image_or_none(b"\x7fELF\x02\x01\x01" + data)
 
 
+@pytest.mark.medium
 @settings(max_examples=200)
 @given(damaged(GUPS))
 def test_a_damaged_file_is_refused_or_loads_within_bounds(data):
@@ -68,6 +69,7 @@ def test_a_truncated_file_is_refused_or_loads_within_bounds(length):
     image_or_none(GUPS[:length])
 
 
+@pytest.mark.medium
 @settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.binary(max_size=40), st.integers(0, 2**64 - 1)), max_size=4))
 def test_any_segments_load_within_bounds_or_are_refused(segments):

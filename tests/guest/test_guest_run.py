@@ -1,6 +1,7 @@
 """Programs in guests: right answers on every design and page size, and how a run ends when it does not end well."""
 
 import time
+from itertools import product
 
 import numpy as np
 import pytest
@@ -46,8 +47,13 @@ def program_of(elf_bytes, **kwargs):
 # -- right answers ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("pages", FOOTPRINTS)
-@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize(
+    ("design", "pages"),
+    [
+        pytest.param(*case, marks=[pytest.mark.medium] * (case != ("opportunistic", "2M")), id="-".join(case))
+        for case in product(DESIGNS, FOOTPRINTS)
+    ],
+)
 def test_every_workload_is_right_on_every_design_and_page_size(domains, design, pages):
     guest = Guest(domains[design], page_sizes=pages, footprint=FOOTPRINTS[pages])
     for name, workload in WORKLOADS.items():

@@ -91,9 +91,9 @@ class Recorder:
         (1 << 20, 1000, 0x1234_5678_9ABC_DEF0),
         (64 << 10, 3000, 2**64 - 1),
         (1 << 17, 0, 1),
-        pytest.param(1 << 20, 5000, 0, marks=pytest.mark.slow),
-        pytest.param(1 << 22, 1000, 0x1234_5678_9ABC_DEF0, marks=pytest.mark.slow),
-        pytest.param(1 << 20, 0, 1, marks=pytest.mark.slow),
+        pytest.param(1 << 20, 5000, 0, marks=pytest.mark.medium),
+        pytest.param(1 << 22, 1000, 0x1234_5678_9ABC_DEF0, marks=pytest.mark.medium),
+        (1 << 20, 0, 1),
     ],
 )
 def test_the_program_touches_what_its_generator_says_and_returns_its_answer(name, footprint, steps, seed):
@@ -161,6 +161,7 @@ def test_the_programs_were_built_with_the_flags_of_the_tool():
     assert {kind: [*flags] for kind, flags in kinds.items()} == manifest()["flags"]
 
 
+@pytest.mark.medium
 def test_building_again_gives_the_same_bytes(tmp_path):
     tool = runpy.run_path(str(TOOL))
     for name, key in (("gcc", "compiler"), ("ld", "linker")):

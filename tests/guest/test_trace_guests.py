@@ -177,6 +177,7 @@ def test_fragmented_pages_are_contiguous_in_blocks_of_2m(large):
     assert gfns[512] != gfns[511] + 1
 
 
+@pytest.mark.medium
 def test_scattered_pages_are_anywhere_and_a_seed_gives_them_again(large):
     trace = spread(2000)
     first, again, other = (

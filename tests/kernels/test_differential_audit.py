@@ -78,7 +78,7 @@ class Wrong:
 @st.composite
 def machines(draw):
     wrong = Wrong(draw(st.sampled_from(list(P2M_FORMATS.values()))))
-    for slot in range(draw(st.integers(0, 40))):
+    for slot in range(draw(st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 300])))):
         wrong.mapped(slot, 100 + slot)
     if draw(st.booleans()):
         wrong.mapped(1, wrong.slots, 1)
@@ -126,6 +126,46 @@ def test_a_right_machine_has_no_findings(table_format):
     _, counts = wrong.run(kernels)
     assert counts[at.TABLES] == table_format.geometry.levels
     assert counts[at.PRESENT] == 21
+
+
+@pytest.mark.parametrize("slot", [0, 1, 62, 63, 64, 65, 127, 128, 190, 199])
+@pytest.mark.parametrize("table_format", FORMATS)
+def test_what_is_wrong_in_a_run_of_leaves_is_found_wherever_it_stands(table_format, slot):
+    """The kernels pass over runs in blocks; one wrong leaf, mark or M2P entry anywhere has to stop them."""
+
+    def damaged(change) -> list[int]:
+        wrong = Wrong(table_format)
+        for each in range(200):
+            wrong.mapped(each, 100 + each)
+        change(wrong)
+        return wrong.found()
+
+    def name_another(wrong: Wrong) -> None:
+        wrong.m2p[100 + slot] -= 1
+
+    def unmap(wrong: Wrong) -> None:
+        wrong.memory[wrong.top, slot] = int(wrong.shape[form.EMPTY])
+
+    assert damaged(lambda w: None) == []
+    assert damaged(lambda w: w.own(100 + slot, 1, RAM, 9)) == [at.LEAF_OF_OTHER]
+    assert damaged(lambda w: w.own(100 + slot, 1, TABLES)) == [at.LEAF_ONTO_TABLE]
+    assert damaged(lambda w: w.own(100 + slot, 1, 0, 0)) == [at.LEAF_FREE]
+    assert damaged(lambda w: w.leaf(slot, 3000)) == [at.LEAF_FREE, at.P2M_BAD, at.M2P_BAD]
+    assert damaged(lambda w: w.leaf(slot, FRAMES)) == [at.LEAF_OUTSIDE, at.M2P_BAD]
+    assert damaged(lambda w: w.leaf(slot, 100 + slot, 0, P2MType.RAM_RO)) == []
+    assert damaged(name_another) == [at.P2M_BAD, at.M2P_BAD]
+    assert damaged(unmap) == [at.M2P_BAD]
+
+
+@pytest.mark.parametrize("table_format", FORMATS)
+@pytest.mark.parametrize("frames", [1, 63, 64, 65, 128, 150])
+def test_a_run_of_leaves_may_end_where_the_machine_ends(table_format, frames):
+    wrong = Wrong(table_format)
+    for slot in range(frames):
+        wrong.mapped(slot, FRAMES - frames + slot)
+    assert wrong.found() == []
+    wrong.leaf(frames, FRAMES)
+    assert wrong.found() == [at.LEAF_OUTSIDE]
 
 
 @pytest.mark.parametrize("table_format", FORMATS)

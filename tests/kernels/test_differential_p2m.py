@@ -1,6 +1,7 @@
 """The P2M's kernels against their twins: same tables, stock, state and answers after every step, in every format."""
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from random_tables import CAPACITY, FORMATS, GFNS, LIVES, PAGE_SIZES, PIECES, SIZES, Tables, live, make_pieces, twins
@@ -101,6 +102,7 @@ def test_the_parts_of_a_plan_agree(table_format, sizes, life, gfn, level, previo
         assert answers[0] == answers[1], name
 
 
+@pytest.mark.medium
 @few
 @given(
     st.sampled_from(["sizes", "levels", "target"]),
@@ -119,6 +121,7 @@ def test_what_is_cut_out_of_1g_leaves_takes_the_tables_that_were_planned(stops, 
         assert tables.unmap(first + start, min(frames, (2 << 18) - start)) <= 2 * 513
 
 
+@pytest.mark.medium
 @few
 @given(
     st.sampled_from(["sizes", "levels", "target"]),
@@ -204,6 +207,7 @@ def test_a_4m_leaf_above_4_gib_cannot_become_smaller_in_either():
     agree(slow, fast)
 
 
+@pytest.mark.medium
 def test_a_1g_leaf_over_a_gap_in_page_sizes_splits_to_262144_4k_leaves_with_513_tables():
     slow, fast = twins(5, 600)
     for tables in (slow, fast):

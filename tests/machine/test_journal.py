@@ -261,6 +261,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.medium
 def test_a_killed_process_leaves_every_operation_that_it_finished(tmp_path):
     path = tmp_path / "killed.journal"
     code = KILLED.format(folder=os.path.dirname(__file__), path=str(path))  # noqa: PTH120

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 import numpy as np
+
 import oracle
 
 FRAME_BYTES = 4096

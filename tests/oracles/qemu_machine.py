@@ -27,8 +27,8 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import oracle
 
+import oracle
 from twofold.machine import Arena
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 

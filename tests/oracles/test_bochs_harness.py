@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from bochs_cpu import ACCESSES, EXECUTE, READ, WRITE, made_up_word
 
+pytestmark = pytest.mark.medium
+
 FRAMES = 1024
 DATA = range(512, FRAMES)
 GIB, MIB, PAGE = 1 << 30, 1 << 20, 1 << 12

@@ -35,6 +35,8 @@ from twofold.spec import mmu as plain
 from twofold.spec import walk as plain_walk
 from twofold.units import FRAME_SHIFT
 
+pytestmark = pytest.mark.medium
+
 MODES = ["4-level", "pae", "2-level"]
 WALKS = 500  # of one set of tables
 SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]

@@ -31,6 +31,8 @@ from twofold.formats import npt, shape
 from twofold.p2m import Fault
 from twofold.units import FRAME_SHIFT
 
+pytestmark = pytest.mark.medium
+
 # What can be asked for: one TiB of guest-physical addresses, and the lower half of virtual ones.
 REACHES = {"ept": 1 << 28, "ept-5": 1 << 28, "npt": 1 << 35, "npt-5": 1 << 35, "npt-pae": 1 << 20, "npt-2": 1 << 20}
 MODES = {"npt": "4-level", "npt-5": "4-level", "npt-pae": "pae", "npt-2": "2-level"}

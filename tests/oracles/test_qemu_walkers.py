@@ -24,6 +24,8 @@ from twofold.formats import npt, shape, x86
 from twofold.formats.p2m_types import P2MType
 from twofold.units import FRAME_SHIFT, INVALID_MFN
 
+pytestmark = pytest.mark.medium
+
 # Seeds and probes: slow ones 50,000 a format at least, when those that would reach the tables are left out.
 CASES = [(0, 3_300), *(pytest.param(seed, 11_000, marks=pytest.mark.slow) for seed in range(1, 6))]
 LEAVES, SPOILED = 120, 40

@@ -53,6 +53,7 @@ def test_a_list_of_page_sizes_needs_4k_and_knows_no_4m():
         Machine("1GiB", page_sizes="4K,4M")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("order", "count"), [(0, 513), (9, 513)])
 def test_a_1g_leaf_over_a_gap_in_page_sizes_splits_to_262144_leaves_with_513_tables(make_p2m, order, count):
     p2m = make_p2m("4K,1G", pool=520)

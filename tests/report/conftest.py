@@ -5,6 +5,7 @@ import shutil
 import pytest
 from playwright.sync_api import sync_playwright
 
+import oracle
 from twofold.study import Outcome, compare, make_scenario
 
 SMALL = {
@@ -28,8 +29,7 @@ def outcome() -> Outcome:
 def browser():
     """Chromium, started once: that takes as long as drawing a page."""
     chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
+    oracle.require("chromium is not installed" if chromium is None else None)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         browser = playwright.chromium.launch(executable_path=chromium, args=arguments)

@@ -57,6 +57,7 @@ def test_a_page_that_cannot_be_written_is_an_error(found, tmp_path):
         write_curves(found, "a trace", tmp_path)
 
 
+@pytest.mark.medium
 def test_a_browser_draws_the_curves_without_a_complaint(browser, found, tmp_path):
     path = tmp_path / "curves.html"
     write_curves(found, HOSTILE, path)

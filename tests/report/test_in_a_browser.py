@@ -10,6 +10,8 @@ import pytest
 
 from twofold.report import write_report
 
+pytestmark = pytest.mark.medium
+
 PICTURES, CHARTS = 4, 2
 DESIGN_COLOURS = [f"--design-{number}" for number in range(3)]
 SIZE_COLOURS = [f"--size-{number}" for number in range(4)]
@@ -103,7 +105,7 @@ def palette_of(page, names, mode):
     return page.evaluate(READ_COLOURS, names)
 
 
-@pytest.mark.parametrize("mode", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["light", "dark"])
 def test_every_picture_shows_each_size_in_its_own_colour(page, outcome, mode):
     palette = palette_of(page, SIZE_COLOURS, mode)
     for number, name in enumerate(["host", *outcome.scenario.designs]):
@@ -114,7 +116,7 @@ def test_every_picture_shows_each_size_in_its_own_colour(page, outcome, mode):
             assert counts.get(palette[code], 0) / total == pytest.approx(expected, abs=0.03), (name, code)
 
 
-@pytest.mark.parametrize("mode", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["light", "dark"])
 def test_every_chart_has_bars_in_the_colour_of_each_design(page, mode):
     palette = palette_of(page, DESIGN_COLOURS, mode)
     assert len(set(palette)) == len(palette)

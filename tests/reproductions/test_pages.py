@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.medium
+
 FOLDER = Path(__file__).parents[2] / "docs" / "reproductions"
 PAGES = sorted(FOLDER.glob("[!R]*.md"))
 SLOW = {"barcelona-ladder.md", "walk-caches.md"}  # guests of gigabytes, and many of them

@@ -181,6 +181,7 @@ def shipped():
     return {name: compare(make_scenario({"host": {"snapshot": name}} | few)) for name in ("fresh", "fragmented")}
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("design", ["toolstack", "opportunistic"])
 def test_on_the_fragmented_host_every_page_size_appears(shipped, design):
     (row,) = rows_of(shipped["fragmented"], design=design)
@@ -189,6 +190,7 @@ def test_on_the_fragmented_host_every_page_size_appears(shipped, design):
     assert row.extents_refused > 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("design", ["toolstack", "opportunistic"])
 def test_on_the_fresh_host_memory_is_large(shipped, design):
     (row,) = rows_of(shipped["fresh"], design=design)
@@ -196,6 +198,7 @@ def test_on_the_fresh_host_memory_is_large(shipped, design):
     assert row.leaves[18] > 0
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["fresh", "fragmented"])
 def test_small_has_small_pages_and_loses(shipped, name):
     (small,), *others = (rows_of(shipped[name], design=design) for design in DESIGNS)

@@ -3,11 +3,14 @@
 import runpy
 from pathlib import Path
 
+import pytest
+
 from twofold.study import compare, load_scenario, make_scenario
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.medium
 def test_a_scenario_file_describes_a_comparison():
     path = EXAMPLES / "compare.toml"
     scenario = make_scenario(load_scenario(path), path)

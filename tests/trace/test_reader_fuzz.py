@@ -17,6 +17,8 @@ import twofold as tf
 from twofold.trace import FORMATS, open_reader
 from twofold.trace.accesses import COLUMNS
 
+pytestmark = pytest.mark.medium
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "traces"
 SAMPLES = {
     path.name: path.read_bytes() for path in sorted(GOLDEN.iterdir()) if path.suffix not in {".md", ".c", ".zst"}

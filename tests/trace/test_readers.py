@@ -306,6 +306,7 @@ def test_what_follows_packed_data_is_refused(tmp_path):
         read_text(tmp_path, lzma.compress(b" L 10,8\n") + b"garbage" * 9)
 
 
+@pytest.mark.medium
 def test_a_bomb_is_refused(tmp_path):
     bomb = lzma.compress(bytes(80 << 20), preset=0)
     with pytest.raises(tf.FormatError, match="unpacks to more than 4096 times its size"):

@@ -182,7 +182,7 @@ def test_equal_traces_make_equal_files_and_a_copy_of_a_file_is_equal_too(tmp_pat
     assert len(list(tmp_path.iterdir())) == 3, "no draft is left"
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 def test_a_long_file_is_equal_in_every_column(tmp_path):
     long_trace = trace_of_parts(PART_ACCESSES)
     long_trace.save(tmp_path / "a")

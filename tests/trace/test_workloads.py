@@ -182,6 +182,7 @@ def test_matmul_multiplies_every_pair_once_a_round():
 # -- ranks by Zipf -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("skew", [0, 0.5, 0.99, 1, 1.3, 2])
 def test_each_rank_has_the_probability_that_zipf_gives_it(skew):
     """From the table itself: an octave's share, over its ranks, times the probability to keep one."""
@@ -199,6 +200,7 @@ def test_each_rank_has_the_probability_that_zipf_gives_it(skew):
     assert np.abs(found / wanted - 1).max() < 2**-22
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("skew", [0, 0.8, 0.99, 1.5])
 def test_drawn_ranks_come_as_often_as_zipf_says(skew):
     octaves, draws = 7, 200_000

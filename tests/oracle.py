@@ -1,4 +1,4 @@
-"""What all oracles share: they skip where their tools are missing, unless somebody insists on them."""
+"""What oracles and the browser share: they skip where their tools are missing, unless somebody insists on them."""
 
 import os
 
