@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from snapshots import assert_every_frame_is_accounted_for, assert_heap_is_canonical, leave_free, snapshot
-from twofold import kernels, spec
 from twofold.domain import DomainOptions, Machine, Mem, Reason
 from twofold.errors import PoolExhaustedError
 from twofold.formats import p2m_state as at
