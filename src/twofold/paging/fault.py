@@ -26,7 +26,7 @@ class AccessFault:
     gpa : what the P2M refuses, the data or a guest table [byte address]; None where the guest's own tables refuse
     status : how the walk ended, a code of `formats.status`
     kind : "npf", "violation" or "misconfiguration", met by the hypervisor; "page fault" or "general protection", the
-        guest's own
+        guest's own; "refused store", when somebody who watches the frame does not let it happen
     code : EXITINFO1, the exit qualification, or the guest's error code
     in_walk : it was met while a guest table was being read, which counts as a write
     level, entry : of the last table read; -1 and 0 where none was
@@ -54,6 +54,8 @@ class AccessFault:
         said = f"it {_VERBS[self.access]} {where}, "
         if self.kind == "general protection":
             return said + "which is no address of 48 bits"
+        if self.kind == "refused store":
+            return said + f"and {self.reason}"
         by = "guest's tables" if self.is_guests else "P2M"
         because = f": {self.reason}" if self.reason else ""
         return f"{said}{_WORDS[self.status]} (in the {by}){because}"
