@@ -56,7 +56,8 @@ class World:
         """Walk in this memory from now on."""
         dtype = np.uint32 if self.mode == "2-level" else np.uint64
         form, root = with_marks(EPT, "clear"), self.tables.p2m_root
-        self.space = SimpleNamespace(root=self.tables.guest_root, shape=self.forms[GUEST], memory=memory.view(dtype))
+        own, entries = self.forms[GUEST], memory.view(dtype)
+        self.space = SimpleNamespace(root=self.tables.guest_root, shape=own, walks_mark=True, memory=entries)
         p2m = SimpleNamespace(engine=engine, format=form, root=root, tables_for_walk=(memory, form.shape, root))
         self.paging = Hap(p2m)
 

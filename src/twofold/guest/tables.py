@@ -37,6 +37,7 @@ class GuestTables:
         self.mode = mode
         self.geometry = GEOMETRIES[mode]
         self.shape = guest_shape(mode, accessed_dirty)
+        self.walks_mark = shape.walks_mark(self.shape)
         self._dtype = np.uint32 if int(self.shape[shape.ENTRY_SHIFT]) == 2 else np.uint64
         self._domain = domain
         self._source = source
@@ -73,7 +74,7 @@ class GuestTables:
             high = addresses >> self.shape[shape.HIGH_SHIFT] & self.shape[shape.HIGH]
             addresses = addresses & self.shape[shape.FRAME] | high
         flags = guest_format.leaf_flags(level)
-        return addresses | np.uint64(shape.unmarked(self.shape, flags) if shape.walks_mark(self.shape) else flags)
+        return addresses | np.uint64(shape.unmarked(self.shape, flags) if self.walks_mark else flags)
 
     def _check_reach(self, gfns: Array, level: int) -> None:
         """Raise unless entries of this level can hold these frames."""

@@ -87,7 +87,7 @@ class Hap:
         again before the first store.
         """
         found = self.walk(space, address, access, out_steps)
-        if found[0] != OK or not (self._p2m_marks or (space is not None and form.walks_mark(space.shape))):
+        if found[0] != OK or not (self._p2m_marks or (space is not None and space.walks_mark)):
             return found
         memory, words, _ = self._p2m.tables_for_walk
         own = (memory, words) if space is None else (space.memory, space.shape)

@@ -17,6 +17,10 @@ class GuestSpace(Protocol):
         """The format of the tables (`formats.shape`)."""
 
     @property
+    def walks_mark(self) -> bool:
+        """Whether walks have A and D bits to set in them (`shape.walks_mark`)."""
+
+    @property
     def memory(self) -> Words:
         """All machine frames as tables of such entries."""
 
