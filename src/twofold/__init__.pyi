@@ -32,6 +32,7 @@ from .dumps import (
     open_tables,
 )
 from .errors import (
+    AccessRefusedError,
     AddressError,
     BuildError,
     DamagedJournalError,
@@ -57,10 +58,28 @@ from .errors import (
     UnknownNameError,
 )
 from .freemaps import FreeMap
-from .guest import AddressSpace, Guest, NestedStep, Program, RunResult, TraceGuest, TracePolicy, canonical, run
+from .guest import (
+    AddressSpace,
+    EngineSession,
+    Guest,
+    NestedStep,
+    Program,
+    RunResult,
+    Session,
+    Start,
+    Stop,
+    TraceGuest,
+    TracePolicy,
+    canonical,
+    engine_names,
+    get_engine,
+    load_program,
+    run,
+)
 from .machine import Origin
 from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
 from .p2m import AuditReport, Counters, Entry, Fault, Finding, P2MType, WalkStep
+from .paging import AccessFault, Hap, Paging, Roots, get_paging, paging_names
 from .report import write_curves, write_report
 from .study import (
     Cell,
@@ -99,6 +118,8 @@ __all__ = [
     "INVALID_MFN",
     "LAYOUTS",
     "WORKLOADS",
+    "AccessFault",
+    "AccessRefusedError",
     "AddressError",
     "AddressSpace",
     "AuditReport",
@@ -124,6 +145,7 @@ __all__ = [
     "DumpReader",
     "DumpRoot",
     "EncodingError",
+    "EngineSession",
     "Entry",
     "Event",
     "Exact",
@@ -136,6 +158,7 @@ __all__ = [
     "FreeMapError",
     "Guest",
     "GuestError",
+    "Hap",
     "HeapExhaustedError",
     "HostError",
     "HypercallError",
@@ -153,6 +176,7 @@ __all__ = [
     "OwnershipError",
     "P2MType",
     "P2MTypeError",
+    "Paging",
     "PermissionFaultError",
     "PoolExhaustedError",
     "ProfileError",
@@ -160,10 +184,14 @@ __all__ = [
     "Reason",
     "Replayed",
     "ReservedBitError",
+    "Roots",
     "Row",
     "RunResult",
     "Scenario",
+    "Session",
     "SizeError",
+    "Start",
+    "Stop",
     "Trace",
     "TraceBlock",
     "TraceGuest",
@@ -184,14 +212,19 @@ __all__ = [
     "curves",
     "design_names",
     "dump_reader_names",
+    "engine_names",
     "get_design",
     "get_dump_reader",
+    "get_engine",
+    "get_paging",
     "get_workload",
     "load_profile",
+    "load_program",
     "load_scenario",
     "make_scenario",
     "memory_op",
     "open_tables",
+    "paging_names",
     "profile_names",
     "replay",
     "run",

@@ -241,6 +241,14 @@ class UnknownNameError(TwofoldError):
         super().__init__(f"unknown {kind} {name!r}; known are {', '.join(known)}")
 
 
+class AccessRefusedError(TwofoldError):
+    """An access of a guest that a resolver of its domain refuses: the fault is delivered, with this reason."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
 class GuestError(TwofoldError):
     """A guest that cannot be set up as asked, or a program that did not end well."""
 

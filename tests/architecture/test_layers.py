@@ -6,7 +6,7 @@ import pytest
 from source_tree import Module, imports, modules
 
 LAYERS = (
-    "units errors files",
+    "units errors files registry",
     "formats",
     "spec kernels",
     "machine freemaps",
@@ -24,6 +24,7 @@ WITHIN_A_LAYER = {
     ("units", "errors"),  # sizes that cannot be read raise errors of ours
     ("files", "errors"),  # and files that cannot
     ("files", "units"),  # a file too large says how large
+    ("registry", "errors"),  # and names that nobody has registered
     ("machine", "freemaps"),  # a machine starts from a map, and its heap tells blocks by the same rules
     ("dumps", "p2m"),  # tables out of a file are looked up and audited as a P2M's are
 }

@@ -46,7 +46,8 @@ BEGINS = re.compile(r"# (?:invariant|AMD APM|Intel SDM|Xen |Knuth )")
 
 # How many steps each function names at least.
 LIST = """
-walk: check_entry 2, access_frame 4, mark_path 2, nested 4, walk_2d 4
+walk: check_entry 2, access_frame 4, mark_path 1, mark_entry 2, nested 4, walk_2d 4, mark_2d 3,
+    gfns_of 1
 p2m: ending_sizes 1, segment 2, split_tables 1, cannot_split 1, path_need 3, plan_map 2, map_pieces 1, change_one 1,
     fill 2, take 1, descend 2, split_leaf 3, forget 1, retire 1, put_aside 1, release 1, plan_unmap 1, cut_need 2,
     cut_tables 1, unmap 1, unmap_pieces 1, clear_first 2, prune 1, plan_split 2, split 1, end_of_walk 1

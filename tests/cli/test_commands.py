@@ -628,3 +628,12 @@ def test_a_run_on_this_host_that_fails_leaves_nothing(twofold):
     assert done.code == 3
     assert done.line
     assert twofold.files() == []
+
+
+def test_a_program_runs_on_the_engine_that_is_named(twofold):
+    argv = ("run", "gups", *HOST, "--steps", "20", "--json")
+    one, other = twofold(*argv), twofold(*argv, "--engine", "unicorn")
+    assert one == other
+    assert one.code == 0
+    done = twofold(*argv, "--engine", "bochs")
+    assert (done.code, done.line) == (3, "twofold: unknown engine 'bochs'; known are unicorn")

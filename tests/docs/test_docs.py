@@ -8,7 +8,19 @@ import pytest
 import twofold
 
 ROOT = Path(__file__).parents[2]
-RUN = ("tour", "linear", "behaviours", "journal", "curves", "workloads", "trace-guests", "traces", "dumps", "blocks")
+RUN = (
+    "tour",
+    "linear",
+    "behaviours",
+    "journal",
+    "curves",
+    "workloads",
+    "trace-guests",
+    "traces",
+    "dumps",
+    "blocks",
+    "paging",
+)
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in RUN)]
 
 

@@ -83,6 +83,7 @@ EXAMPLES = [
         {"kind": "layout", "name": "x", "known": ("pvh", "hvm")},
         "unknown layout 'x'; known are pvh, hvm",
     ),
+    (errors.AccessRefusedError("frozen"), {"reason": "frozen"}, "frozen"),
     (errors.GuestError("no program"), {"problem": "no program"}, "no program"),
 ]
 

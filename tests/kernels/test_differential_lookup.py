@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from random_tables import FORMATS, GFNS, LENGTHS, LIVES, SIZES, Tables, live, twins
 
 from twofold import kernels, spec
-from twofold.formats import ept, guest, npt
+from twofold.formats import ept, guest, npt, x86
 from twofold.formats import shape as form
 from twofold.formats.status import OK
 from twofold.formats.table_formats import GUEST_SHAPES, NPT, NPT_2
-from twofold.formats.walk_state import MAX_STEPS, STEP_COLUMNS
+from twofold.formats.walk_state import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.units import INVALID_MFN
 
 EPT_BITS = [7, 0x37, 0xB7, 1 << 63, 0x1A, 0x2, 0x4, 0x205, 0x3F]
@@ -218,6 +218,26 @@ def test_a_nested_walk_over_wild_tables_takes_the_same_steps(made, root, slots, 
     assert answers[0] == answers[1]
 
 
+@given(st.data(), FORMATS, st.sampled_from(list(GUEST_SHAPES)), st.integers(0, 30), st.integers(0, 3), SLOTS)
+def test_a_walk_over_wild_tables_leaves_the_same_marks_and_names_the_same_gfns(
+    data, table_format, mode, guest_root, root, slots
+):
+    guest_shape, access = GUEST_SHAPES[mode], data.draw(st.integers(0, 2))
+    gva = sum(slot << int(guest_shape[form.BITS]) * level for level, slot in enumerate(slots[:2])) << 12
+    bytes_ = wild(data.draw, table_format.entry_dtype).view(np.uint8)
+    answers = []
+    for engine, word in ((spec, int), (kernels, np.uint64)):
+        own, steps = bytes_.copy(), np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
+        guest_memory = own.view(np.uint32 if mode == "2-level" else np.uint64)
+        both = guest_memory, guest_shape, guest_root, own.view(table_format.entry_dtype), table_format.shape, root
+        count = int(engine.walk.walk_2d(*both, word(gva), access, steps)[1])
+        gfns = np.zeros(8, np.uint64)
+        found = int(engine.walk.gfns_of(guest_shape, guest_root, word(gva), steps, count, gfns))
+        dirty = int(engine.walk.mark_2d(*both[:2], *both[3:5], access, steps, count))  # of a failed walk just as well
+        answers.append((count, found, gfns.tolist(), dirty, own.tobytes()))
+    assert answers[0] == answers[1]
+
+
 def two_dimensions():
     """Return 16 frames: a P2M of four levels in 0 to 3, and frames 8 to 12 behind gfns 0 to 4."""
     memory = np.zeros((16, 512), np.uint64)
@@ -238,6 +258,35 @@ def test_4k_pages_on_both_sides_take_24_reads_in_both(engine, word):
     status, count, maddr, writable = engine.walk.walk_2d(*fixed, word(0x123), 1, steps)
     assert (status, count, int(maddr), writable) == (OK, 24, 12 << 12 | 0x123, 1)
     assert steps[4].tolist() == [1, 3, 3, 8, 0, npt.encode_leaf(1, 0)]
+
+
+def without_marks(entry):
+    return entry & ~(x86.ACCESSED | x86.DIRTY)
+
+
+@pytest.mark.parametrize(("engine", "word"), [(spec, int), (kernels, np.uint64)])
+@pytest.mark.parametrize(("access", "leaves_dirty"), [(READ, 0), (EXECUTE, 0), (WRITE, 1)])
+def test_a_walk_sets_a_everywhere_and_d_in_the_leaves_under_guest_tables(engine, word, access, leaves_dirty):
+    """The guest's page is gfn 4; every other leaf of the P2M maps a table of the guest."""
+    memory = two_dimensions()
+    for gfn in range(4):
+        memory[8 + gfn, 0] = npt.encode_leaf(gfn + 1, 0)
+    memory[memory != 0] &= np.uint64(without_marks(2**64 - 1))
+    steps, untouched = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64), memory.copy()
+    fixed = memory, guest.FOUR_LEVEL_SHAPE, 0, memory, NPT.shape, 0
+    count = engine.walk.walk_2d(*fixed, word(0x123), access, steps)[1]
+    assert np.array_equal(memory, untouched), "a walk itself sets nothing"
+    dirty = engine.walk.mark_2d(*fixed[:2], *fixed[3:5], access, steps, count)
+    assert dirty == leaves_dirty
+    marks = memory ^ untouched
+    assert [int(marks[table, 0]) for table in range(3)] == [x86.ACCESSED] * 3
+    assert [int(marks[3, gfn]) for gfn in range(4)] == [x86.ACCESSED | x86.DIRTY] * 4
+    assert int(marks[3, 4]) == int(marks[11, 0]) == x86.ACCESSED | x86.DIRTY * leaves_dirty
+    assert [int(marks[8 + gfn, 0]) for gfn in range(3)] == [x86.ACCESSED] * 3
+    assert engine.walk.mark_2d(*fixed[:2], *fixed[3:5], READ, steps, count) == leaves_dirty, "they stay"
+    gfns = np.zeros(5, np.uint64)
+    assert engine.walk.gfns_of(guest.FOUR_LEVEL_SHAPE, 0, word(0x123), steps, count, gfns) == 5
+    assert gfns.tolist() == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("engine", "word"), [(spec, int), (kernels, np.uint64)])

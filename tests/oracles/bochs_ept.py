@@ -30,6 +30,7 @@ from bochs_cpu import (
 )
 
 DONE, VIOLATION, MISCONFIGURATION = HLT_EXIT, 48, 49
+CODE_MFN = HARNESS_MFNS.start + (GUEST_CODE_OFFSET >> FRAME_SHIFT)  # where the routines of loads and stores are
 
 _PML4_SHIFT = 39
 _RWX = 7
@@ -116,6 +117,58 @@ def reads_of_nested(
     if not (stopped | harness.breakpoints()).all():
         raise ValueError("a page that a fetch reaches does not end in INT3")
     return harness.reads()
+
+
+class NestedResult(NamedTuple):
+    """What came of one access of a guest that pages by tables under test.
+
+    kind : "done", "violation" or "misconfiguration", "page fault"
+    code : exit qualification, bits 8:0, or error code
+    address : guest-physical of an exit, virtual of a page fault; 0 if the access was made
+    """
+
+    kind: str
+    code: int = 0
+    address: int = 0
+
+
+def probe_nested(
+    memory: np.ndarray, root_mfn: int, mode: str, guest_root: int, code: int, probes: Sequence[tuple[int, str]]
+) -> tuple[list[NestedResult], np.ndarray]:
+    """Return what each access comes to under a guest's own tables over EPT, and the memory afterwards.
+
+    The accesses are made as those of `probe_ept` are; with A and D bits of EPT on. A load or a store is made by code
+    that both dimensions have to map, and so takes the walk of its fetch first.
+
+    Parameters
+    ----------
+    memory, root_mfn : as for `probe_ept`
+    mode : the guest's, "4-level" | "2-level" (PAE's root entries are part of the CPU's state)
+    guest_root : guest-physical address of the guest's top table
+    code : gva that leads to `CODE_MFN`
+    probes : pairs (gva, access); the last byte of a page that is fetched has to be INT3
+    """
+    with Harness(memory, probes) as harness:
+        everything = np.ones(len(probes), bool)
+        harness.aim(everything, MODES[mode], code=code, operands=harness.addresses)
+        harness.records["eptp"] = _pointer(root_mfn, use_ad=True)
+        harness.records["cr3"] = guest_root
+        harness.run(MODES[mode], nested=True)
+    return [_nested_result(harness, number) for number in range(len(probes))], harness.memory
+
+
+def _nested_result(harness: Harness, number: int) -> NestedResult:
+    """Return what came of one record."""
+    record, is_fetch = harness.records[number], harness.accesses[number] == EXECUTE
+    reason, qualification = int(record["reason"]), int(record["qualification"])
+    if reason in {VIOLATION, MISCONFIGURATION}:
+        kind = "violation" if reason == VIOLATION else "misconfiguration"
+        return NestedResult(kind, qualification & _QUALIFICATION_BITS if reason == VIOLATION else 0, int(record["gpa"]))
+    if harness.page_faults()[number]:
+        return NestedResult("page fault", int(record["error"]), qualification)
+    if not (harness.breakpoints()[number] if is_fetch else reason == HLT_EXIT):
+        raise RuntimeError(f"a probe ended in {record}")
+    return NestedResult("done")
 
 
 def _pointer(root_mfn: int, *, use_ad: bool) -> int:

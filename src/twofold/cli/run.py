@@ -29,6 +29,7 @@ def run(
     guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M, 4M or 1G.")] = "4K",
     footprint: options.Footprint = None,
     steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups, lines: what a step is.")] = 10_000,
+    engine: Annotated[str, typer.Option(help="What executes it: unicorn, or an engine that is installed.")] = "unicorn",
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -58,7 +59,7 @@ def run(
 
     def work() -> "RunResult":  # Ctrl-C must not close the machine under a program that still runs on it
         with guest_site(scenario) as site:
-            return run_program(site, chosen, seconds=seconds)
+            return run_program(site, chosen, engine, seconds=seconds)
 
     result = interruptible(work)
     figures = {

@@ -12,10 +12,11 @@ from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
 from twofold.domain.teardown import STEP_FRAMES, teardown
 from twofold.errors import BuildError, DomainError, NotPresentError
-from twofold.formats.table_formats import get_format
+from twofold.formats.table_formats import get_format, with_marks
 from twofold.machine import Origin, Zones
 from twofold.machine.journal import journaled
 from twofold.p2m import P2M, TablePool, default_frames
+from twofold.paging import get_paging
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Domain:
         self.frames = frames
         self.options = options
         self.layout = get_layout(options.layout)
-        table_format = get_format(machine.paging, options.table_format)
+        table_format = with_marks(get_format(machine.paging, options.table_format), options.accessed_dirty)
         self._wanted = leaf_orders(options.page_sizes, table_format.geometry)
         pool_frames = default_frames(frames) if options.table_pool is None else options.table_pool
         check_pool(pool_frames, table_format.geometry)
@@ -47,6 +48,7 @@ class Domain:
         zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
         self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node))
         self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
+        self.paging = get_paging(options.paging)(self.p2m)
         self._holding = Holding(machine, domid, self.p2m, options)
         self.memory = MemoryOperations(self._holding, machine.domains)
         self._pauses = 0

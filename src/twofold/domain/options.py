@@ -7,9 +7,10 @@ from typing import Final
 from twofold.domain.layout import get_layout
 from twofold.errors import SizeError, UnknownNameError
 from twofold.formats.geometry import GEOMETRIES, Geometry
+from twofold.formats.table_formats import ACCESSED_DIRTY
+from twofold.paging import is_paging, paging_names
 from twofold.units import ORDER_4K, Order, order_name, parse_page_sizes
 
-PAGING_MODES: Final = ("hap",)
 TABLE_FORMATS: Final = ("npt", "ept", "ept-5")
 
 
@@ -19,12 +20,13 @@ class DomainOptions:
 
     Parameters
     ----------
-    paging : "hap", hardware-assisted paging
+    paging : "hap", hardware-assisted paging, or a mode that is registered as `twofold.paging`
     page_sizes : what P2M leaves may be, such as "4K,2M"; None: whatever the machine allows
     table_format : "npt", in the format of the machine's paging mode; "ept" or "ept-5" on a 64-bit machine
     layout : "pvh", "hvm" (with VGA hole) or "flat"
     table_pool : table frames at most; None: what Xen's toolstack gives [frames]
     max_pages : memory that the domain may own; None: no limit [frames]
+    accessed_dirty : A and D bits of new P2M entries, "preset", or "clear" for walks to set
     node : where its memory is to be; other nodes when that one is full; None: no preference
     """
 
@@ -35,12 +37,15 @@ class DomainOptions:
     table_pool: int | None = None
     max_pages: int | None = None
     node: int | None = None
+    accessed_dirty: str = "preset"
 
     def __post_init__(self) -> None:
-        if self.paging not in PAGING_MODES:
-            raise UnknownNameError("paging mode", self.paging, PAGING_MODES)
+        if not is_paging(self.paging):
+            raise UnknownNameError("paging mode", self.paging, paging_names())
         if self.table_format not in TABLE_FORMATS:
             raise UnknownNameError("table format", self.table_format, TABLE_FORMATS)
+        if self.accessed_dirty not in ACCESSED_DIRTY:
+            raise UnknownNameError("choice of A and D bits", self.accessed_dirty, ACCESSED_DIRTY)
         get_layout(self.layout)
         if self.page_sizes is not None and not any(_fits(self.page_sizes, each) for each in GEOMETRIES.values()):
             leaf_orders(self.page_sizes, GEOMETRIES["4-level"])  # says what is wrong

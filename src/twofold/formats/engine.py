@@ -261,6 +261,18 @@ class WalkEngine(Protocol):
     def walk_2d(self) -> Callable[[Words, Words, int, Words, Words, int, int, int, Words], tuple[int, int, int, int]]:
         """Translate a guest virtual address; return (status, steps, maddr, writable)."""
 
+    @property
+    def nested(self) -> Callable[[Words, Words, int, int, int, Words, int, int], tuple[int, int, int, int]]:
+        """Translate a gpa through the P2M, one step a table; return (status, steps, maddr, writable)."""
+
+    @property
+    def mark_2d(self) -> Callable[[Words, Words, Words, Words, int, Words, int], int]:
+        """Set the A and D bits of a walk in both dimensions; return 1 when its page is dirty in both."""
+
+    @property
+    def gfns_of(self) -> Callable[[Words, int, int, Words, int, Words], int]:
+        """Write the gfns that a walk has translated, each guest table's, then the page's; return how many."""
+
 
 class WorkloadsEngine(Protocol):
     """The addresses that the workload programs touch."""

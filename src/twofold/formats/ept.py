@@ -123,6 +123,14 @@ def qualification(access: int, rights: int, *, final: bool = True) -> int:
     return 1 << access | rights << VIOLATION_RIGHTS_SHIFT | VIOLATION_HAS_GVA | (VIOLATION_FINAL if final else 0)
 
 
+def walk_qualification(rights: int) -> int:
+    """Return the exit qualification of an EPT violation met while a guest table was being read, with A and D bits on.
+
+    The processor treats the read as a write too, and tells both.
+    """
+    return qualification(0, rights, final=False) | WRITE
+
+
 def make_shape(geometry: Geometry) -> Words:
     """Return the shape of an EPT of this geometry."""
     top = geometry.levels - 1

@@ -1,13 +1,14 @@
 """Entries of a guest's own page tables: x86 entries that hold guest frame numbers.
 
 A and D are set beforehand, as an operating system does for memory that it pins, so that neither an engine nor a walk
-has to write to the tables. 64-bit (four levels), PAE and 2-level tables; the flags are the same in all.
+has to write to the tables; or they are clear, for walks to set (`table_formats.guest_shape`). 64-bit (four levels), PAE
+and 2-level tables; the flags are the same in all.
 Source: AMD APM vol. 2, "Long-Mode Page Translation", "PAE Paging", "Non-PAE Paging".
 """
 
 from typing import Final
 
-from twofold.formats import legacy, shape, x86
+from twofold.formats import legacy, npt, shape, x86
 from twofold.formats.geometry import FOUR_LEVEL
 from twofold.units import FRAME_SHIFT
 
@@ -35,3 +36,21 @@ def encode_leaf(gfn: int, level: int, *, writable: bool = True) -> int:
 def encode_table(gfn: int) -> int:
     """Return the entry that points to the table in guest frame `gfn`."""
     return gfn << FRAME_SHIFT | TABLE_FLAGS
+
+
+def error_code(access: int, *, present: bool, reserved: bool, has_nx: bool = True) -> int:
+    """Return the error code of a page fault that a supervisor meets in its own tables.
+
+    Parameters
+    ----------
+    access : 0 read, 1 write, 2 execute
+    present : the faulting entry was present
+    reserved : a reserved bit was set
+    has_nx : EFER.NXE; without it an instruction fetch is not told apart
+
+    Source: AMD APM vol. 2, "#PF: Page-Fault Exception".
+    """
+    code = npt.FAULT_PRESENT if present else 0
+    code |= npt.FAULT_WRITE if access == 1 else 0
+    code |= npt.FAULT_RESERVED if reserved else 0
+    return code | (npt.FAULT_FETCH if access == 2 and has_nx else 0)

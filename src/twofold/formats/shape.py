@@ -164,6 +164,25 @@ def invalid_frame(shape: Words, level: int) -> int:
     return bits & ~(1 << FRAME_SHIFT) | int(shape[LARGE]) if level else bits
 
 
+def walks_mark(shape: Words) -> bool:
+    """Return whether walks have marks to set in such tables: new entries come with A and D clear."""
+    return not int(shape[TABLE_FLAGS]) & int(shape[ACCESSED])
+
+
+def unmarked(shape: Words, flags: int) -> int:
+    """Return the flags of an entry with A and D clear.
+
+    What hardware does not use keeps them: no walk would set them, and A tells an EPT leaf without rights from a place.
+    """
+    return flags & ~(int(shape[ACCESSED]) | int(shape[DIRTY])) if flags & int(shape[HARDWARE]) else flags
+
+
+def with_clear_marks(shape: Words) -> Words:
+    """Return the shape of the same tables when their new entries have A and D clear."""
+    columns = {column: unmarked(shape, int(shape[column])) for column in (TABLE_FLAGS, ROOT_FLAGS)}
+    return as_words(columns, base=shape)
+
+
 def as_words(columns: dict[int, int], base: Words | None = None) -> Words:
     """Return a shape array from its columns, read-only; those left out are as in `base`, or zero.
 

@@ -4,7 +4,7 @@ A `TableFormat` joins what Python asks of a format (encode a type, decode an ent
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -108,6 +108,42 @@ GUEST_SHAPES: Final = {
     "pae": guest_format.PAE_SHAPE,
     "2-level": guest_format.TWO_LEVEL_SHAPE,
 }
+
+# Whether new entries have A and D set beforehand, or walks set them.
+ACCESSED_DIRTY: Final = ("preset", "clear")
+
+
+def with_marks(table_format: TableFormat, accessed_dirty: str) -> TableFormat:
+    """Return a P2M format whose new entries have A and D "preset", or "clear".
+
+    Raises
+    ------
+    UnknownNameError : neither
+    """
+    _check_marks(accessed_dirty)
+    if accessed_dirty == "preset":
+        return table_format
+    words, flags = shape.with_clear_marks(table_format.shape), table_format.flags
+    return replace(table_format, shape=words, flags=lambda type_, access: shape.unmarked(words, flags(type_, access)))
+
+
+def guest_shape(mode: str, accessed_dirty: str) -> Words:
+    """Return the shape of a guest's own tables whose new entries have A and D "preset", or "clear".
+
+    Raises
+    ------
+    UnknownNameError : neither, or no such mode
+    """
+    _check_marks(accessed_dirty)
+    if mode not in GUEST_SHAPES:
+        raise UnknownNameError("guest mode", mode, tuple(GUEST_SHAPES))
+    words = GUEST_SHAPES[mode]
+    return words if accessed_dirty == "preset" else shape.with_clear_marks(words)
+
+
+def _check_marks(accessed_dirty: str) -> None:
+    if accessed_dirty not in ACCESSED_DIRTY:
+        raise UnknownNameError("choice of A and D bits", accessed_dirty, ACCESSED_DIRTY)
 
 
 def get_format(paging: str, table_format: str) -> TableFormat:

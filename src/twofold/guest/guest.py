@@ -29,6 +29,7 @@ class Guest(AddressSpace):
     page_sizes : the page size of the area, "4K", "2M", "4M" or "1G"; program and parameters are in 4K pages
     footprint : length of the area, a power of two; None: the largest in three quarters of its memory, and in 32-bit
         modes in the 3 GiB above 1 GiB
+    accessed_dirty : A and D bits in its page tables, "preset", or "clear" for walks to set
 
     Raises
     ------
@@ -41,6 +42,7 @@ class Guest(AddressSpace):
         mode: str = "4-level",
         page_sizes: str = "4K",
         footprint: int | str | None = None,
+        accessed_dirty: str = "preset",
     ) -> None:
         super().__init__(domain, mode)
         self.page_order = parse_order(page_sizes)
@@ -62,7 +64,7 @@ class Guest(AddressSpace):
         self._area = place_area(domain, frames, self.page_order)
         domain.wipe()
         self._source = FrameSource(frames_beside(domain, self._area, self.page_order))
-        self.tables = GuestTables(domain, self._source, mode)
+        self.tables = GuestTables(domain, self._source, mode, accessed_dirty)
         self.tables.map(self.area_base, self._area, self.page_order)
         self._pages: dict[int, int] = {}  # page number -> gfn, of program and parameters
 

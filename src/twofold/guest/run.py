@@ -1,33 +1,21 @@
 """Running a program in a guest: load it, hand it to an engine, read its answer back."""
 
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-from twofold.errors import FormatError, GuestError, SizeError, UnknownNameError
+from twofold.errors import FormatError, GuestError, SizeError
+from twofold.guest.engine import Accesses, Start
 from twofold.guest.guest import Guest
-from twofold.guest.program import Program, Segment
+from twofold.guest.program import LONG_BITS, Program, Segment
+from twofold.guest.session import Session, check_seconds
 from twofold.trace import MIN_FOOTPRINT, PHASE_DONE, PHASE_OFFSET, STACK_BYTES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, format_bytes
 
 PARAMETERS_GVA: Final = 0x200000  # one page, below where programs are linked
 _BY: Final = "loader"  # who stores, for those who watch
-MAX_SECONDS: Final = 1e9  # the engine counts microseconds in 64 bits
-ACCESS_DTYPE: Final = np.dtype([("gva", np.uint64), ("bytes", np.uint8), ("write", np.bool_)])
-Accesses = npt.NDArray[np.void]
-
-
-@dataclass(frozen=True)
-class Execution:
-    """What an engine hands back: every access in order, and where the program ended."""
-
-    accesses: Accesses
-    fills: int  # translations that the engine asked of the walker
-    fault: str  # why it stopped before its end; empty when it did not
 
 
 @dataclass(frozen=True)
@@ -52,37 +40,18 @@ class RunResult:
     fills: int
 
 
-Engine = Callable[[Guest, int, int, float], Execution]
-
-
-def engines() -> dict[str, Engine]:
-    """Return the engines that can be used here, by name."""
-    from twofold.guest.unicorn_engine import execute  # noqa: PLC0415  Unicorn takes a while to load
-
-    return {"unicorn": execute}
-
-
-def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: float = 60.0) -> RunResult:
-    """Execute a program in a guest, on the domain's own tables.
+def load_program(guest: Guest, program: Program) -> Start:
+    """Put a program and its parameters into a guest's memory, and return where a session starts it.
 
     The area is wiped first, so that the same program gives the same answer each time.
 
-    Parameters
-    ----------
-    engine : "unicorn"
-    seconds : a program that takes longer is stopped, and that is a fault
-
     Raises
     ------
-    UnknownNameError : no such engine
     FormatError : the program cannot be loaded
     GuestError : it does not fit the guest
     DomainError : the domain is paused, or being destroyed
     """
     guest.domain.check_runnable()
-    known = engines()
-    if engine not in known:
-        raise UnknownNameError("engine", engine, tuple(known))
     area = program.area_bytes(guest.footprint)
     if area > guest.footprint:
         raise SizeError(format_bytes(area), f"is larger than the guest's area of {format_bytes(guest.footprint)}")
@@ -91,8 +60,6 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
         raise SizeError(format_bytes(area), f"is no footprint of a program: a power of two of at least {least}")
     if not 0 <= program.steps < 1 << 64:
         raise GuestError(f"a program cannot take {program.steps} steps: they are counted in 64 bits")
-    if not 0 < seconds <= MAX_SECONDS:
-        raise GuestError(f"a program cannot be given {seconds} seconds: more than 0, at most {MAX_SECONDS:g}")
     if program.bits != guest.bits:
         raise GuestError(f"program {program.name} is of {program.bits} bits and cannot run in a {guest.mode} guest")
     entry, segments = program.image()
@@ -102,24 +69,49 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
     guest.wipe_area()
     seed = guest.domain.machine.seed if program.seed is None else program.seed
     block = struct.pack("<6Q", guest.area_base, area, program.steps, seed & (2**64 - 1), 0, 0)
-    parameters = _load(guest, (*segments, Segment(PARAMETERS_GVA, block, STACK_BYTES)))
-    guest.domain.begin_run(engine)
-    execution = known[engine](guest, entry, PARAMETERS_GVA, seconds)
+    _load(guest, (*segments, Segment(PARAMETERS_GVA, block, STACK_BYTES)))
+    if guest.bits == LONG_BITS:
+        return Start(entry, {"rdi": PARAMETERS_GVA})
+    return Start(entry, {"eax": PARAMETERS_GVA, "esp": PARAMETERS_GVA + STACK_BYTES})
+
+
+def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: float = 60.0) -> RunResult:
+    """Execute a program in a guest, on the domain's own tables: a `Session` from its start to its end.
+
+    The area is wiped first, so that the same program gives the same answer each time.
+
+    Parameters
+    ----------
+    engine : "unicorn", or one that is registered as `twofold.engines`
+    seconds : a program that takes longer is stopped, and that is a fault
+
+    Raises
+    ------
+    UnknownNameError : no such engine
+    FormatError : the program cannot be loaded
+    GuestError : it does not fit the guest
+    DomainError : the domain is paused, or being destroyed
+    """
+    check_seconds(seconds)
+    with Session(guest, engine) as session:
+        session.start(load_program(guest, program))
+        stop = session.run_to_end(seconds)
+    parameters = int(guest.program_pages(PARAMETERS_GVA, 1)[0]) << FRAME_SHIFT
     phase, output = struct.unpack("<2Q", guest.domain.read(parameters + PHASE_OFFSET, 16))
-    if phase != PHASE_DONE and not execution.fault:
-        execution = Execution(execution.accesses, execution.fills, "it halted before it had finished")
+    is_done = phase == PHASE_DONE
+    problem = stop.problem or ("" if is_done else "it halted before it had finished")
     return RunResult(
-        exit_code=1 if execution.fault else 0,
+        exit_code=1 if problem else 0,
         output=output,
-        accesses=len(execution.accesses),
-        trace=_measured(guest, execution.accesses, area, is_done=phase == PHASE_DONE),
-        faults=(execution.fault,) if execution.fault else (),
-        fills=execution.fills,
+        accesses=len(session.accesses),
+        trace=_measured(guest, session.accesses, program.area_bytes(guest.footprint), is_done=is_done),
+        faults=(problem,) if problem else (),
+        fills=session.fills,
     )
 
 
-def _load(guest: Guest, segments: tuple[Segment, ...]) -> int:
-    """Put segments into guest memory, zeros around them, and return the gpa of the first byte of the last one."""
+def _load(guest: Guest, segments: tuple[Segment, ...]) -> None:
+    """Put segments into guest memory, zeros around them."""
     door, places = guest.domain.door, []
     for segment in segments:  # all are zeroed before any is stored: two may share a page
         inside = segment.gva % FRAME_BYTES
@@ -127,7 +119,6 @@ def _load(guest: Guest, segments: tuple[Segment, ...]) -> int:
         door.zero_frames(places[-1], _BY)
     for segment, gfns in zip(segments, places, strict=True):
         door.write_frames(gfns, segment.gva % FRAME_BYTES, segment.data, _BY)
-    return (int(places[-1][0]) << FRAME_SHIFT) + segments[-1].gva % FRAME_BYTES
 
 
 def _measured(guest: Guest, accesses: Accesses, area: int, *, is_done: bool) -> Accesses:

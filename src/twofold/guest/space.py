@@ -1,26 +1,94 @@
-"""One guest address space: its page tables in its domain's own memory, and the two-dimensional walk through them."""
+"""Guest address spaces: page tables in their domain's own memory, or none, and the walks through them.
+
+What a walk is, and what a fault of one means, is the business of the domain's paging (`paging.hap`).
+"""
+
+from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.domain import Domain
 from twofold.errors import AddressError, GuestError, UnknownNameError
-from twofold.formats.arrays import as_word
-from twofold.formats.status import OK
+from twofold.formats.status import OK, RESERVED
 from twofold.formats.table_formats import GUEST_SHAPES
-from twofold.formats.walk_state import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
+from twofold.formats.walk_state import MAX_STEPS, STEP_COLUMNS
+from twofold.guest.addresses import GVA_BITS
 from twofold.guest.program import LONG_BITS
 from twofold.guest.tables import GuestTables
 from twofold.guest.walks import NestedStep, steps_of
+from twofold.paging import AccessFault
+from twofold.paging.fault import ACCESSES
 from twofold.units import FRAME_SHIFT
 
 Array = npt.NDArray[np.uint64]
 MODES = tuple(GUEST_SHAPES)
-ACCESSES = {"read": READ, "write": WRITE, "execute": EXECUTE}
+# Each entry of a walk may have to be mended twice, once for being absent and once for refusing a store.
+MOST_RESOLVED: Final = 2 * MAX_STEPS
 
 
-class AddressSpace:
-    """What a walk and the MMU model need of a guest: its domain, its paging mode, its tables.
+class Space:
+    """What an engine needs of a guest: its domain, how wide its addresses are, and what an access comes to.
+
+    Parameters
+    ----------
+    domain : a domain
+    tables : the guest's own page tables; None: it does not page
+    """
+
+    domain: Domain
+    tables: GuestTables | None
+    bits: int
+
+    def translate(self, address: int, access: int, out_steps: Array) -> tuple[int, int, int, int]:
+        """Return (status, steps, maddr, writable) of one access, made as hardware does; see `paging.Hap.translate`.
+
+        access : 0 read, 1 write, 2 execute
+        """
+        return self.domain.paging.translate(self.tables, address, access, out_steps)
+
+    def access(self, address: int, access: int, out_steps: Array) -> tuple[int, int, int] | AccessFault:
+        """Make an access as hardware and hypervisor do together: what resolvers mend is made again.
+
+        Returns
+        -------
+        found : (steps, maddr, writable), or the fault that nobody has resolved
+        """
+        paging = self.domain.paging
+        for _ in range(MOST_RESOLVED):
+            status, count, maddr, writable = self.translate(address, access, out_steps)
+            if status == OK:
+                return count, maddr, writable
+            fault = paging.fault_of(self.tables, address, access, status, out_steps[:count])
+            left = paging.resolve(fault)
+            if left is not None:
+                return left
+        return replace(fault, reason=f"it was resolved {MOST_RESOLVED} times and is refused still")
+
+    def address_fault(self, address: int, access: int) -> AccessFault | None:
+        """Return the fault of an address that no processor takes, before it walks: one that is not canonical."""
+        if self.bits != LONG_BITS or address >> (GVA_BITS - 1) in {0, (1 << (LONG_BITS - GVA_BITS + 1)) - 1}:
+            return None
+        return AccessFault(ACCESSES[access], address, None, RESERVED, "general protection", 0)
+
+
+class UnpagedSpace(Space):
+    """A guest as it starts: 32-bit code that does not page, so that its addresses are guest-physical.
+
+    Parameters
+    ----------
+    domain : a domain; memory that it lacks may be populated when it is accessed
+    """
+
+    def __init__(self, domain: Domain) -> None:
+        self.domain = domain
+        self.tables = None
+        self.bits = 32
+
+
+class AddressSpace(Space):
+    """What a walk, an engine and the MMU model need of a guest: its domain, its paging mode, its tables.
 
     Parameters
     ----------
@@ -38,18 +106,14 @@ class AddressSpace:
         check_guest_mode(domain.machine.paging, mode)
         self.domain = domain
         self.mode = mode
+        self.bits = mode_bits(mode)
         if not domain.memory.owned_frames:
             raise GuestError(f"domain {domain.name!r} has no memory; build it first")
         if missing := _missing_frames(domain):
             raise GuestError(f"{missing} frames of the RAM of domain {domain.name!r} are not populated")
 
-    @property
-    def bits(self) -> int:
-        """Width of the guest's addresses: 64, or 32 in PAE and 2-level mode."""
-        return mode_bits(self.mode)
-
     def walk(self, gva: int, access: str = "read") -> tuple[int, tuple[NestedStep, ...], int]:
-        """Return (status, steps, maddr) of the two-dimensional walk of a guest virtual address.
+        """Return (status, steps, maddr) of the walk of a guest virtual address; it touches nothing.
 
         Parameters
         ----------
@@ -61,29 +125,16 @@ class AddressSpace:
         steps : every table read, in order
         """
         if access not in ACCESSES:
-            raise UnknownNameError("access", access, tuple(ACCESSES))
+            raise UnknownNameError("access", access, ACCESSES)
         bits = FRAME_SHIFT + self.tables.geometry.frame_bits
         if self.bits == LONG_BITS and gva >> (bits - 1) == (1 << (LONG_BITS - bits + 1)) - 1:  # canonical, upper half
             gva &= (1 << bits) - 1
         if not 0 <= gva < 1 << bits:
             raise AddressError("gva", gva, f"is not an address of {bits} bits")
         rows = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
-        status, count, maddr, _ = self.translate(gva, ACCESSES[access], rows)
-        steps = steps_of(rows[:count], self.tables.shape, self.domain.p2m.format.shape)
-        return status, steps, maddr if status == OK else 0
-
-    def translate(self, gva: int, access: int, out_steps: Array) -> tuple[int, int, int, int]:
-        """Return (status, steps, maddr, writable) of one walk; see `spec.walk.walk_2d`."""
-        status, count, maddr, writable = self.domain.machine.engine.walk.walk_2d(
-            self.tables.memory,
-            self.tables.shape,
-            int(self.tables.root),
-            *self.domain.p2m.tables_for_walk,
-            as_word(gva),
-            access,
-            out_steps,
-        )
-        return int(status), int(count), int(maddr), int(writable)
+        paging = self.domain.paging
+        status, count, maddr, _ = paging.walk(self.tables, gva, ACCESSES.index(access), rows)
+        return status, steps_of(rows[:count], self.tables.shape, paging.format.shape), maddr if status == OK else 0
 
 
 def mode_bits(mode: str) -> int:

@@ -14,7 +14,7 @@ from twofold.errors import GuestError
 from twofold.formats import guest as guest_format
 from twofold.formats import shape
 from twofold.formats.geometry import GEOMETRIES
-from twofold.formats.table_formats import GUEST_SHAPES
+from twofold.formats.table_formats import guest_shape
 from twofold.guest.placement import FrameSource
 from twofold.units import FRAME_SHIFT, Gfn, Order
 
@@ -30,12 +30,14 @@ class GuestTables:
     domain : whose memory holds them
     source : where table frames come from
     mode : "4-level", "pae" or "2-level"
+    accessed_dirty : A and D bits of its entries, "preset", or "clear" for walks to set
     """
 
-    def __init__(self, domain: Domain, source: FrameSource, mode: str) -> None:
+    def __init__(self, domain: Domain, source: FrameSource, mode: str, accessed_dirty: str = "preset") -> None:
         self.mode = mode
         self.geometry = GEOMETRIES[mode]
-        self.shape = GUEST_SHAPES[mode]
+        self.shape = guest_shape(mode, accessed_dirty)
+        self.walks_mark = shape.walks_mark(self.shape)
         self._dtype = np.uint32 if int(self.shape[shape.ENTRY_SHIFT]) == 2 else np.uint64
         self._domain = domain
         self._source = source
@@ -71,7 +73,8 @@ class GuestTables:
         if level:  # the high address bits of a 4M leaf stand elsewhere
             high = addresses >> self.shape[shape.HIGH_SHIFT] & self.shape[shape.HIGH]
             addresses = addresses & self.shape[shape.FRAME] | high
-        return addresses | np.uint64(guest_format.leaf_flags(level))
+        flags = guest_format.leaf_flags(level)
+        return addresses | np.uint64(shape.unmarked(self.shape, flags) if self.walks_mark else flags)
 
     def _check_reach(self, gfns: Array, level: int) -> None:
         """Raise unless entries of this level can hold these frames."""

@@ -1,20 +1,29 @@
-"""The embedded engine: Unicorn executes the guest's code, our two-dimensional walker is its MMU.
+"""The embedded engine: Unicorn executes the guest's code, the walks of its domain's paging are its MMU.
 
 The arena is mapped once at machine address 0. Unicorn asks `fill` for each 4K translation it lacks; it keeps what it
-got until it is told to flush, as a TLB does, so a change of the P2M under a running program needs its flush.
+got until it is told to flush, as a TLB does, so a change of the P2M under a running program needs its flush. It cannot
+drop one translation alone: a flush drops all, or none when it covers nothing that a kept one depends on.
+
+A step is an instruction as Unicorn counts them: one with a REP prefix is a step each time that it repeats. An
+instruction that faults is not counted; when the program goes on it is executed again, and what it had accessed before
+the fault is recorded again.
 """
 
 import time
 from array import array
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from unicorn import Uc, UcError
+from unicorn import x86_const as x86
 from unicorn.unicorn_const import (
     UC_ARCH_X86,
     UC_CTL_IO_WRITE,
     UC_CTL_TLB_FLUSH,
+    UC_HOOK_BLOCK,
+    UC_HOOK_CODE,
     UC_HOOK_MEM_READ,
     UC_HOOK_MEM_WRITE,
     UC_HOOK_TLB_FILL,
@@ -27,101 +36,230 @@ from unicorn.unicorn_const import (
     UC_PROT_WRITE,
     UC_TLB_VIRTUAL,
 )
-from unicorn.x86_const import UC_X86_REG_EAX, UC_X86_REG_ESP, UC_X86_REG_RDI, UC_X86_REG_RIP
 
-from twofold.errors import WriteRefusedError
-from twofold.formats.status import FORBIDDEN, NOT_PRESENT, OK, OUTSIDE, RESERVED
-from twofold.formats.walk_state import EXECUTE, GUEST, MAX_STEPS, READ, STEP_COLUMNS, WRITE
-from twofold.guest.guest import Guest
+from twofold.errors import UnknownNameError, WriteRefusedError
+from twofold.formats.arrays import as_word
+from twofold.formats.status import FORBIDDEN
+from twofold.formats.walk_state import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
+from twofold.guest.engine import ACCESS_DTYPE, ERROR, FAULT, HALTED, PAUSED, STEPS, TIME, Accesses, Stop
 from twofold.guest.program import LONG_BITS
-from twofold.guest.run import ACCESS_DTYPE, Accesses, Execution
-from twofold.guest.walks import data_gfn
-from twofold.p2m import Flush
-from twofold.trace import STACK_BYTES
+from twofold.guest.space import MOST_RESOLVED, Space
+from twofold.paging import AccessFault
+from twofold.paging.fault import ACCESSES
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
 NAME: Final = "unicorn"
-GVA_BITS: Final = 48
-_WORDS: Final = {
-    NOT_PRESENT: "which is not mapped",
-    FORBIDDEN: "which is forbidden",
-    RESERVED: "through an entry with reserved bits set",
-    OUTSIDE: "through an entry that points outside the machine",
-}
+Array = npt.NDArray[np.uint64]
 # Unicorn's TLB-fill hook names the access by its own numbers, read 16, write 17, fetch 18.
 _FILL_ACCESS: Final = {16: READ, 17: WRITE, 18: EXECUTE}
-_VERB: Final = {READ: "read", WRITE: "wrote", EXECUTE: "executed"}
+_GENERAL: Final = ("ax", "bx", "cx", "dx", "si", "di", "bp", "sp")
+_LONG_NAMES: Final = (*(f"r{name}" for name in _GENERAL), *(f"r{number}" for number in range(8, 16)), "rip", "rflags")
+_SHORT_NAMES: Final = (*(f"e{name}" for name in _GENERAL), "eip", "eflags")
 
 
-class _Session:
-    """One execution: the engine, what it recorded, what stopped it."""
+class UnicornSession:
+    """One guest on Unicorn: the engine, what it recorded, what stopped it.
 
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
+    Parameters
+    ----------
+    space : the guest
+
+    Attributes
+    ----------
+    fills : translations that Unicorn asked for
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
         self._steps = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
+        self._gfns = np.zeros(MAX_STEPS, np.uint64)
+        self._held: set[int] = set()  # gfns that what Unicorn keeps depends on
         self._gva_of: dict[int, int] = {}  # mfn -> the page of gvas that the engine reaches it by
         # Three bare arrays: a program that never ends stores some 300 000 times a second.
         self._gvas, self._bytes, self._writes = array("Q"), bytearray(), bytearray()
         self.fills = 0
-        self.fault = ""
-        self.failure: BaseException | None = None  # of whoever watches a frame
-        self._door = guest.domain.door
+        self._fault: AccessFault | None = None
+        self._failure: BaseException | None = None  # of a resolver, or of whoever watches a frame
+        self._door = space.domain.door
         self._told: set[int] = set()  # watched gfns of which a write was told since the last flush
-        arena = guest.domain.machine.arena
-        self._is_long = guest.bits == LONG_BITS
-        self.uc = Uc(UC_ARCH_X86, UC_MODE_64 if self._is_long else UC_MODE_32)
-        self.uc.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
-        self.uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
-        self.uc.hook_add(UC_HOOK_TLB_FILL, self.fill)
-        self.uc.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self.record)
+        self._pausing = False
+        self._left: int | None = None  # steps that may still be made; None: they are not counted
+        self._hook: tuple[int, int] | None = None  # its kind and handle: what looks at each instruction, or block
+        self._at = ""  # why the hook has stopped the engine
+        arena = space.domain.machine.arena
+        self._is_long = space.bits == LONG_BITS
+        names = _LONG_NAMES if self._is_long else _SHORT_NAMES
+        self._registers = {name: getattr(x86, f"UC_X86_REG_{name.upper()}") for name in names}
+        self._pc = self._registers["rip" if self._is_long else "eip"]
+        self._uc = Uc(UC_ARCH_X86, UC_MODE_64 if self._is_long else UC_MODE_32)
+        self._uc.mem_map_ptr(0, arena.frames * FRAME_BYTES, UC_PROT_ALL, arena.address)
+        self._uc.ctl_set_tlb_mode(UC_TLB_VIRTUAL)
+        self._uc.hook_add(UC_HOOK_TLB_FILL, self.fill)
+        self._uc.hook_add(UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, self.record)
 
-    def flush(self, _flush: Flush | None = None) -> None:
-        """Drop every translation that the engine holds; it knows none by its gfn, so none can be spared."""
-        self._told.clear()
-        self.uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
+    # -- executing --------------------------------------------------------------------------------------------------
+
+    def run(self, steps: int | None, seconds: float, *, can_pause: bool = True) -> Stop:
+        """Execute from where it stands; see `EngineSession.run`.
+
+        Counting takes about a microsecond a step, being able to pause one a block of instructions.
+        """
+        self._look_at(UC_HOOK_CODE if steps is not None else UC_HOOK_BLOCK if can_pause else None)
+        self._fault, self._left, self._at = None, steps, ""
+        start, error = time.monotonic(), ""
+        try:
+            self._uc.emu_start(self._gva, 0, timeout=int(seconds * 1e6))
+        except UcError as stopped:
+            error = str(stopped)
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        made = None if steps is None else self._made(steps, is_faulted=bool(error))
+        if not self._at and time.monotonic() - start >= seconds:
+            return Stop(TIME, self._gva, made, problem=f"it did not end within {seconds:g} seconds")
+        return self._stop(made, error)
+
+    def _made(self, steps: int, *, is_faulted: bool) -> int:
+        """Return the steps made; what was seen last is not one of them when it has faulted."""
+        return steps - (self._left or 0) - is_faulted
+
+    def _stop(self, made: int | None, error: str) -> Stop:
+        """Return why it stopped, if not for the time."""
+        if self._fault is not None:
+            return Stop(FAULT, self._gva, made, self._fault, str(self._fault))
+        if error:
+            return Stop(ERROR, self._gva, made, problem=f"the engine stopped at gva {self._gva:#x}: {error}")
+        return Stop(self._at or HALTED, self._gva, made)
+
+    @property
+    def _gva(self) -> int:
+        """Where it stands."""
+        return int(self._uc.reg_read(self._pc))
+
+    def pause(self) -> None:
+        """Let it stop before its next block of instructions, or its next instruction where steps are counted."""
+        self._pausing = True
+
+    def _look_at(self, kind: int | None) -> None:
+        """Have `before` called before each instruction or block, or never; what was translated otherwise goes."""
+        if (self._hook and self._hook[0]) == kind:
+            return
+        if self._hook:
+            self._uc.hook_del(self._hook[1])
+        self._hook = None if kind is None else (kind, self._uc.hook_add(kind, self.before))
+        self._uc.ctl_flush_tb()
+
+    def before(self, uc: Uc, _gva: int, _bytes: int, _data: Any) -> None:
+        """Stop before an instruction or block if that was asked for; count instructions."""
+        if self._at:
+            return  # Unicorn may call once more for what it then does not execute
+        if self._pausing:
+            self._pausing, self._at = False, PAUSED
+        elif self._left == 0:
+            self._at = STEPS
+        elif self._left is not None:
+            self._left -= 1
+        if self._at:
+            uc.emu_stop()
+
+    # -- registers --------------------------------------------------------------------------------------------------
+
+    def read_registers(self) -> dict[str, int]:
+        """Return {name: value} of general registers, instruction pointer and flags."""
+        return {name: int(self._uc.reg_read(number)) for name, number in self._registers.items()}
+
+    def write_registers(self, registers: Mapping[str, int]) -> None:
+        """Set registers; the others stay."""
+        for name, value in registers.items():
+            if name not in self._registers:
+                raise UnknownNameError("register", name, tuple(self._registers))
+            self._uc.reg_write(self._registers[name], value)
+
+    # -- translations -----------------------------------------------------------------------------------------------
+
+    def flush(self, gfns: Array | None = None, frames: Array | None = None) -> None:
+        """Drop every translation that Unicorn keeps, unless none of them depends on what the runs of gfns cover."""
+        if gfns is None or frames is None or self._depends_on(gfns, frames):
+            self._held.clear()
+            self._told.clear()
+            self._uc.ctl(UC_CTL_TLB_FLUSH, UC_CTL_IO_WRITE)
+
+    def _depends_on(self, gfns: Array, frames: Array) -> bool:
+        """Return whether a translation that is kept came through a gfn of these runs."""
+        if not self._held or not len(gfns):
+            return False
+        held = np.sort(np.fromiter(self._held, np.uint64))
+        first = np.searchsorted(held, gfns)
+        inside = first < len(held)
+        return bool((held[first[inside]] - gfns[inside] < frames[inside]).any())
 
     def fill(self, _uc: Uc, gva: int, kind: int, entry: Any, _data: Any) -> bool:
-        """Translate one page for the engine by a two-dimensional walk; False stops the program."""
+        """Translate one page for the engine; False stops the program."""
         access = _FILL_ACCESS[kind]
         if not self._is_long:
             gva &= 0xFFFFFFFF
-        elif _is_beyond_48_bits(gva):  # Unicorn leaves the test to us; a processor faults before it walks
-            self.fault = f"it {_VERB[access]} gva {gva:#x}, which is no address of 48 bits"
+        self._fault = self._space.address_fault(gva, access)
+        if self._fault is not None:
             return False
         self.fills += 1
-        status, count, maddr, writable = self._guest.translate(gva, access, self._steps)
-        if status != OK:
-            by = "guest's tables" if count and self._steps[count - 1, GUEST] else "P2M"
-            self.fault = f"it {_VERB[access]} gva {gva:#x}, {_WORDS[status]} (in the {by})"
-            return False
         try:
-            writable = writable and self._may_write(access, maddr >> FRAME_SHIFT, self._steps[:count])
-        except WriteRefusedError as refusal:
-            self.fault = f"it {_VERB[access]} gva {gva:#x}, and {refusal}"
-            return False
+            found = self._find(gva, access)
         except BaseException as failure:  # noqa: BLE001  Unicorn would report its own error instead; raised after it
-            self.failure = failure
+            self._failure = failure
             return False
+        if isinstance(found, AccessFault):
+            self._fault = found
+            return False
+        maddr, writable = found
         self._gva_of[maddr >> FRAME_SHIFT] = gva & ~(FRAME_BYTES - 1)
         entry.paddr = maddr & ~(FRAME_BYTES - 1)
         entry.perms = UC_PROT_READ | (UC_PROT_WRITE if writable else 0) | (UC_PROT_EXEC if access == EXECUTE else 0)
         return True
 
-    def _may_write(self, access: int, mfn: int, steps: npt.NDArray[np.uint64]) -> bool:
+    def _find(self, gva: int, access: int) -> tuple[int, int] | AccessFault:
+        """Return (maddr, writable) of an access, or its fault; who is told of a store may change where it goes."""
+        maddr = writable = 0
+        for _ in range(MOST_RESOLVED):
+            found = self._space.access(gva, access, self._steps)
+            if isinstance(found, AccessFault):
+                return found
+            count, maddr, writable = found
+            gfn = self._hold(gva, count)
+            try:
+                writable = writable and self._may_write(access, gfn)
+            except WriteRefusedError as refusal:
+                gpa = gfn << FRAME_SHIFT | gva & (FRAME_BYTES - 1)
+                return AccessFault(ACCESSES[access], gva, gpa, FORBIDDEN, "refused store", 0, reason=str(refusal))
+            if gfn in self._held:  # nothing was flushed meanwhile
+                break
+        return maddr, writable
+
+    def _may_write(self, access: int, gfn: int) -> bool:
         """Return whether a page may be filled writable: one that is watched only once its first write was told.
 
         A page without the right to write is asked for again when a program writes to it.
         """
-        if self._door.is_open:
-            return True
-        gfn = data_gfn(steps, mfn, self._guest.domain.p2m.format.shape)
-        if gfn in self._told or not self._door.is_watched(gfn):
+        if self._door.is_open or gfn in self._told or not self._door.is_watched(gfn):
             return True
         if access != WRITE:
             return False
         self._door.note_write(gfn, NAME)
         self._told.add(gfn)
         return True
+
+    def _hold(self, gva: int, count: int) -> int:
+        """Remember which gfns a translation came through, guest tables and the page itself; return the page's."""
+        tables = self._space.tables
+        if tables is None:
+            self._held.add(gva >> FRAME_SHIFT)
+            return gva >> FRAME_SHIFT
+        walk = self._space.domain.machine.engine.walk
+        found = walk.gfns_of(tables.shape, int(tables.root), as_word(gva), self._steps, count, self._gfns)
+        gfns = self._gfns[: int(found)].tolist()
+        self._held.update(gfns)
+        return int(gfns[-1])
+
+    # -- what was accessed ------------------------------------------------------------------------------------------
 
     def record(self, _uc: Uc, kind: int, maddr: int, bytes_: int, _value: int, _data: Any) -> None:
         """Keep one load or store; Unicorn reports where it went, and the guest maps each frame once."""
@@ -136,37 +274,6 @@ class _Session:
         found["gva"], found["bytes"], found["write"] = self._gvas, self._bytes, self._writes
         return found
 
-
-def _is_beyond_48_bits(gva: int) -> bool:
-    """Return whether the bits above 47 are not all equal to bit 47."""
-    return gva >> (GVA_BITS - 1) not in {0, (1 << (64 - GVA_BITS + 1)) - 1}
-
-
-def execute(guest: Guest, entry: int, parameters: int, seconds: float) -> Execution:
-    """Run from gva `entry` until the program halts, faults, or takes too long.
-
-    parameters : gva of the parameter block, in rdi; in a 32-bit guest in eax, the stack behind it
-    """
-    session = _Session(guest)
-    p2m = guest.domain.p2m
-    if guest.bits == LONG_BITS:
-        session.uc.reg_write(UC_X86_REG_RDI, parameters)
-    else:
-        session.uc.reg_write(UC_X86_REG_EAX, parameters)
-        session.uc.reg_write(UC_X86_REG_ESP, parameters + STACK_BYTES)
-    p2m.on_flush(session.flush)
-    guest.domain.door.on_watch(session.flush)
-    start = time.monotonic()
-    try:
-        session.uc.emu_start(entry, 0, timeout=int(seconds * 1e6))
-    except UcError as error:
-        rip = session.uc.reg_read(UC_X86_REG_RIP)
-        session.fault = session.fault or f"the engine stopped at gva {rip:#x}: {error}"
-    finally:
-        guest.domain.door.off_watch(session.flush)
-        p2m.off_flush(session.flush)
-    if session.failure:
-        raise session.failure
-    if time.monotonic() - start >= seconds:
-        session.fault = f"it did not end within {seconds:g} seconds"
-    return Execution(session.accesses(), session.fills, session.fault)
+    def close(self) -> None:
+        """Let Unicorn go. It is not asked to unmap anything: it would want translations for that."""
+        del self._uc

@@ -74,13 +74,21 @@ def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: in
     table = root
     for level in range(top_level(shape), leaf_level - 1, -1):
         slot = index_of(shape, frame, level)
-        entry = np.uint64(memory[table, slot])
-        marks = shape[ACCESSED]
-        if level == leaf_level and access == WRITE:
-            marks |= shape[DIRTY]
-        if level < top_level(shape) or not shape[ROOT_EXEMPT]:
-            memory[table, slot] = entry | marks
+        entry = mark_entry(memory, shape, table, slot, level, 1 if level == leaf_level and access == WRITE else 0)
         table = frame_of(shape, entry)
+
+
+@inline
+def mark_entry(memory: Words, shape: Words, table: int, slot: int, level: int, stores: int) -> int:
+    """Set A in an entry that a walk has used, and D when it is the leaf of a store. Twin: spec.walk.mark_entry."""
+    entry = np.uint64(memory[table, slot])
+    if level == top_level(shape) and shape[ROOT_EXEMPT]:
+        return entry
+    entry |= shape[ACCESSED]
+    if stores:
+        entry |= shape[DIRTY]
+    memory[table, slot] = entry
+    return entry
 
 
 @inline
@@ -167,3 +175,49 @@ def walk_2d(
             return status, count, maddr, guest_writable & writable
         table = frame_of(guest_shape, entry)
     return RESERVED, count, ZERO, 0
+
+
+@inline
+def mark_step(memory: Words, shape: Words, step: Words, access: int, is_page: int) -> int:
+    """Set the bits of one step of a walk; return 1 when it leaves the walk's page clean."""
+    level, table, slot = np.int64(step[2]), np.int64(step[3]), np.int64(step[4])
+    if not is_leaf(shape, np.uint64(memory[table, slot]), level):
+        mark_entry(memory, shape, table, slot, level, 0)
+        return 0
+    entry = mark_entry(memory, shape, table, slot, level, 1 if access == WRITE or not is_page else 0)
+    return 1 if is_page and entry & shape[DIRTY] != shape[DIRTY] else 0
+
+
+@kernel
+def mark_2d(
+    guest_memory: Words, guest_shape: Words, memory: Words, shape: Words, access: int, steps: Words, count: int
+) -> int:
+    """Set the A and D bits of a walk, in both dimensions; return 1 when its page is dirty. Twin: spec.walk.mark_2d."""
+    dirty = 1
+    for row in range(count):
+        step = steps[row]
+        if step[0]:
+            clean = mark_step(guest_memory, guest_shape, step, access, 1)
+        else:
+            clean = mark_step(memory, shape, step, access, 1 if step[1] == DATA else 0)
+        if clean:
+            dirty = 0
+    return dirty
+
+
+@kernel
+def gfns_of(guest_shape: Words, guest_root: int, gva: int, steps: Words, count: int, out_gfns: Words) -> int:
+    """Write the gfns that a walk of `gva` has translated; return how many. Twin: spec.walk.gfns_of."""
+    out_gfns[0] = guest_root
+    found = 1
+    for row in range(count):
+        if not steps[row, 0]:
+            continue
+        level, entry = np.int64(steps[row, 2]), steps[row, 5]
+        if is_leaf(guest_shape, entry, level):
+            inside = np.int64(gva >> SHIFT) & (span(guest_shape, level) - 1)
+            out_gfns[found] = leaf_frame(guest_shape, entry, level) | inside
+        else:
+            out_gfns[found] = frame_of(guest_shape, entry)
+        found += 1
+    return found

@@ -1,6 +1,7 @@
 """The P2M: guest frames to machine frames, in the hardware's own page-table format."""
 
 from twofold.formats.p2m_types import P2MType
+from twofold.p2m.faults import report
 from twofold.p2m.feed import Change, ChangeKind, Flush, LeafRuns
 from twofold.p2m.linear import LinearMapping, Window
 from twofold.p2m.pool import TablePool, default_frames
@@ -27,4 +28,5 @@ __all__ = [
     "WalkStep",
     "Window",
     "default_frames",
+    "report",
 ]

@@ -6,15 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import AddressError, SizeError, UnknownNameError
-from twofold.formats import ept, shape
-from twofold.formats import npt as npt_format
+from twofold.formats import shape
 from twofold.formats.engine import Engine
-from twofold.formats.geometry import TWO_LEVEL
 from twofold.formats.p2m_types import CHANGEABLE_TYPES, RAM_TYPES, P2MType
-from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE, RESERVED
+from twofold.formats.status import OK
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Arena
 from twofold.machine.journal import journaled
+from twofold.p2m.faults import report
 from twofold.p2m.results import Entry, Fault, WalkStep
 from twofold.units import FRAME_SHIFT, INVALID_MFN, Mfn, Order
 
@@ -80,6 +79,11 @@ class P2MView:
     def tables_for_walk(self) -> tuple[Array, Array, int]:
         """Return what a walk of these tables takes first: memory, shape, root."""
         return self._memory, self._shape, int(self.root)
+
+    @property
+    def engine(self) -> Engine:
+        """What walks these tables: `kernels` or `spec`."""
+        return self._engine
 
     @property
     def max_gfn(self) -> int:
@@ -156,14 +160,7 @@ class P2MView:
         status, _, _, rights = self._engine.walk.access_frame(self._memory, self._shape, int(self.root), gfn, number)
         if status == OK:
             return None
-        malformed = status in {RESERVED, OUTSIDE}
-        if not self.format.name.startswith("ept"):
-            has_nx = self.geometry is not TWO_LEVEL
-            code = npt_format.fault_code(number, present=status != NOT_PRESENT, reserved=malformed, has_nx=has_nx)
-            return Fault("npf", code, gpa)
-        if malformed:
-            return Fault("misconfiguration", 0, gpa)
-        return Fault("violation", ept.qualification(number, int(rights)), gpa)
+        return report(self.format, gpa, number, int(status), int(rights))
 
     def translate(self, gfns: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the mfn of each gfn, uint64 to uint64, shape kept; `INVALID_MFN` for holes.

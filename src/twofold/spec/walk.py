@@ -65,22 +65,25 @@ def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int
 
 
 def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: int, access: int) -> None:
-    """Set A in the entries of a walk that has ended well, and D in its leaf when it was a write.
-
-    The root entries of PAE have no A bit.
-    """
-    table, top = root, int(shape[form.LEVELS]) - 1
-    for level in range(top, leaf_level - 1, -1):
+    """Set A in the entries of a walk that has ended well, and D in its leaf when it was a write."""
+    table = root
+    # Intel SDM vol. 3, "Accessed and Dirty Flags": of the path only the entry that maps the page has D.
+    for level in range(int(shape[form.LEVELS]) - 1, leaf_level - 1, -1):
         slot = index_of(shape, frame, level)
-        entry = int(memory[table, slot])
-        marks = int(shape[form.ACCESSED])
-        # Intel SDM vol. 3, "Accessed and Dirty Flags": every entry used has A, only the one that maps the page has D.
-        if level == leaf_level and access == WRITE:
-            marks |= int(shape[form.DIRTY])
-        # Intel SDM vol. 3, "PDPTE Registers": the bit that is A elsewhere is reserved in a root entry of PAE.
-        if level < top or not int(shape[form.ROOT_EXEMPT]):
-            memory[table, slot] = entry | marks
+        entry = mark_entry(memory, shape, table, slot, level, level == leaf_level and access == WRITE)
         table = frame_of(shape, entry)
+
+
+def mark_entry(memory: Words, shape: Words, table: int, slot: int, level: int, stores: int) -> int:
+    """Set A in an entry that a walk has used, and D when it is the leaf of a store; return the entry as it is now."""
+    entry = int(memory[table, slot])
+    # Intel SDM vol. 3, "PDPTE Registers": the bit that is A elsewhere is reserved in a root entry of PAE.
+    if level == int(shape[form.LEVELS]) - 1 and int(shape[form.ROOT_EXEMPT]):
+        return entry
+    # Intel SDM vol. 3, "Accessed and Dirty Flags": every entry used has A.
+    entry |= int(shape[form.ACCESSED]) | (int(shape[form.DIRTY]) if stores else 0)
+    memory[table, slot] = entry
+    return entry
 
 
 def nested(
@@ -169,3 +172,49 @@ def walk_2d(
             return status, count, maddr, guest_writable & host_writable
         table = frame_of(guest_shape, entry)
     return RESERVED, count, 0, 0
+
+
+def mark_2d(
+    guest_memory: Words, guest_shape: Words, memory: Words, shape: Words, access: int, steps: Words, count: int
+) -> int:
+    """Set the A and D bits of a walk that has ended well, in both dimensions; return 1 when its page is dirty in both.
+
+    A is set in every entry used. D is set in both leaves of the page when the access is a write; and always in the
+    P2M's leaf under a guest table, since the read of a guest table is a write to the nested walk.
+
+    guest_memory, guest_shape, memory, shape : as for `walk_2d`;  steps, count : what it has recorded
+    Source: AMD APM vol. 2, "Nested Table Walk"; Intel SDM vol. 3, "Accessed and Dirty Flags for EPT".
+    """
+    dirty = 1
+    for guest, for_level, level, table, slot, _ in steps[:count].tolist():
+        words, form_of = (guest_memory, guest_shape) if guest else (memory, shape)
+        # Intel SDM vol. 3, "Accessed and Dirty Flags": an entry that points to a table has no D, in either dimension.
+        if not is_leaf(form_of, int(words[table, slot]), level):
+            mark_entry(words, form_of, table, slot, level, 0)
+            continue
+        # AMD APM vol. 2, "Nested Paging": the read of a guest table is a write to the nested walk.
+        is_page = bool(guest) or for_level == DATA
+        entry = mark_entry(words, form_of, table, slot, level, access == WRITE or not is_page)
+        # invariant: who keeps the translation may let stores pass only when neither dimension has a D to set.
+        if is_page and entry & int(form_of[form.DIRTY]) != int(form_of[form.DIRTY]):
+            dirty = 0
+    return dirty
+
+
+def gfns_of(guest_shape: Words, guest_root: int, gva: int, steps: Words, count: int, out_gfns: Words) -> int:
+    """Write the gfns that a walk of `gva` has translated, each guest table's, then the page's; return how many.
+
+    out_gfns : uint64[levels + 1]
+    """
+    # invariant: a translation is stale once the P2M changes under any of these, a guest table as much as the page.
+    out_gfns[0], found = guest_root, 1
+    for guest, _, level, _, _, entry in steps[:count].tolist():
+        if not guest:
+            continue
+        if is_leaf(guest_shape, entry, level):
+            inside = gva >> FRAME_SHIFT & (span(guest_shape, level) - 1)
+            out_gfns[found] = leaf_frame(guest_shape, entry, level) | inside
+        else:
+            out_gfns[found] = frame_of(guest_shape, entry)
+        found += 1
+    return found

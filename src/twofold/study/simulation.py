@@ -39,14 +39,8 @@ def simulate(
     profile = load_profile(cpu) if isinstance(cpu, str) else cpu
     domain = guest.domain
     machine = domain.machine
-    mmu = Mmu(
-        profile,
-        machine.arena.tables,
-        guest.tables.root,
-        domain.p2m.root,
-        machine.engine.mmu,
-        (guest.tables.shape, domain.p2m.format.shape),
-    )
+    roots = domain.paging.roots(guest.tables)
+    mmu = Mmu(profile, machine.arena.tables, roots.guest_root, roots.p2m_root, machine.engine.mmu, roots.shapes)
     parts = list(run_with_events(mmu, accesses_of(trace), warmup, events, threads))
     return reduce(add, parts or [mmu.run(np.empty(0, np.uint64))])
 
