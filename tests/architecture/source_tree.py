@@ -55,7 +55,6 @@ class Import:
     target: str  # a module for `import m` and `from package import m`, else the module before the name
     name: str  # what is taken from it; empty for a module
     level: int  # dots of a relative import
-    deferred: bool  # inside a function, or for type checkers only: not part of loading the module
 
     @property
     def room(self) -> str:
@@ -77,7 +76,6 @@ def imports(module: Module) -> tuple[Import, ...]:
 
 def _imports(module: Module) -> Iterator[Import]:
     names = {each.name for each in modules()}
-    deferred = {id(node) for part in ast.walk(module.tree) if _is_deferred(part) for node in ast.walk(part)}
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Import):
             targets, level = [(alias.name, "") for alias in node.names], 0
@@ -90,13 +88,7 @@ def _imports(module: Module) -> Iterator[Import]:
         else:
             continue
         for target, name in targets:
-            yield Import(module, node.lineno, target, name, level, id(node) in deferred)
-
-
-def _is_deferred(node: ast.AST) -> bool:
-    if isinstance(node, ast.If):
-        return "TYPE_CHECKING" in ast.unparse(node.test)
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            yield Import(module, node.lineno, target, name, level)
 
 
 @dataclass(frozen=True)

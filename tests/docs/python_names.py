@@ -106,7 +106,9 @@ def is_module(parts: tuple[str, ...]) -> bool:
 def entry_points() -> frozenset[str]:
     """Return the names under which packages of others can register something."""
     project = tomllib.loads((documents.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return frozenset(project["entry-points"])
+    sources = [path for path in documents.files() if path.startswith("src/twofold/") and path.endswith(".py")]
+    text = "".join((documents.ROOT / path).read_text(encoding="utf-8") for path in sources)
+    return frozenset(project["entry-points"]) | set(re.findall(r'GROUP: Final = "(twofold\.\w+)"', text))
 
 
 @cache

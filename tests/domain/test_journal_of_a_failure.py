@@ -44,6 +44,7 @@ class ModestGuest(Guest):
     limit = 8 << 9
 
 
+@pytest.mark.medium
 def test_a_failing_state_machine_saves_the_journal_of_its_example_and_says_so(tmp_path):
     with pytest.raises(AssertionError) as caught:
         run_with_journal(Guest, FAST, tmp_path / "journals")
@@ -56,6 +57,7 @@ def test_a_failing_state_machine_saves_the_journal_of_its_example_and_says_so(tm
     assert replayed.is_closed
 
 
+@pytest.mark.medium
 def test_a_state_machine_that_holds_leaves_nothing(tmp_path):
     run_with_journal(ModestGuest, FAST, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -82,6 +82,7 @@ def test_small_pages_that_are_near_or_large_ones_that_are_far_is_the_callers_cho
         domain.destroy()
 
 
+@pytest.mark.medium
 def test_what_is_missing_near_is_got_far_as_large_as_it_can_be(machine):
     spoil(machine, 1)
     domain = machine.create_domain("128MiB", options=DomainOptions(node=1, table_pool=100, **FLAT))

@@ -57,6 +57,7 @@ def made(table_format: str, sizes: str, design: str):
     return machine, domain
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("table_format", "sizes", "design"), CASES)
 def test_the_four_workloads_of_a_comparison_answer_alike(table_format, sizes, design):
     answer_alike(DEFAULT_WORKLOADS, table_format, sizes, design)

@@ -69,6 +69,7 @@ def test_every_workload_is_right_on_every_design_and_page_size(domains, design, 
     assert guest.domain.p2m.audit().clean
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_a_second_run_gives_the_same_result(guest, name):
     program = Program.workload(name, steps=500, seed=5)

@@ -187,6 +187,7 @@ def test_a_walk_over_wild_tables_ends_alike(made, root, slots, access):
     assert np.array_equal(memory, copy), "both set the same A and D"
 
 
+@pytest.mark.medium
 @given(st.data(), FORMATS, st.sampled_from(list(GUEST_SHAPES)), st.integers(0, 30), st.integers(0, 3), SLOTS)
 def test_a_two_dimensional_walk_over_wild_tables_takes_the_same_steps(
     data, table_format, mode, guest_root, root, slots

@@ -168,6 +168,7 @@ def test_a_trace_in_pieces_counts_and_keeps_what_it_does_whole(profile, seed, fo
     assert [end[1:] for end in ends[:2]] == [end[1:] for end in ends[2:]]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["skylake", "haswell", "zen3"])
 @pytest.mark.parametrize("comes_back", [False, True])
 def test_pieces_follow_unless_what_was_held_all_along_is_used_again(name, comes_back, small_pieces):

@@ -27,6 +27,7 @@ def make_p2m(make_machine):
 # -- page sizes --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("machine_sizes", "domain_sizes", "leaves"),
     [
