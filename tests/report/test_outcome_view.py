@@ -80,6 +80,21 @@ def test_every_row_has_every_figure_with_its_range():
     assert "[1.00x-3.00x]" in text_of(outcome_view(outcome), 120)
 
 
+def test_a_column_that_tells_nothing_is_left_out():
+    outcome = plain(scenario_of(designs=["toolstack"], workloads=["gups"], guest_pages=["4K"]), SHARES, gain)
+    assert text_of(outcome_view(outcome), 80).splitlines()[1:3] == [
+        "guest program design    large 1G  2M  4K tables calls miss/1000 reads cycles",
+        "4K    gups    toolstack 68.3%  0 683 100     17     9     498.1  4.88  121.0",
+    ]
+
+
+def test_where_nothing_is_possible_there_is_no_table():
+    outcome = plain(scenario_of(guest_pages=["1G"]), SHARES, gain, impossible={"1G"})
+    lines = text_of(outcome_view(outcome), 80).splitlines()
+    assert not [line for line in lines if line.startswith("guest ")]
+    assert "1G guest pages: not possible, a 1G page is larger than the area of 512MiB" in lines
+
+
 def test_assumptions_and_host_are_shown_when_asked_for():
     outcome = plain(scenario_of(), SHARES, gain)
     text = text_of(outcome_view(outcome, assumptions=True, has_report=True), 80)

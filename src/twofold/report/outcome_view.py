@@ -39,7 +39,9 @@ def outcome_view(
 def _tables(outcome: Outcome, width: int | None, *, every_row: bool) -> list[Part]:
     """Return the table with the columns that a width has room for, and a note where that is too little for ranges."""
     rows: list[tuple[Key, ...]] = [(cell,) for cell in outcome.cells()] if every_row else _available(outcome)
-    shown = outcome.columns
+    if not rows:
+        return []
+    shown = outcome.columns if every_row else _told(outcome, rows)
     more = [name for name, column in shown.items() if not column.brief]
     for with_range, extra in [(True, len(more))] if every_row else product((True, False), range(len(more), -1, -1)):
         columns = {name: column for name, column in shown.items() if name not in more[extra:]}
@@ -48,6 +50,15 @@ def _tables(outcome: Outcome, width: int | None, *, every_row: bool) -> list[Par
             break
     hides = not with_range and grid != _grid(outcome, rows, columns, with_range=True)
     return [grid, *(["Ranges over the host states: --all, or a wider terminal."] if hides else [])]
+
+
+def _told(outcome: Outcome, rows: list[tuple[Key, ...]]) -> dict[str, Column]:
+    """Return the columns that have a figure in some row: without `small` there is no gain."""
+    return {
+        name: column
+        for name, column in outcome.columns.items()
+        if any(outcome.spread(cells[0], name) is not None for cells in rows)
+    }
 
 
 def _available(outcome: Outcome) -> list[tuple[Key, ...]]:
