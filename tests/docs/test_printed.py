@@ -19,7 +19,7 @@ def test_the_readme_shows_the_threads_own_table_and_a_real_host():
     assert any("--host fragmented" in command for command in shown)
 
 
-@pytest.mark.slow
+@pytest.mark.medium
 @pytest.mark.parametrize(("command", "printed"), BLOCKS, ids=[command for command, _ in BLOCKS])
 def test_what_the_readme_shows_is_what_is_printed(command, printed):
     code = "from twofold.cli import main; main()"

@@ -55,6 +55,7 @@ def test_a_cell_alone_gives_the_row_that_it_gives_among_others(data, scenario, c
     assert run_cell(scenario, cells[place]) == outcome.rows[place]
 
 
+@pytest.mark.medium
 @settings(max_examples=2)
 @given(seed=st.integers(0, 99))
 def test_permuting_cells_changes_no_row(seed, scenario, cells, outcome):

@@ -7,7 +7,7 @@ import pytest
 
 from twofold.report import report_html
 from twofold.report.outcome_view import outcome_view
-from twofold.report.terminal import render
+from twofold.report.terminal import lay_out
 from twofold.study import Row, compare, make_scenario, row
 
 TINY = {
@@ -47,7 +47,7 @@ def test_a_column_more_stands_in_every_file(wider):
 
 
 def test_a_column_more_stands_in_the_table_and_on_the_page(wider):
-    table = render(outcome_view(wider, every_row=True))
+    table = "\n".join(line.text for line in lay_out(outcome_view(wider, every_row=True), None))
     head = next(line for line in table.splitlines() if line.startswith("guest "))
     assert "far" in head.split()
     assert all(str(count) in table for count in (700, 701, 702))
