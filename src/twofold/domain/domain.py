@@ -1,12 +1,12 @@
 """A domain: a guest's memory, its P2M and the operations on it."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from twofold.domain.door import StoreListener, WriteDoor
 from twofold.domain.holding import Holding
+from twofold.domain.host import Host
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
@@ -17,9 +17,6 @@ from twofold.machine import Origin, Zones
 from twofold.machine.journal import journaled
 from twofold.p2m import P2M, TablePool, default_frames
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
-
-if TYPE_CHECKING:
-    from twofold.domain.machine import Machine
 
 
 class Domain:
@@ -32,7 +29,7 @@ class Domain:
     frames : the memory that it is to have [frames]
     """
 
-    def __init__(self, machine: "Machine", domid: int, name: str, frames: int, options: DomainOptions) -> None:
+    def __init__(self, machine: Host, domid: int, name: str, frames: int, options: DomainOptions) -> None:
         self.machine = machine
         self.domid = domid
         self.name = name
@@ -215,5 +212,5 @@ class Domain:
             if preempt and preempt():
                 self.pool.seal()
                 return False
-        self.machine.forget(self)
+        self.machine.forget(self.domid)
         return True

@@ -5,18 +5,19 @@ from typing import Self
 
 from twofold import kernels
 from twofold.domain.domain import Domain
+from twofold.domain.host import Host
 from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.dumps import SavedDomain, save_machine
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.formats.engine import Engine
 from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.freemaps import FreeMap
-from twofold.machine import Hardware, get_behaviour
+from twofold.machine import get_behaviour
 from twofold.machine.journal import Journal, journaled
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
 
-class Machine(Hardware):
+class Machine(Host):
     """One machine and its domains.
 
     Parameters
@@ -132,9 +133,9 @@ class Machine(Hardware):
         domains = [SavedDomain(each.domid, each.name, each.p2m.format, each.p2m.root) for each in self.domains.values()]
         save_machine(Path(path), self, self.paging, domains)
 
-    def forget(self, domain: Domain) -> None:
+    def forget(self, domid: int) -> None:
         """Take a destroyed domain off the list; `Domain.destroy` calls this."""
-        self.domains.pop(domain.domid, None)
+        self.domains.pop(domid, None)
 
     def close(self) -> None:
         """Give all memory back to the host; nothing of the machine may be used afterwards."""

@@ -11,7 +11,6 @@ Source: Xen 4.17 xen/common/memory.c; COALESCE is John Byrne's proposal, FALLBAC
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -20,15 +19,13 @@ from twofold.domain import exchange, physmap
 from twofold.domain.decrease import remove_extents
 from twofold.domain.extents import Extents, Mem, Reason, check_order, check_start, order_limit, runs_of
 from twofold.domain.holding import Holding, MemoryCounters
+from twofold.domain.host import Neighbour
 from twofold.domain.populate import populate_run, unbroken_runs
 from twofold.domain.special import SPACES
 from twofold.domain.teardown import release_memory
 from twofold.errors import SizeError
 from twofold.machine import ANYWHERE, Origin, Use
 from twofold.machine.journal import journaled
-
-if TYPE_CHECKING:
-    from twofold.domain.domain import Domain
 
 Array = npt.NDArray[np.uint64]
 Preempt = Callable[[], bool] | None
@@ -43,7 +40,7 @@ class MemoryOperations:
     domains : all domains of the machine, by domid
     """
 
-    def __init__(self, holding: Holding, domains: Mapping[int, "Domain"]) -> None:
+    def __init__(self, holding: Holding, domains: Mapping[int, Neighbour]) -> None:
         self._holding = holding
         self._domains = domains
         self.last_reason = Reason.NONE  # why populate_physmap last stopped short
