@@ -206,7 +206,7 @@ class Domain:
         """
         if self._teardown is None:
             self._holding.dying = True
-            self.machine.claims.pop(self.domid, None)
+            self.machine.ledger.drop_claim(self.domid)
             self._teardown = teardown(self._holding, self.pool, STEP_FRAMES if preempt else None)
         for _ in self._teardown:
             if preempt and preempt():

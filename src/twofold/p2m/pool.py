@@ -38,16 +38,16 @@ class TablePool:
         self._origin = origin
         self.capacity = frames
         self.runs = self._reserve(frames, domid)
-        hardware.take(*self.runs, domid, Use.TABLES)
+        hardware.ledger.take(*self.runs, domid, Use.TABLES)
         self.stock: Array = np.empty(frames, np.uint64)
         self.state: npt.NDArray[np.int64] = np.zeros(at.COLUMNS, np.int64)
         self._fill()
 
     def _reserve(self, frames: int, domid: int) -> tuple[Array, Array]:
         """Take `frames` frames from the heap, as compact as it has them; those of the origin's own node first."""
-        heap = self._hardware.heap
-        if self._hardware.claims and frames > self._hardware.free_for(domid):
-            raise HeapExhaustedError(0, frames, max(0, self._hardware.free_for(domid)))
+        heap, ledger = self._hardware.heap, self._hardware.ledger
+        if ledger.unclaimed(domid, frames, 0) < frames:
+            raise HeapExhaustedError(0, frames, ledger.free_for(domid))
         starts, lengths, left = [], [], frames
         near = self._origin if self._origin.node is None else replace(self._origin, exact_node=True)
         for origin in (near, self._origin):
