@@ -14,6 +14,7 @@ from twofold.domain.teardown import STEP_FRAMES, teardown
 from twofold.errors import BuildError, DomainError, NotPresentError
 from twofold.formats.table_formats import get_format
 from twofold.machine import Origin, Zones
+from twofold.machine.digest import Field
 from twofold.machine.journal import journaled
 from twofold.p2m import P2M, TablePool, default_frames
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
@@ -153,6 +154,26 @@ class Domain:
     @journaled
     def begin_run(self, engine: str) -> None:
         """Note that an engine begins to execute the guest: what its program stores is in no journal."""
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what of the domain decides what happens next, but for its account in the ledger.
+
+        Raises
+        ------
+        DomainError : it is half-way through its destruction
+        """
+        if self.is_dying:
+            raise DomainError(self.domid, "is half-way through its destruction: there is no digest of that")
+        own: tuple[Field, ...] = (
+            ("frames", self.frames),
+            ("paging", self.options.paging),
+            ("layout", self.options.layout),
+            ("table format", self.p2m.format.name),
+            ("wanted sizes", self._wanted),
+            ("pauses", self._pauses),
+        )
+        for name, value in (*own, *self._holding.digest_fields(), *self.p2m.digest_fields()):
+            yield f"domain {self.domid} {name}", value
 
     # -- its life ---------------------------------------------------------------------------------------------------
 

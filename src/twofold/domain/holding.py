@@ -4,7 +4,7 @@ What it owns stands in the machine's ledger, which also has the order of work (`
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from twofold.domain.options import DomainOptions
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.status import NO_TABLES, OK
 from twofold.machine import Backing, Hardware, Origin, Unmapped, Use, Zones, without_frames
+from twofold.machine.digest import Field
 from twofold.p2m import P2M, Entry, P2MType
 from twofold.units import ORDER_4K
 
@@ -214,6 +215,11 @@ class Holding:
         if int(lengths.sum()) == self.account.owned_frames and self.are_own(mfns, lengths):
             return mfns, lengths
         return self.hardware.frame_table.runs_of(self.domid, Use.RAM)
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what decides where the next memory comes from."""
+        yield "node", self.node
+        yield "last node", self._last_node
 
 
 def one(number: int) -> Array:

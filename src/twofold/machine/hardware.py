@@ -3,6 +3,9 @@
 `domain.Machine` is this plus the domains that live on it.
 """
 
+from collections.abc import Iterator
+from dataclasses import fields
+
 import numpy as np
 
 from twofold import kernels
@@ -10,7 +13,7 @@ from twofold.formats.engine import Engine
 from twofold.freemaps import FreeMap
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
-from twofold.machine.digest import machine_digest
+from twofold.machine.digest import Field, machine_digest
 from twofold.machine.frames import M2P, FrameTable, Use
 from twofold.machine.heap import Heap
 from twofold.machine.journal import Journal, journaled
@@ -47,12 +50,29 @@ class Hardware:
 
     @journaled
     def digest(self) -> str:
-        """Return the SHA-256 of all memory, frame table, M2P and heap lists, in hex; `machine.digest` defines it.
+        """Return the SHA-256 of all memory, who holds it, and what else decides, in hex; `machine.digest` defines it.
 
         Two machines with the same digest hold the same bytes, and go on alike. In a journal it is a checkpoint: a
         replay that gets another one stops there.
+
+        Raises
+        ------
+        DomainError : a domain is half-way through its destruction: how far it is stands in no memory
         """
-        return machine_digest(self.arena, self.frame_table, self.m2p, self.heap)
+        return machine_digest(self.digest_fields())
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what of the machine decides what happens next."""
+        yield "frames", self.frames
+        yield "nodes", self.nodes
+        rules = fields(self.behaviour)
+        yield "behaviour", ",".join(f"{rule.name}:{getattr(self.behaviour, rule.name)}" for rule in rules)
+        yield "arena", self.arena
+        yield "owner", self.frame_table.owner
+        yield "use", self.frame_table.use
+        yield "m2p", self.m2p.complement
+        yield from self.heap.digest_fields()
+        yield from self.ledger.digest_fields()
 
     def frames_by_use(self) -> dict[Use, int]:
         """Return how many frames are held for each use; reads the whole frame table."""

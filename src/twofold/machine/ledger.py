@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from twofold.errors import OwnershipError
 from twofold.machine.arena import Arena
+from twofold.machine.digest import Field
 from twofold.machine.frames import M2P, FrameTable, Use, without_frames
 from twofold.machine.heap import Heap
 from twofold.units import INVALID_GFN, Mfn
@@ -283,3 +284,16 @@ class Ledger:
         mfns, frames, kept = without_frames(mfns, frames, named)
         self._frame_table.use[kept.astype(np.int64)] = Use.REFERENCED
         return mfns, frames
+
+    # -- what decides -----------------------------------------------------------------------------------------------
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what of the ledger decides what happens next, but for frame table and M2P."""
+        yield "claims", [number for claim in sorted(self.claims.items()) for number in claim]
+        yield "references", [number for each in sorted(self.references.items()) for number in each]
+        for domid, account in sorted(self.accounts.items()):
+            yield f"account {domid} max pages", "" if account.max_pages is None else str(account.max_pages)
+            yield f"account {domid} owned frames", account.owned_frames
+            pages = (f"{space}:{index}:{mfn}" for (space, index), mfn in account.special.items())
+            yield f"account {domid} special", " ".join(pages)
+            yield f"account {domid} foreign", [number for each in account.foreign.items() for number in each]

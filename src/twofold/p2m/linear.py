@@ -85,6 +85,11 @@ class LinearMapping:
             raise
 
     @property
+    def frames(self) -> tuple[Mfn, ...]:
+        """The monitor's tables, in the order in which they go back."""
+        return tuple(self._frames)
+
+    @property
     def exists(self) -> bool:
         """Whether there are windows; `why_not` says why there are none."""
         return not self.why_not

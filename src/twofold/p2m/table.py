@@ -4,6 +4,8 @@ What it can be asked to do: set, split, merge, move, change types, look up as th
 change is in `changes`.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +22,7 @@ from twofold.formats.p2m_types import (
 )
 from twofold.formats.status import OK, UNENCODABLE
 from twofold.machine import Backing, Origin, Unmapped, Use, Zones
+from twofold.machine.digest import Field
 from twofold.machine.journal import journaled
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.changes import Array, Masks, P2MTables
@@ -196,6 +199,14 @@ class P2M(P2MTables):
         if len(mfns) and not self.is_empty:
             raise OwnershipError(int(mfns[0]), f"may still be mapped: {self._rows()} entries are there")
         return Unmapped.never_mapped(mfns, frames)
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what decides what happens next, but for what stands in the tables themselves."""
+        yield "root", self.root
+        yield "max gfn", self.max_gfn
+        yield "exact", [number for each in self.exact for number in each]
+        yield "linear", [] if self._linear is None else self._linear.frames
+        yield from self._pool.digest_fields()
 
     # -- splitting and merging ----------------------------------------------------------------------------------
 
