@@ -76,7 +76,7 @@ class Parts:
 
     def arrays(self) -> None:
         """Write the frame table and the M2P."""
-        self.machine.take(self.mfns, self.lengths, self.domain.domid, Use.RAM)
+        self.machine.ledger.take(self.mfns, self.lengths, self.domain.domid, Use.RAM)
         self.machine.m2p.set_runs(self.mfns, self.gfns, self.lengths)
 
 

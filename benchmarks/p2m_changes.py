@@ -140,7 +140,7 @@ def scatter(domain: Domain) -> None:
     )
     frames = np.random.default_rng(2).permutation(frames).astype(np.uint64)
     ones = np.ones(FRAMES, np.uint64)
-    machine.take(frames, ones, domain.domid, Use.RAM)
+    machine.ledger.take(frames, ones, domain.domid, Use.RAM)
     domain.p2m.set_entries(np.arange(FRAMES, dtype=np.uint64), frames)
     machine.m2p.set_runs(frames, np.arange(FRAMES, dtype=np.uint64), ones)
 

@@ -58,7 +58,7 @@ def assert_every_frame_is_accounted_for(machine: Machine) -> None:
     assert machine.heap.free_frames + sum(held.values()) == machine.frames, "no frame is lost"
     assert held[Use.RAM] == sum(domain.memory.owned_frames for domain in machine.domains.values())
     referenced = np.flatnonzero(table.use == Use.REFERENCED)
-    assert all(machine.references[mfn] > 0 for mfn in referenced.tolist())
+    assert all(machine.ledger.references[mfn] > 0 for mfn in referenced.tolist())
 
 
 def assert_heap_is_canonical(heap: Heap) -> None:

@@ -134,7 +134,7 @@ class MachineModel(JournaledMachine):
         try:
             life = Life(self.machine.create_domain("1MiB", options=options))
         except BuildError:
-            assert free - sum(self.machine.claims.values()) < pool
+            assert free - sum(self.machine.ledger.claims.values()) < pool
             return
         self.lives.append(life)
         gfns = data.draw(st.sampled_from([range(0), range(0, 1536, 512), range(512, 2048, 512)]))
@@ -392,7 +392,7 @@ class MachineModel(JournaledMachine):
         life = self.pick(data)
         answer = life.domain.memory.claim(frames)
         if answer.complete and frames:
-            claims = self.machine.claims
+            claims = self.machine.ledger.claims
             assert sum(claims.values()) <= self.machine.heap.free_frames
             assert claims[life.domain.domid] == frames - life.domain.memory.owned_frames
 
@@ -489,7 +489,7 @@ class MachineModel(JournaledMachine):
         for mfn, domid in self.referenced.items():
             use[mfn], owner[mfn] = Use.REFERENCED, domid
             taken[mfn] += 1
-        assert self.machine.references == self.references
+        assert self.machine.ledger.references == self.references
         assert np.array_equal(taken, (~free).astype(np.int64)), "each frame has one holder, or is free"
         assert np.array_equal(self.machine.frame_table.use, use)
         assert np.array_equal(self.machine.frame_table.owner, owner)

@@ -298,7 +298,7 @@ def test_a_batch_writes_an_errno_for_each_page_and_maps_foreign_memory(tools, do
     structure = struct.pack("<HHHHQQQ", domain.domid, 1, 2, 0, ARRAY, SECOND, 0)
     assert tools.call(BATCH, structure) == -errno.EFAULT
     assert tools.call(REMOVE, remove(other.domid, 0x10)) == 0
-    assert tools.machine.references.total() == 1
+    assert tools.machine.ledger.references.total() == 1
 
 
 def test_remove_from_physmap_says_what_it_cannot_do(tools, domain):
@@ -352,7 +352,7 @@ def test_claims_and_numbers(tools, domain):
     for command in (MAX_RAM_PAGE, CURRENT, CLAIM, EXCHANGE):
         assert tools.call(command, number, start=1) == -errno.EINVAL
     assert tools.call(CLAIM, reservation(0, 50, 0, domain.domid)) == 0
-    assert tools.machine.claims == {domain.domid: 49}
+    assert tools.machine.ledger.claims == {domain.domid: 49}
     assert tools.call(CLAIM, reservation(0, 60, 0, domain.domid)) == -errno.EINVAL, "there is one"
     assert tools.call(CLAIM, reservation(0, 0, 0, domain.domid)) == 0
     assert tools.call(CLAIM, reservation(0, 2**40, 0, domain.domid)) == -errno.ENOMEM

@@ -193,13 +193,13 @@ def crowded(make_machine, max_pages: int | None = None):
 
 def check_single(name: str, domain, other, *, works: bool, reason: Reason) -> None:
     """Do an operation that works, or leaves no trace and says why it does not."""
-    before, references = snapshot(domain), domain.machine.references.copy()
+    before, references = snapshot(domain), domain.machine.ledger.references.copy()
     answer = SINGLE[name][0](domain, other)
     assert answer.complete is works, name
     assert answer.reason is (Reason.NONE if works else reason)
     if not works:
         assert snapshot(domain) == before
-        assert domain.machine.references == references
+        assert domain.machine.ledger.references == references
     for each in (domain, other):
         assert each.p2m.audit().clean
 
@@ -242,7 +242,7 @@ def test_a_batch_and_a_range_fail_at_single_pages(make_machine, tables):
     for gfn, reason in zip(gfns, reasons, strict=True):
         assert reason in {Reason.NONE, Reason.NO_TABLES}
         assert (domain.p2m.get_entry(gfn).type is P2MType.MAP_FOREIGN) is (not reason)
-    assert domain.machine.references.total() == 1 + reasons.count(Reason.NONE)
+    assert domain.machine.ledger.references.total() == 1 + reasons.count(Reason.NONE)
     assert reasons.count(Reason.NONE) == (1, 2, 3, 3, 3, 4, 4)[tables]
     answer = domain.memory.add_to_physmap_range(0x300, 0x500, 4)
     assert answer.reason in {Reason.NONE, Reason.NO_TABLES}

@@ -227,12 +227,12 @@ def test_a_claim_keeps_memory_from_others_until_it_is_used(make_machine):
     assert answer.reason is Reason.NO_MEMORY
     assert machine.heap.free_frames - 512 < 10_000 <= machine.heap.free_frames
     assert first.memory.populate_physmap(range(0, 4096, 512), 9).complete
-    assert machine.claims == {first.domid: 10_000 - 4096}
+    assert machine.ledger.claims == {first.domid: 10_000 - 4096}
     with pytest.raises(BuildError, match="table pool"):
         machine.create_domain("16MiB", options=DomainOptions(table_pool=6000))
     first.memory.claim(0)
     assert second.memory.increase_reservation(1, 9).complete
-    assert not machine.claims
+    assert not machine.ledger.claims
 
 
 def test_a_claim_that_cannot_be_is_refused(make_machine):
@@ -244,7 +244,7 @@ def test_a_claim_that_cannot_be_is_refused(make_machine):
     greedy = machine.create_domain("1MiB")
     assert greedy.memory.claim(1 << 20).reason is Reason.NO_MEMORY
     domain.destroy()
-    assert not machine.claims
+    assert not machine.ledger.claims
     with Machine("8MiB") as other:
         small = other.create_domain("1MiB")
         small.memory.increase_reservation(5, 0)

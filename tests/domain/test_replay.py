@@ -22,6 +22,7 @@ from twofold.dumps import npz
 from twofold.errors import (
     DamagedJournalError,
     DivergenceError,
+    DomainError,
     FormatError,
     HeapExhaustedError,
     NotPresentError,
@@ -103,18 +104,21 @@ def test_every_operation_that_is_marked_is_done_by_random_runs(path):
 # Public methods that leave the machine as it is, or are nobody's to call but an operation's.
 UNMARKED = {
     "Machine": {
-        *("close", "forget", "frames_by_use", "free_for", "give_back", "reference", "save", "take", "unreference"),
-        *("use_claim", "watch"),
+        *("close", "digest_fields", "forget", "frames_by_use", "save", "watch"),
     },
-    "Heap": {"blocks", "free_blocks", "is_free", "lists"},
+    "Heap": {"blocks", "digest_fields", "free_blocks", "is_free", "lists"},
     "Arena": {"close", "copy", "data_runs", "discard", "read", "tables_of", "words_of"},
-    "Domain": {"apply_page_sizes", "check_runnable", "is_watched", "note_write", "off_write", "on_write", "read"},
+    "Domain": {
+        *("apply_page_sizes", "check_runnable", "digest_fields", "is_watched", "note_write", "off_write", "on_write"),
+        "read",
+    },
     "WriteDoor": {
         *("is_watched", "note_write", "off_watch", "off_write", "on_watch", "on_write", "wipe_all", "write_entries"),
         "write_frames",
     },
     "MemoryOperations": set(),
     "P2M": {
+        *("certify_empty", "certify_gone", "digest_fields", "map_over"),
         *("audit", "can_map_exactly", "clear_frames", "detach", "get_entry", "gfn_to_mfn_foreign", "leaf_array"),
         *("leaf_rows", "leaves", "level_masks", "map", "off_change", "off_flush", "on_change", "on_flush"),
         *("plan", "runs", "translate"),
@@ -252,6 +256,24 @@ def test_what_a_replay_came_to_is_there_to_be_read(path):
 
 
 # -- what is not as it was --------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_ends_half_way_through_a_destruction_leads_to_no_digest(path):
+    with Machine("64MiB", journal=path) as machine:
+        domain = machine.create_domain("8MiB", "web", DomainOptions(layout="flat"))
+        build(domain)
+        assert not domain.destroy(lambda: True)
+        with pytest.raises(DomainError, match="half-way"):
+            machine.digest()
+        machine.journal.close()
+        done = machine.journal.operations
+        while not domain.destroy(lambda: True):
+            pass
+    replayed = replay(path)
+    with replayed.machine as again:
+        assert (replayed.digest, replayed.as_dict()["digest"], replayed.operations) == (None, None, done)
+        assert again.domains[1].is_dying
+        assert again.domains[1].destroy()
 
 
 def test_a_journal_that_ends_early_is_replayed_as_far_as_it_is_whole(path):

@@ -195,7 +195,7 @@ def test_a_foreign_frame_is_seen_by_both_and_counted_once(machine, domain, other
     assert other.read(0x33_000, 12) == b"seen by both", "it is not the mapper's to wipe"
     check(domain, other)
     assert domain.memory.remove_from_physmap(0x9000) == DONE
-    assert not machine.references
+    assert not machine.ledger.references
     check(domain, other)
 
 
@@ -261,7 +261,7 @@ def test_owner_and_mapper_die_in_any_order_and_leave_nothing(machine, first):
     assert machine.frames_by_use()[Use.REFERENCED] == (342 if first == "owner" else 0)
     order[1].destroy()
     assert machine.heap.blocks() == before
-    assert not machine.references
+    assert not machine.ledger.references
     assert not machine.frame_table.owner.any()
 
 
@@ -290,9 +290,9 @@ def test_a_foreign_mapping_goes_by_remove_from_physmap_alone(machine, domain, ot
     for arguments in (("gmfn", 5, 0x9000), ("gmfn", 0x9000, 5), ("gmfn_foreign", 5, 0x9000)):
         assert refused(domain, *arguments, foreign=other.domid) is Reason.NOT_OWN
     domain.p2m.unmap(0x9000, 1)  # by hand: the reference stays until the gfn is used again
-    assert machine.references.total() == 1
+    assert machine.ledger.references.total() == 1
     assert domain.memory.add_to_physmap("gmfn_foreign", 0x34, 0x9000, foreign=other.domid) == DONE
-    assert list(machine.references) == [other.p2m.get_entry(0x34).mfn]
+    assert list(machine.ledger.references) == [other.p2m.get_entry(0x34).mfn]
     check(domain, other)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from twofold.domain import DomainOptions, Machine, build
 from twofold.machine import Use
+from twofold.machine.arena import Arena
 from twofold.units import FRAME_BYTES
 
 
@@ -78,21 +79,27 @@ def test_it_is_what_its_definition_says(machine):
     """The definition again, word for word and page for page."""
     build(machine.create_domain("8MiB", options=DomainOptions(layout="flat")))
     machine.domains[1].write(0x1234, b"contents")
-    digest = hashlib.sha256(b"twofold machine 1" + machine.frames.to_bytes(8, "little"))
-    parts = {
-        "arena": machine.arena.read(0, machine.frames << 12),
-        "owner": machine.frame_table.owner.tobytes(),
-        "use": machine.frame_table.use.tobytes(),
-        "m2p": machine.m2p.complement.tobytes(),
-    }
     before = machine.digest()
-    for name, data in parts.items():
-        digest.update(name.encode())
+    digest = hashlib.sha256(b"twofold machine 2\n")
+    for name, value in machine.digest_fields():
+        if not isinstance(value, np.ndarray | Arena):
+            numbers = [] if value is None else [value] if isinstance(value, int) else value
+            text = value if isinstance(value, str) else ",".join(str(number) for number in numbers)
+            digest.update(f"{name}={text}\n".encode())
+            continue
+        length = value.frames if isinstance(value, Arena) else len(value)
+        data = value.read(0, length << 12) if isinstance(value, Arena) else value.tobytes()
+        digest.update(f"{name}[{length}]\n".encode())
         for start in range(0, len(data), FRAME_BYTES):
             page = data[start : start + FRAME_BYTES].ljust(FRAME_BYTES, b"\0")
             if any(page):
                 digest.update((start // FRAME_BYTES).to_bytes(8, "little") + page)
-    digest.update(b"heap")
-    for mfn, order in zip(*(part.tolist() for part in machine.heap.lists()), strict=True):
-        digest.update(mfn.to_bytes(8, "little") + bytes([order]))
+        digest.update(b"\xff" * 8)
     assert before == digest.hexdigest()
+
+
+@pytest.mark.parametrize("seed", [-5, 1 << 100, ("x", 2), None, np.arange(4).reshape(2, 2)], ids=str)
+def test_a_seed_may_be_whatever_it_is(seed):
+    """A journal from anywhere says what it was."""
+    with Machine("4MiB", seed=seed) as machine, Machine("4MiB", seed=1) as other:
+        assert machine.digest() != other.digest()

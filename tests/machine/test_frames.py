@@ -5,7 +5,7 @@ import pytest
 
 from twofold.errors import AddressError
 from twofold.freemaps import FreeMap
-from twofold.machine import M2P, FrameTable, Hardware, Use
+from twofold.machine import M2P, FrameTable, Hardware, Unmapped, Use
 from twofold.units import INVALID_GFN
 
 
@@ -56,10 +56,10 @@ def test_what_is_given_back_is_free_belongs_to_nobody_and_reads_as_zero(engine):
     hardware = Hardware(FreeMap.empty_machine("1MiB"), engine)
     mfns, extents = hardware.heap.alloc_runs(4, 3)
     frames = extents << np.uint64(4)
-    hardware.take(mfns, frames, 7, Use.RAM)
+    hardware.ledger.take(mfns, frames, 7, Use.RAM)
     assert hardware.frame_table.holds(mfns, frames, 7, Use.RAM)
     hardware.arena.tables[int(mfns[0])] = 1
-    hardware.give_back(mfns, frames)
+    hardware.ledger.release(Unmapped.never_mapped(mfns, frames), 7)
     assert not hardware.frame_table.owner.any()
     assert not hardware.frame_table.use.any()
     assert not hardware.arena.tables[int(mfns[0])].any()

@@ -20,6 +20,7 @@ from twofold.machine.journal import (
     MAX_RECORD_BYTES,
     PACKED,
     START,
+    VERSION,
     Journal,
     digest_of,
     frame_check,
@@ -339,7 +340,7 @@ def test_what_stands_behind_the_end_is_found(tmp_path):
 
 def forged(*payloads: bytes, packed: bool = False, length: int | None = None) -> bytes:
     """Return a journal whose checksums are right, whatever stands in it."""
-    out, chain = START.pack(b"TWOJRNL\n", 1), zlib.crc32(START.pack(b"TWOJRNL\n", 1))
+    out, chain = START.pack(b"TWOJRNL\n", VERSION), zlib.crc32(START.pack(b"TWOJRNL\n", VERSION))
     for payload in payloads:
         said = (len(payload) if length is None else length) | (PACKED if packed else 0)
         crc = zlib.crc32(payload, chain)
@@ -352,7 +353,8 @@ def forged(*payloads: bytes, packed: bool = False, length: int | None = None) ->
     ("data", "problem"),
     [
         (b"", "does not begin"),
-        (b"TWOJRNL\n\x02\0\0\0", "version 2"),
+        (b"TWOJRNL\n\x01\0\0\0", "has version 1, this program reads 2"),
+        (b"TWOJRNL\n\x03\0\0\0", "version 3"),
         (forged(), "0 bytes of it are there"),
         (forged(b""), "describes no machine"),
         (forged(b"\x03\x04"), "describes no machine"),

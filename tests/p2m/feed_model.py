@@ -169,7 +169,7 @@ class RandomChanges:
         self.block_order = 18 if len(self.orders) == 3 else 12
         self.block = self.machine.heap.alloc(self.block_order, Origin(Zones.LOW_ONLY))
         one = np.array([self.block], np.uint64), np.array([1 << self.block_order], np.uint64)
-        self.machine.take(*one, self.domain.domid, Use.RAM)
+        self.machine.ledger.take(*one, self.domain.domid, Use.RAM)
         self.refused = 0
 
     def step(self) -> None:

@@ -60,7 +60,7 @@ class P2MModel(RuleBasedStateMachine):
 
     def own(self, mfns, order, domid):
         for mfn in mfns:
-            self.machine.take(np.array([mfn], np.uint64), np.array([1 << order], np.uint64), domid, Use.RAM)
+            self.machine.ledger.take(np.array([mfn], np.uint64), np.array([1 << order], np.uint64), domid, Use.RAM)
 
     def teardown(self):
         if hasattr(self, "machine"):

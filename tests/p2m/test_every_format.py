@@ -344,7 +344,7 @@ def own_high_leaf(machine, domain) -> int:
     high = machine.heap.alloc(19, Origin(Zones.HIGH_FIRST))
     assert high >= 1 << 20
     one = np.array([high], np.uint64), np.array([1 << 10], np.uint64)
-    machine.take(*one, domain.domid, Use.RAM)
+    machine.ledger.take(*one, domain.domid, Use.RAM)
     domain.p2m.set_entry(0, high, 10)
     machine.m2p.set_runs(one[0], np.zeros(1, np.uint64), one[1])
     return high

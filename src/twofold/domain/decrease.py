@@ -35,7 +35,7 @@ def _remove_extent(holding: Holding, gfn: int, frames: int) -> Reason:
         return Reason.UNPOPULATED
     reason = holding.unmap_reason(gfn, frames)
     if not reason:
-        holding.release(gfn, frames, mfns, lengths)
+        holding.ledger.release(holding.p2m.unmap(gfn, frames), holding.domid)
     return reason
 
 
@@ -48,7 +48,9 @@ def _remove_frames(holding: Holding, gfns: Sequence[int] | Array) -> tuple[int, 
         where = wanted[:inside].astype(np.uint64)
         mfns = holding.p2m.translate(where)
         own = _first(~holding.own_frames(mfns))
-        done = _remove_own(holding, where[:own], mfns[:own])
+        unmapped = holding.p2m.remove_first_entries(where[:own])
+        done = unmapped.total_frames
+        holding.ledger.release(unmapped, holding.domid)
         total += done
         if done < own:
             return total, holding.unmap_reason(int(where[done]), 1)
@@ -60,16 +62,3 @@ def _remove_frames(holding: Holding, gfns: Sequence[int] | Array) -> tuple[int, 
 def _first(marks: npt.NDArray[np.bool_]) -> int:
     """Return the index of the first mark, or how many there are."""
     return int(np.argmax(marks)) if marks.any() else len(marks)
-
-
-def _remove_own(holding: Holding, gfns: Array, mfns: Array) -> int:
-    """Unmap and free frames of the domain's own; return how many, fewer when one lacks tables to split a leaf."""
-    done, step = 0, -1
-    while step and done < len(gfns):  # again: the flush has given retired tables back
-        step = holding.p2m.remove_first_entries(gfns[done:])
-        done += step
-    ones = np.ones(done, np.uint64)
-    holding.hardware.m2p.clear_runs(mfns[:done], ones)
-    holding.hardware.give_back(mfns[:done], ones)
-    holding.owned_frames -= done
-    return done

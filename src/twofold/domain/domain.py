@@ -1,12 +1,12 @@
 """A domain: a guest's memory, its P2M and the operations on it."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from twofold.domain.door import StoreListener, WriteDoor
 from twofold.domain.holding import Holding
+from twofold.domain.host import Host
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
@@ -14,13 +14,11 @@ from twofold.domain.teardown import STEP_FRAMES, teardown
 from twofold.errors import BuildError, DomainError, NotPresentError
 from twofold.formats.table_formats import get_format, with_marks
 from twofold.machine import Origin, Zones
+from twofold.machine.digest import Field
 from twofold.machine.journal import journaled
 from twofold.p2m import P2M, TablePool, default_frames
 from twofold.paging import get_paging
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Order, format_bytes
-
-if TYPE_CHECKING:
-    from twofold.domain.machine import Machine
 
 
 class Domain:
@@ -33,7 +31,7 @@ class Domain:
     frames : the memory that it is to have [frames]
     """
 
-    def __init__(self, machine: "Machine", domid: int, name: str, frames: int, options: DomainOptions) -> None:
+    def __init__(self, machine: Host, domid: int, name: str, frames: int, options: DomainOptions) -> None:
         self.machine = machine
         self.domid = domid
         self.name = name
@@ -159,6 +157,26 @@ class Domain:
     def begin_run(self, engine: str) -> None:
         """Note that an engine begins to execute the guest: what its program stores is in no journal."""
 
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what of the domain decides what happens next, but for its account in the ledger.
+
+        Raises
+        ------
+        DomainError : it is half-way through its destruction
+        """
+        if self.is_dying:
+            raise DomainError(self.domid, "is half-way through its destruction: there is no digest of that")
+        own: tuple[Field, ...] = (
+            ("frames", self.frames),
+            ("paging", self.options.paging),
+            ("layout", self.options.layout),
+            ("table format", self.p2m.format.name),
+            ("wanted sizes", self._wanted),
+            ("pauses", self._pauses),
+        )
+        for name, value in (*own, *self._holding.digest_fields(), *self.p2m.digest_fields()):
+            yield f"domain {self.domid} {name}", value
+
     # -- its life ---------------------------------------------------------------------------------------------------
 
     @property
@@ -211,11 +229,11 @@ class Domain:
         """
         if self._teardown is None:
             self._holding.dying = True
-            self.machine.claims.pop(self.domid, None)
+            self.machine.ledger.drop_claim(self.domid)
             self._teardown = teardown(self._holding, self.pool, STEP_FRAMES if preempt else None)
         for _ in self._teardown:
             if preempt and preempt():
                 self.pool.seal()
                 return False
-        self.machine.forget(self)
+        self.machine.forget(self.domid)
         return True

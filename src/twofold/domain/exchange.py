@@ -22,8 +22,7 @@ def exchange_chunk(
     if len(np.unique(taken)) < len(taken):
         return Reason.OCCUPIED
     old = holding.p2m.translate(given)
-    ones = np.ones(len(old), np.uint64)
-    if (old == np.uint64(INVALID_MFN)).any() or not holding.are_own(old, ones):
+    if (old == np.uint64(INVALID_MFN)).any() or not holding.are_own(old, np.ones(len(old), np.uint64)):
         return Reason.UNPOPULATED
     in_place = np.array_equal(given, taken)
     if not in_place and not all(_is_clear(holding, gfn, 1 << out_order) for gfn in out_gfns):
@@ -45,9 +44,7 @@ def exchange_chunk(
     holding.commit(pieces)
     for gfn, frames in runs:
         holding.p2m.unmap(gfn, frames)
-    holding.hardware.m2p.clear_runs(old, ones)
-    holding.hardware.give_back(old, ones)
-    holding.owned_frames -= len(old)
+    holding.ledger.release(holding.p2m.certify_gone(given, old), holding.domid)
     return Reason.NONE
 
 

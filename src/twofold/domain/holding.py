@@ -1,11 +1,10 @@
-"""What one domain holds of the machine: frames, quota, claim and tables, and the steps that every operation shares.
+"""What every memory operation of one domain shares: where its memory comes from, what it may have, what is its own.
 
-Allocate, map, unmap, release, each with its order of work: owner first, then the P2M, the M2P last; the other way round
-when memory is taken away, and freed only after the flush.
+What it owns stands in the machine's ledger, which also has the order of work (`machine.ledger`).
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,12 +12,12 @@ import numpy.typing as npt
 
 from twofold.domain.extents import Pieces, Reason
 from twofold.domain.options import DomainOptions
-from twofold.domain.special import SpecialPages
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.status import NO_TABLES, OK
-from twofold.machine import ANYWHERE, Hardware, Origin, Use, Zones, without_frames
+from twofold.machine import Backing, Hardware, Origin, Unmapped, Use, Zones, without_frames
+from twofold.machine.digest import Field
 from twofold.p2m import P2M, Entry, P2MType
-from twofold.units import INVALID_GFN, ORDER_4K, Mfn
+from twofold.units import ORDER_4K
 
 Array = npt.NDArray[np.uint64]
 
@@ -49,14 +48,13 @@ class Holding:
 
     def __init__(self, hardware: Hardware, domid: int, p2m: P2M, options: DomainOptions) -> None:
         self.hardware = hardware
+        self.ledger = hardware.ledger
+        self.account = hardware.ledger.account(domid)
+        self.account.max_pages = options.max_pages
         self.domid = domid
         self.p2m = p2m
-        self.max_pages = options.max_pages
         self.node = options.node
-        self.owned_frames = 0
         self.dying = False  # nothing is given to it any more
-        self.special = SpecialPages(hardware, domid)
-        self._foreign: dict[int, int] = {}  # gfn: the frame of another domain that it maps, and holds a reference on
         self._last_node = -1  # where the last extent came from
         self.counters = MemoryCounters()
 
@@ -99,15 +97,11 @@ class Holding:
 
     def quota(self, extents: int, order: int) -> int:
         """Return how many of the extents the domain may come to own."""
-        if self.max_pages is None:
-            return extents
-        return min(extents, max(0, self.max_pages - self.owned_frames) >> order)
+        return self.ledger.quota(self.domid, extents, order)
 
     def unclaimed(self, extents: int, order: int) -> int:
         """Return how many of the extents may be taken without what other domains have claimed."""
-        if not self.hardware.claims:
-            return extents
-        return min(extents, max(0, self.hardware.free_for(self.domid)) >> order)
+        return self.ledger.unclaimed(self.domid, extents, order)
 
     def at_home(self, origin: Origin) -> Origin:
         """Return where an operation wants its memory: on the domain's own node unless it names one."""
@@ -133,23 +127,30 @@ class Holding:
         """Return the next smaller order that the table format has a leaf for."""
         return max(leaf for leaf in self.p2m.geometry.leaf_orders if leaf < order)
 
-    def commit(self, pieces: Pieces) -> None:
-        """Map allocated memory: owner first, then the P2M, and the M2P only when that is done."""
-        self.hardware.take(pieces.mfns, pieces.frames, self.domid, Use.RAM)
-        self.map(pieces)
-        self.own(pieces.total_frames)
+    def commit(self, pieces: Pieces, *, over: bool = False) -> None:
+        """Own allocated memory and map it.
 
-    def map(self, pieces: Pieces) -> None:
-        """Map memory that the domain owns: the P2M, then the M2P."""
-        self.p2m.map(pieces.gfns, pieces.mfns, pieces.frames, self.p2m.level_masks(pieces.orders))
-        self.hardware.m2p.set_runs(pieces.mfns, pieces.gfns, pieces.frames)
+        Parameters
+        ----------
+        over : there may be memory already where it goes; that stays the domain's own and backs no gfn any more
+        """
+        backing = self._backing(pieces, over=over)
+        self._unhook(self.ledger.take(pieces.mfns, pieces.frames, self.domid, Use.RAM, backing))
 
-    def own(self, frames: int) -> None:
-        """Count frames that the domain has just been given."""
-        self.owned_frames += frames
-        self.hardware.use_claim(self.domid, frames)
+    def map(self, pieces: Pieces, *, over: bool = False) -> None:
+        """Map memory that the domain owns already; `over` as in `commit`."""
+        self._unhook(self.ledger.back(pieces.mfns, pieces.frames, self._backing(pieces, over=over)))
 
-    # -- letting it go ----------------------------------------------------------------------------------------------
+    def _backing(self, pieces: Pieces, *, over: bool) -> Backing:
+        masks = self.p2m.level_masks(pieces.orders)
+        store: Callable[..., Unmapped | None] = self.p2m.map_over if over else self.p2m.map
+        return Backing(pieces.gfns, lambda: store(pieces.gfns, pieces.mfns, pieces.frames, masks))
+
+    def _unhook(self, replaced: Unmapped | None) -> None:
+        if replaced is not None:
+            self.ledger.unhook(replaced)
+
+    # -- what it has ------------------------------------------------------------------------------------------------
 
     def unmap_reason(self, gfn: int, frames: int) -> Reason:
         """Return what prevents unmapping a range."""
@@ -157,13 +158,6 @@ class Holding:
         if refusal == OK:
             return Reason.NONE
         return Reason.NO_TABLES if refusal == NO_TABLES else Reason.UNENCODABLE
-
-    def release(self, gfn: int, frames: int, mfns: Array, lengths: Array) -> None:
-        """Unmap a range and free what it mapped."""
-        self.p2m.unmap(gfn, frames)
-        self.hardware.m2p.clear_runs(mfns, lengths)
-        self.hardware.give_back(mfns, lengths)
-        self.owned_frames -= int(lengths.sum())
 
     def are_own(self, mfns: Array, lengths: Array) -> bool:
         """Return whether runs are memory of this domain and name no frame twice."""
@@ -202,37 +196,6 @@ class Holding:
             and self.hardware.m2p[entry.mfn] == gfn
         )
 
-    # -- pages that are not the domain's own ----------------------------------------------------------------------
-
-    def make_special(self, space: str, index: int) -> Mfn | None:
-        """Return a new special page, None when there is no memory for it."""
-        if not self.unclaimed(1, ORDER_4K):
-            return None
-        return self.special.make(space, index, self.origin_of(0, ORDER_4K, self.at_home(ANYWHERE)))
-
-    def gfn_of(self, mfn: int) -> int | None:
-        """Return the gfn that maps a frame of the domain's, None for an orphan."""
-        gfn = self.hardware.m2p[mfn]
-        return gfn if gfn != INVALID_GFN and self.p2m.get_entry(gfn).mfn == mfn else None
-
-    def hold(self, gfn: int, mfn: int) -> None:
-        """Take a reference on a frame of another domain that a gfn maps from now on."""
-        self.hardware.reference(mfn)
-        self._foreign[gfn] = mfn
-
-    def let_go(self, gfn: int) -> None:
-        """Drop the reference on the frame of another domain that a gfn mapped, if it did."""
-        if gfn in self._foreign:
-            self.hardware.unreference(self._foreign.pop(gfn))
-
-    def let_go_each(self) -> Iterator[None]:
-        """Drop every reference, one a step; no gfn maps any frame of another domain any more."""
-        while self._foreign:
-            self.let_go(next(iter(self._foreign)))
-            yield
-
-    # -- both -------------------------------------------------------------------------------------------------------
-
     def room_for(self, pieces: Pieces, unmapped: Sequence[tuple[int, int]]) -> Reason:
         """Return what prevents mapping pieces and unmapping ranges; the tables of both are counted together."""
         need = sum(self.p2m.unmap_need(gfn, frames) for gfn, frames in unmapped)
@@ -248,15 +211,17 @@ class Holding:
     def own_runs(self) -> tuple[Array, Array]:
         """Return all memory of the domain as runs: what the P2M maps, or else what the frame table says."""
         _, mfns, lengths = self.p2m.runs(0, self.p2m.max_gfn)
-        mfns, lengths = self.without_others(mfns, lengths)
-        if int(lengths.sum()) == self.owned_frames and self.are_own(mfns, lengths):
+        mfns, lengths, _ = without_frames(mfns, lengths, self.account.others)
+        if int(lengths.sum()) == self.account.owned_frames and self.are_own(mfns, lengths):
             return mfns, lengths
         return self.hardware.frame_table.runs_of(self.domid, Use.RAM)
 
-    def without_others(self, mfns: Array, lengths: Array) -> tuple[Array, Array]:
-        """Return runs without the hypervisor's own pages and other domains' frames."""
-        if not self._foreign and not len(self.special):
-            return mfns, lengths
-        named = [*self._foreign.values(), *self.special.mfns]
-        mfns, lengths, _ = without_frames(mfns, lengths, np.array(named, np.uint64))
-        return mfns, lengths
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what decides where the next memory comes from."""
+        yield "node", self.node
+        yield "last node", self._last_node
+
+
+def one(number: int) -> Array:
+    """Return a number as an array: one frame, or that there is one."""
+    return np.array([number], np.uint64)

@@ -1,22 +1,25 @@
 """The machine as a hypervisor has it: hardware memory plus the domains that live on it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from twofold import kernels
 from twofold.domain.domain import Domain
+from twofold.domain.host import Host
 from twofold.domain.options import DomainOptions, leaf_orders
 from twofold.dumps import SavedDomain, save_machine
 from twofold.errors import BuildError, HeapExhaustedError, SizeError, UnknownNameError
 from twofold.formats.engine import Engine
 from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.freemaps import FreeMap
-from twofold.machine import Hardware, get_behaviour
+from twofold.machine import get_behaviour
+from twofold.machine.digest import Field
 from twofold.machine.journal import Journal, journaled
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
 
-class Machine(Hardware):
+class Machine(Host):
     """One machine and its domains.
 
     Parameters
@@ -132,9 +135,19 @@ class Machine(Hardware):
         domains = [SavedDomain(each.domid, each.name, each.p2m.format, each.p2m.root) for each in self.domains.values()]
         save_machine(Path(path), self, self.paging, domains)
 
-    def forget(self, domain: Domain) -> None:
+    def forget(self, domid: int) -> None:
         """Take a destroyed domain off the list; `Domain.destroy` calls this."""
-        self.domains.pop(domain.domid, None)
+        self.domains.pop(domid, None)
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what of machine and domains decides what happens next."""
+        yield "paging", self.paging
+        yield "page sizes", self.page_sizes
+        yield "seed", str(self.seed)  # whatever it is
+        yield "last domid", self._last_domid
+        yield from super().digest_fields()
+        for _, domain in sorted(self.domains.items()):
+            yield from domain.digest_fields()
 
     def close(self) -> None:
         """Give all memory back to the host; nothing of the machine may be used afterwards."""

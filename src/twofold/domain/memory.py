@@ -11,24 +11,20 @@ Source: Xen 4.17 xen/common/memory.c; COALESCE is John Byrne's proposal, FALLBAC
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from twofold.domain import exchange, physmap
+from twofold.domain import exchange, physmap, special
 from twofold.domain.decrease import remove_extents
 from twofold.domain.extents import Extents, Mem, Reason, check_order, check_start, order_limit, runs_of
 from twofold.domain.holding import Holding, MemoryCounters
+from twofold.domain.host import Neighbour
 from twofold.domain.populate import populate_run, unbroken_runs
-from twofold.domain.special import SPACES
 from twofold.domain.teardown import release_memory
 from twofold.errors import SizeError
 from twofold.machine import ANYWHERE, Origin, Use
 from twofold.machine.journal import journaled
-
-if TYPE_CHECKING:
-    from twofold.domain.domain import Domain
 
 Array = npt.NDArray[np.uint64]
 Preempt = Callable[[], bool] | None
@@ -43,7 +39,7 @@ class MemoryOperations:
     domains : all domains of the machine, by domid
     """
 
-    def __init__(self, holding: Holding, domains: Mapping[int, "Domain"]) -> None:
+    def __init__(self, holding: Holding, domains: Mapping[int, Neighbour]) -> None:
         self._holding = holding
         self._domains = domains
         self.last_reason = Reason.NONE  # why populate_physmap last stopped short
@@ -51,12 +47,12 @@ class MemoryOperations:
     @property
     def owned_frames(self) -> int:
         """Frames of memory that the domain owns, mapped or not."""
-        return self._holding.owned_frames
+        return self._holding.account.owned_frames
 
     @property
     def max_pages(self) -> int | None:
         """Frames of memory that the domain may own, None for no limit."""
-        return self._holding.max_pages
+        return self._holding.account.max_pages
 
     @property
     def counters(self) -> MemoryCounters:
@@ -181,8 +177,7 @@ class MemoryOperations:
         most = holding.hardware.frames + 1  # more than there can be, whatever number was asked for
         pieces = holding.allocate_extents(0, min(extents, most), order, origin, fallback=False)
         done = pieces.total_frames >> order
-        holding.hardware.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
-        holding.own(pieces.total_frames)
+        holding.ledger.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
         return done, reason if done == extents else Reason.NO_MEMORY
 
     # -- memory that changes its place ------------------------------------------------------------------------------
@@ -215,7 +210,7 @@ class MemoryOperations:
     def _add(self, space: str, index: int, gfn: int, foreign: int | None) -> Reason:
         if space == "gmfn":
             return physmap.add_own(self._holding, index, gfn)
-        if space in SPACES:
+        if space in special.SPACES:
             return physmap.add_special(self._holding, space, index, gfn)
         if space != "gmfn_foreign":
             return Reason.BAD_SPACE
@@ -313,19 +308,17 @@ class MemoryOperations:
 
         Nobody else can take it; what the domain takes counts against it.
         """
-        holding, refusal = self._holding, self._refusal("claim")
+        ledger, domid, refusal = self._holding.ledger, self._holding.domid, self._refusal("claim")
         if refusal:
             return Extents(0, frames, refusal)
         if not frames:
-            holding.hardware.claims.pop(holding.domid, None)
+            ledger.drop_claim(domid)
             return Extents(0, 0, Reason.NONE)
-        too_many = holding.max_pages is not None and frames > holding.max_pages
-        if holding.domid in holding.hardware.claims or frames <= holding.owned_frames or too_many:
+        too_many = self.max_pages is not None and frames > self.max_pages
+        if domid in ledger.claims or frames <= self.owned_frames or too_many:
             return Extents(0, frames, Reason.BAD_CLAIM)
-        wanted = frames - holding.owned_frames
-        if wanted > holding.hardware.free_for(holding.domid):
+        if not ledger.claim(domid, frames - self.owned_frames):
             return Extents(0, frames, Reason.NO_MEMORY)
-        holding.hardware.claims[holding.domid] = wanted
         return Extents(frames, frames, Reason.NONE)
 
     @journaled

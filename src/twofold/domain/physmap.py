@@ -5,18 +5,16 @@ or another domain's memory, which is referenced as long as it is mapped. RAM tha
 heap; a special page there is only unhooked; anything else there is in the way.
 """
 
-import numpy as np
-
+from twofold.domain import special
 from twofold.domain.extents import Pieces, Reason
-from twofold.domain.holding import Holding
-from twofold.domain.special import SPACES
+from twofold.domain.holding import Holding, one
 from twofold.errors import FormatError
+from twofold.machine import Backing
 from twofold.p2m import P2M, P2MType
-from twofold.units import INVALID_MFN, ORDER_4K
+from twofold.units import INVALID_GFN, INVALID_MFN, ORDER_4K
 
 _MOVABLE = {P2MType.RAM_RW, P2MType.RAM_LOGDIRTY}
 _KEPT = {P2MType.MMIO_DIRECT, P2MType.GRANT_MAP_RW, P2MType.GRANT_MAP_RO}  # removed by interfaces of their own
-_ONE = np.ones(1, np.uint64)
 
 
 def remove(holding: Holding, gfn: int) -> Reason:
@@ -31,11 +29,11 @@ def remove(holding: Holding, gfn: int) -> Reason:
     reason = holding.unmap_reason(gfn, 1)
     if reason:
         return reason
-    holding.p2m.unmap(gfn, 1)
+    unmapped = holding.p2m.unmap(gfn, 1)
     if entry.type == P2MType.MAP_FOREIGN:
-        holding.let_go(gfn)
+        holding.ledger.unreference(holding.domid, unmapped)
     elif holding.is_plain(gfn, entry) or holding.is_special(gfn, entry):
-        holding.hardware.m2p.clear_runs(np.array([entry.mfn], np.uint64), _ONE)
+        holding.ledger.unhook(unmapped)
     return Reason.NONE
 
 
@@ -57,16 +55,22 @@ def add_special(holding: Holding, space: str, index: int, gfn: int) -> Reason:
     """Map a special page, which is made on first use, at one gfn and no other; return what prevents it."""
     if not _within(holding.p2m, gfn):
         return Reason.BEYOND
-    if not 0 <= index < SPACES[space]:
+    if not 0 <= index < special.SPACES[space]:
         return Reason.BAD_INDEX
-    known = holding.special.find(space, index)
-    mfn = holding.make_special(space, index) if known is None else known
+    known = holding.account.special.get((space, index))
+    mfn = special.make(holding, space, index) if known is None else known
     if mfn is None:
         return Reason.NO_MEMORY
-    reason = _map(holding, mfn, holding.gfn_of(mfn), gfn)
+    reason = _map(holding, mfn, _gfn_of(holding, mfn), gfn)
     if reason and known is None:
-        holding.special.drop(space, index)
+        special.drop(holding, space, index)
     return reason
+
+
+def _gfn_of(holding: Holding, mfn: int) -> int | None:
+    """Return the gfn that maps a frame of the domain's, None for an orphan."""
+    gfn = holding.hardware.m2p[mfn]
+    return gfn if gfn != INVALID_GFN and holding.p2m.get_entry(gfn).mfn == mfn else None
 
 
 def add_foreign(holding: Holding, other: P2M, index: int, gfn: int) -> Reason:
@@ -82,8 +86,7 @@ def add_foreign(holding: Holding, other: P2M, index: int, gfn: int) -> Reason:
         return Reason.NOT_FOREIGN
     reason = _map(holding, source.mfn, None, gfn, P2MType.MAP_FOREIGN)
     if not reason:
-        holding.let_go(gfn)  # what stood there before, if somebody has unmapped it by hand
-        holding.hold(gfn, source.mfn)
+        holding.ledger.reference(holding.domid, gfn, source.mfn)
     return reason
 
 
@@ -102,15 +105,20 @@ def _map(holding: Holding, mfn: int, old: int | None, gfn: int, type_: P2MType =
     reason = holding.room_for(Pieces.of_one(gfn, mfn, 1, ORDER_4K), [] if old is None else [(old, 1)])
     if reason:
         return reason
-    holding.p2m.set_entry(gfn, mfn, ORDER_4K, type_)
-    if old is not None:
-        holding.p2m.unmap(old, 1)
-    if type_ != P2MType.MAP_FOREIGN:
-        holding.hardware.m2p.set_runs(np.array([mfn], np.uint64), np.array([gfn], np.uint64), _ONE)
+
+    def store() -> None:
+        holding.p2m.set_entry(gfn, mfn, ORDER_4K, type_)
+        if old is not None:
+            holding.p2m.set_entry(old, INVALID_MFN, ORDER_4K, P2MType.INVALID)
+
+    if type_ == P2MType.MAP_FOREIGN:  # its M2P entry is the owner's
+        store()
+    else:
+        holding.ledger.back(one(mfn), one(1), Backing(one(gfn), store))
     if target.mfn != INVALID_MFN:
-        replaced = np.array([target.mfn], np.uint64)
-        holding.hardware.m2p.clear_runs(replaced, _ONE)
-        if not is_special:
-            holding.hardware.give_back(replaced, _ONE)
-            holding.owned_frames -= 1
+        replaced = holding.p2m.certify_gone(one(gfn), one(target.mfn))
+        if is_special:
+            holding.ledger.unhook(replaced)
+        else:
+            holding.ledger.release(replaced, holding.domid)
     return Reason.NONE

@@ -29,8 +29,7 @@ def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int,
     extents, problem = _fitting_extents(holding, pieces, extents, order)
     reason = problem or reason
     kept, rest = pieces.cut(extents << order)
-    _orphan(holding, kept)
-    holding.commit(kept)
+    holding.commit(kept, over=holding.hardware.behaviour.populates_over_memory)
     if reason in {Reason.NO_TABLES, Reason.UNENCODABLE} and holding.hardware.behaviour.leaves_orphans:
         failed, rest = rest.cut(1 << order)
         _map_what_fits(holding, failed)
@@ -103,24 +102,13 @@ def _clear_frames(holding: Holding, gfn: int, frames: int) -> tuple[int, Reason]
     return (max(0, int(in_the_way[0]) - gfn) if len(in_the_way) else frames), Reason.NOT_OWN
 
 
-def _orphan(holding: Holding, pieces: Pieces) -> None:
-    """Let what is mapped where pieces are to go back no gfn any more; it stays the domain's."""
-    if not holding.hardware.behaviour.populates_over_memory:
-        return
-    for gfn, frames in zip(pieces.gfns.tolist(), pieces.frames.tolist(), strict=True):
-        _, mfns, lengths = holding.p2m.runs(gfn, frames)
-        holding.hardware.m2p.clear_runs(mfns, lengths)
-
-
 def _map_what_fits(holding: Holding, pieces: Pieces) -> None:
     """Give the domain an extent that cannot be mapped whole, and map of it what there are tables for."""
-    holding.hardware.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
-    holding.own(pieces.total_frames)
+    holding.ledger.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
     for part in pieces.parts(holding.p2m.page_sizes, holding.p2m.geometry.index_bits):
         masks = holding.p2m.level_masks(part.orders)
         if holding.p2m.plan(part.gfns, part.mfns, part.frames, masks, part.total_frames) == 1:
-            _orphan(holding, part)
-            holding.map(part)
+            holding.map(part, over=holding.hardware.behaviour.populates_over_memory)
 
 
 def _allocate(holding: Holding, run: Run, order: int, flags: Mem, limit: int, origin: Origin) -> Pieces:

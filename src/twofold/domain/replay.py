@@ -47,7 +47,7 @@ class Replayed:
 
     machine : as it is after the last operation; the caller closes it
     operations : how many were done
-    digest : `machine.digest()`
+    digest : `machine.digest()`; None when the journal ends half-way through the destruction of a domain
     damage : what is wrong with the rest of the journal; None when all of it was replayed
     is_closed : whether the journal has its end: its machine was closed, not killed
     runs : how often an engine ran a program; what that stored the journal lacks, so from the first run on no digest
@@ -56,7 +56,7 @@ class Replayed:
 
     machine: Machine
     operations: int
-    digest: str
+    digest: str | None
     damage: DamagedJournalError | None
     is_closed: bool
     runs: int
@@ -121,10 +121,16 @@ def replay(
         try:
             replayer = _Replayer(journal.path, machine)
             damage = _replay_all(journal, replayer, progress, partial=partial)
-            return Replayed(machine, journal.operations, machine.digest(), damage, journal.is_closed, replayer.runs)
+            return Replayed(machine, journal.operations, _digest_of(machine), damage, journal.is_closed, replayer.runs)
         except BaseException:
             machine.close()
             raise
+
+
+def _digest_of(machine: Machine) -> str | None:
+    """Return the digest of a machine that has one."""
+    is_half_way = any(domain.is_dying for domain in machine.domains.values())
+    return None if is_half_way else machine.digest()
 
 
 def _make_machine(journal: JournalReader, max_machine: int | str | None, engine: Engine) -> Machine:

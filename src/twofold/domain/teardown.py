@@ -9,14 +9,13 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from twofold.domain import special
 from twofold.domain.holding import Holding
-from twofold.machine import Use
+from twofold.machine import Unmapped, Use
 from twofold.p2m import TablePool
 from twofold.units import INVALID_MFN
 
-Array = npt.NDArray[np.uint64]
 STEP_FRAMES: Final = 1024  # between two questions whether something is more urgent; a larger leaf is one step
 _SCAN_FRAMES: Final = 1 << 20  # of the frame table, a step
 
@@ -24,11 +23,13 @@ _SCAN_FRAMES: Final = 1 << 20  # of the frame table, a step
 def teardown(holding: Holding, pool: TablePool, step_frames: int | None) -> Iterator[None]:
     """Give back all that a domain holds; yields after each step. `step_frames` : None for steps as large as may be."""
     yield from release_memory(holding, step_frames)
-    holding.special.drop_all()
+    _unmap_rest(holding)
+    special.drop_all(holding)
     holding.p2m.release_linear()
-    for mfns, lengths in _parts(*pool.runs, step_frames):
+    for part in Unmapped.never_mapped(*pool.runs).parts(step_frames):
         yield
-        holding.hardware.give_back(mfns, lengths)
+        holding.ledger.release(part, holding.domid, Use.TABLES)
+    holding.ledger.close_account(holding.domid)
 
 
 def release_memory(holding: Holding, step_frames: int | None = None) -> Iterator[None]:
@@ -37,19 +38,36 @@ def release_memory(holding: Holding, step_frames: int | None = None) -> Iterator
     here, end = 0, holding.p2m.max_gfn
     while here < end:
         stop = end if step_frames is None else _end_of_step(holding, here + step_frames, end)
-        mapped.append(holding.p2m.runs(here, stop - here)[1:])
-        holding.p2m.unmap(here, stop - here)
+        mapped.append(holding.p2m.unmap(here, stop - here))
         here = stop
         yield
-    holding.special.unhook_all()
-    for mfns, lengths in mapped:
-        for part in _parts(*holding.without_others(mfns, lengths), step_frames):
-            if holding.are_own(*part):
-                _free(holding, *part)
+    _unmap_rest(holding)
+    special.unhook_all(holding)
+    for unmapped in mapped:
+        for part in unmapped.without(holding.account.others).parts(step_frames):
+            if holding.are_own(part.mfns, part.frames):
+                _unmap_rest(holding)
+                holding.ledger.release(part, holding.domid)
                 yield
-    for _ in holding.let_go_each():
-        yield
+    yield from _let_go(holding)
     yield from _release_unmapped(holding, step_frames)
+
+
+def _unmap_rest(holding: Holding) -> None:
+    """Unmap what somebody has mapped by hand between two steps."""
+    if not holding.p2m.is_empty:
+        holding.p2m.unmap(0, holding.p2m.max_gfn)
+
+
+def _let_go(holding: Holding) -> Iterator[None]:
+    """Drop the references on frames of other domains, one a step."""
+    _unmap_rest(holding)
+    foreign = holding.account.foreign
+    gfns, mfns = (np.array([*each], np.uint64) for each in (foreign.keys(), foreign.values()))
+    for part in holding.p2m.certify_gone(gfns, mfns).parts(1):
+        _unmap_rest(holding)
+        holding.ledger.unreference(holding.domid, part)
+        yield
 
 
 def _end_of_step(holding: Holding, gfn: int, end: int) -> int:
@@ -64,37 +82,15 @@ def _end_of_step(holding: Holding, gfn: int, end: int) -> int:
 
 
 def _release_unmapped(holding: Holding, step_frames: int | None) -> Iterator[None]:
-    """Free what the frame table says is the domain's own: memory that no gfn maps, or that several do."""
+    """Free what the frame table says is the domain's own: memory that no gfn maps, or that several did."""
     frames = holding.hardware.frames
     step = _SCAN_FRAMES if step_frames else frames
     for first in range(0, frames, step):
-        if not holding.owned_frames:
+        if not holding.account.owned_frames:
             return
         runs = holding.hardware.frame_table.runs_of(holding.domid, Use.RAM, range(first, min(first + step, frames)))
-        for part in _parts(*runs, step_frames):
-            _free(holding, *part)
+        _unmap_rest(holding)
+        for part in holding.p2m.certify_empty(*runs).parts(step_frames):
+            _unmap_rest(holding)
+            holding.ledger.release(part, holding.domid)
             yield
-
-
-def _free(holding: Holding, mfns: Array, lengths: Array) -> None:
-    """Free memory that nothing maps."""
-    holding.hardware.m2p.clear_runs(mfns, lengths)
-    holding.hardware.give_back(mfns, lengths)
-    holding.owned_frames -= int(lengths.sum())
-
-
-def _parts(mfns: Array, lengths: Array, most: int | None) -> Iterator[tuple[Array, Array]]:
-    """Yield runs of frames in parts of about `most` frames, None for one part."""
-    if not len(mfns):
-        return
-    if most is None:
-        yield mfns, lengths
-        return
-    pieces = -(-lengths.astype(np.int64) // most)
-    inside = np.arange(int(pieces.sum())) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    offsets = inside.astype(np.uint64) * np.uint64(most)
-    starts = np.repeat(mfns, pieces) + offsets
-    frames = np.minimum(np.repeat(lengths, pieces) - offsets, np.uint64(most))
-    groups = (np.cumsum(frames).astype(np.int64) - 1) // most
-    cuts = np.flatnonzero(np.diff(groups)) + 1
-    yield from zip(np.split(starts, cuts), np.split(frames, cuts), strict=True)

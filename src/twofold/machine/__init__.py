@@ -5,6 +5,7 @@ from twofold.machine.behaviour import BEHAVIOURS, TWOFOLD, Behaviour, get_behavi
 from twofold.machine.frames import M2P, NOBODY, FrameTable, Use, without_frames
 from twofold.machine.hardware import Hardware
 from twofold.machine.heap import Heap
+from twofold.machine.ledger import Account, Backing, Ledger, Unmapped
 from twofold.machine.zones import ANYWHERE, Origin, Zones
 
 __all__ = [
@@ -13,12 +14,16 @@ __all__ = [
     "M2P",
     "NOBODY",
     "TWOFOLD",
+    "Account",
     "Arena",
+    "Backing",
     "Behaviour",
     "FrameTable",
     "Hardware",
     "Heap",
+    "Ledger",
     "Origin",
+    "Unmapped",
     "Use",
     "Zones",
     "get_behaviour",

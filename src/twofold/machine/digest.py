@@ -1,55 +1,61 @@
-"""The digest of a machine: one number for all of its memory, and who holds it.
+r"""The digest of a machine: one number for its memory, who holds it, and whatever else decides what happens next.
 
-SHA-256 over the following, little endian, in this order:
+SHA-256 over "twofold machine 2\n" and then fields, one after the other. A field has a name and is one of
 
-    "twofold machine 1"
-    frames of the machine                               8 bytes
-    "arena", then for each page with a bit set          number, 4096 bytes; ascending
-    "owner", "use", "m2p", each as its array's pages    in the same way
-    "heap", then each free block, list by list          mfn (8 bytes), order (1 byte)
+    text, whole numbers     name "=" value "\n"                 numbers in decimal, a "," between two; None is nothing
+    an array                name "[" elements "]\n", then for each page with a bit set: its number, 4096 bytes
+                            (ascending); 8 bytes of ones           numbers have 8 bytes, little endian
 
-The arrays are those of the frame table and the M2P as they stand in memory (the M2P as its complement), cut into pages
-of 4096 bytes, the last one filled up with zeros. A page that was never touched and one that is all zeros are the same.
-The heap's lists are those of each zone in turn, order by order, head first: what the next allocation gets counts too.
+An array is taken as it stands in memory, little endian, cut into pages of 4096 bytes, the last one filled up with
+zeros. A page that was never touched and one that is all zeros are the same. The arena is an array of frames.
+
+Each object of a machine contributes its own fields (`digest_fields`), so that no room has to know those above: the
+machine's, its ledger's, then domain by domain, ascending. Left out is what tells and does not decide: counters, names,
+caches, and who listens. `docs/journal.md` lists all fields.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from twofold.machine.arena import Arena
-from twofold.machine.frames import M2P, FrameTable
-from twofold.machine.heap import Heap
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
 Words = npt.NDArray[np.uint64]
+Value = str | int | list[int] | tuple[int, ...] | npt.NDArray[Any] | Arena | None
+Field = tuple[str, Value]
+_BEGIN: Final = b"twofold machine 2\n"
+_END_OF_ARRAY: Final = b"\xff" * 8
 _STEP: Final = 1 << 10  # pages at a time: 4 MiB
 _WORDS: Final = FRAME_BYTES // 8
 
 
-def machine_digest(arena: Arena, frame_table: FrameTable, m2p: M2P, heap: Heap) -> str:
-    """Return the SHA-256 of a machine's memory, frame table, M2P and heap, in hex."""
-    digest = hashlib.sha256(b"twofold machine 1" + arena.frames.to_bytes(8, "little"))
-    parts = (
-        ("arena", _arena_pages(arena)),
-        ("owner", _array_pages(frame_table.owner)),
-        ("use", _array_pages(frame_table.use)),
-        ("m2p", _array_pages(m2p.complement)),
-    )
-    for name, steps in parts:
-        digest.update(name.encode())
-        for first, pages in steps:
-            for page in np.flatnonzero(pages.any(axis=1)).tolist():
-                digest.update((first + page).to_bytes(8, "little"))
-                digest.update(pages[page])
-    mfns, orders = heap.lists()
-    digest.update(b"heap")
-    digest.update(np.rec.fromarrays([mfns, orders], dtype=[("mfn", "<u8"), ("order", "u1")]).tobytes())
+def machine_digest(fields: Iterable[Field]) -> str:
+    """Return the SHA-256 of fields, in hex."""
+    digest = hashlib.sha256(_BEGIN)
+    for name, value in fields:
+        if isinstance(value, Arena | np.ndarray):
+            length = value.frames if isinstance(value, Arena) else len(value)
+            digest.update(f"{name}[{length}]\n".encode())
+            steps = _arena_pages(value) if isinstance(value, Arena) else _array_pages(value)
+            for first, pages in steps:
+                for page in np.flatnonzero(pages.any(axis=1)).tolist():
+                    digest.update((first + page).to_bytes(8, "little"))
+                    digest.update(pages[page])
+            digest.update(_END_OF_ARRAY)
+        else:
+            digest.update(f"{name}={_as_text(value)}\n".encode())
     return digest.hexdigest()
+
+
+def _as_text(value: str | int | list[int] | tuple[int, ...] | None) -> str:
+    if value is None:
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _arena_pages(arena: Arena) -> Iterator[tuple[int, Words]]:

@@ -3,7 +3,8 @@
 `domain.Machine` is this plus the domains that live on it.
 """
 
-from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
 
 import numpy as np
 
@@ -12,14 +13,15 @@ from twofold.formats.engine import Engine
 from twofold.freemaps import FreeMap
 from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
-from twofold.machine.digest import machine_digest
-from twofold.machine.frames import M2P, Array, FrameTable, Use, without_frames
+from twofold.machine.digest import Field, machine_digest
+from twofold.machine.frames import M2P, FrameTable, Use
 from twofold.machine.heap import Heap
 from twofold.machine.journal import Journal, journaled
+from twofold.machine.ledger import Ledger
 
 
 class Hardware:
-    """Arena, frame table, M2P and heap of one machine.
+    """Arena, frame table, M2P, heap and ledger of one machine.
 
     Parameters
     ----------
@@ -38,8 +40,7 @@ class Hardware:
         self.heap = Heap(free, engine, behaviour, nodes)
         self.frame_table = FrameTable(self.frames, engine)
         self.m2p = M2P(self.frames, engine)
-        self.claims: dict[int, int] = {}  # frames that a domain may still take and no other can
-        self.references: Counter[int] = Counter()  # mappings of a frame by domains that do not own it
+        self.ledger = Ledger(self.arena, self.heap, self.frame_table, self.m2p)
         self.journal: Journal | None = None  # where every operation is written down
 
     def watch(self, domid: int, *objects: object) -> None:
@@ -49,59 +50,29 @@ class Hardware:
 
     @journaled
     def digest(self) -> str:
-        """Return the SHA-256 of all memory, frame table, M2P and heap lists, in hex; `machine.digest` defines it.
+        """Return the SHA-256 of all memory, who holds it, and what else decides, in hex; `machine.digest` defines it.
 
         Two machines with the same digest hold the same bytes, and go on alike. In a journal it is a checkpoint: a
         replay that gets another one stops there.
+
+        Raises
+        ------
+        DomainError : a domain is half-way through its destruction: how far it is stands in no memory
         """
-        return machine_digest(self.arena, self.frame_table, self.m2p, self.heap)
+        return machine_digest(self.digest_fields())
 
-    def free_for(self, domid: int) -> int:
-        """Return the free frames that a domain can have: all but those that others have claimed."""
-        others = sum(frames for owner, frames in self.claims.items() if owner != domid)
-        return self.heap.free_frames - others
-
-    def use_claim(self, domid: int, frames: int) -> None:
-        """Let frames that a domain has just taken count against its claim."""
-        left = self.claims.pop(domid, 0) - frames
-        if left > 0:
-            self.claims[domid] = left
-
-    def take(self, mfns: Array, frames: Array, domid: int, use: Use) -> None:
-        """Make allocated runs of frames belong to a domain."""
-        self.frame_table.assign(mfns, frames, domid, use)
-
-    def give_back(self, mfns: Array, frames: Array) -> None:
-        """Free runs of frames that a domain held: contents discarded, then back to the heap.
-
-        The caller has taken them out of every table and flushed. Frames that other domains still map are not freed
-        before the last of them lets go.
-        """
-        if self.references:
-            mfns, frames = self._keep_referenced(mfns, frames)
-        self.arena.discard(mfns, frames)
-        self.frame_table.release(mfns, frames)
-        self.heap.free_runs(mfns, frames)
-
-    def reference(self, mfn: int) -> None:
-        """Note that a domain maps a frame of another: it will not be freed under it."""
-        self.references[mfn] += 1
-
-    def unreference(self, mfn: int) -> None:
-        """Let go of a frame of another domain; if its owner has given it back, the last who does so frees it."""
-        self.references[mfn] -= 1
-        if self.references[mfn]:
-            return
-        del self.references[mfn]
-        if self.frame_table.use[mfn] == Use.REFERENCED:
-            self.give_back(np.array([mfn], np.uint64), np.ones(1, np.uint64))
-
-    def _keep_referenced(self, mfns: Array, frames: Array) -> tuple[Array, Array]:
-        """Mark the frames of runs that other domains map, and return the rest."""
-        named: Array = np.fromiter(self.references, np.uint64, len(self.references))
-        mfns, frames, kept = without_frames(mfns, frames, named)
-        self.frame_table.use[kept.astype(np.int64)] = Use.REFERENCED
-        return mfns, frames
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what of the machine decides what happens next."""
+        yield "frames", self.frames
+        yield "nodes", self.nodes
+        rules = fields(self.behaviour)
+        yield "behaviour", ",".join(f"{rule.name}:{getattr(self.behaviour, rule.name)}" for rule in rules)
+        yield "arena", self.arena
+        yield "owner", self.frame_table.owner
+        yield "use", self.frame_table.use
+        yield "m2p", self.m2p.complement
+        yield from self.heap.digest_fields()
+        yield from self.ledger.digest_fields()
 
     def frames_by_use(self) -> dict[Use, int]:
         """Return how many frames are held for each use; reads the whole frame table."""

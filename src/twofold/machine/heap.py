@@ -4,6 +4,7 @@ Blocks of orders 0 to 20, naturally aligned, merged on free. The arrays and step
 cut and searched in `zones`.
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
 from twofold.freemaps import FreeMap, fragmenter
 from twofold.machine.arena import sparse_array
 from twofold.machine.behaviour import TWOFOLD, Behaviour
+from twofold.machine.digest import Field
 from twofold.machine.journal import journaled
 from twofold.machine.zones import ANYWHERE, Origin, ZoneMap
 from twofold.units import MAX_HEAP_ORDER, Mfn
@@ -73,6 +75,12 @@ class Heap:
         mfns, orders = np.empty(total, np.uint64), np.empty(total, np.uint8)
         self._heap.collect_blocks(self._orders, self._heads, self._links, mfns, orders)
         return mfns, orders
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield the free blocks as they will be allocated: the lists of each zone in turn, by order, head first."""
+        mfns, orders = self.lists()
+        yield "free", mfns
+        yield "free orders", orders
 
     def is_free(self, mfn: int) -> bool:
         """Return whether a frame lies in a free block."""

@@ -38,7 +38,7 @@ from twofold.machine.journal_values import Encoder, Name
 from twofold.units import format_bytes
 
 MAGIC: Final = b"TWOJRNL\n"
-VERSION: Final = 1
+VERSION: Final = 2  # 1: its checkpoints are digests that did not cover all that decides
 START: Final = struct.Struct("<8sI")
 FRAME: Final = struct.Struct("<IHI")
 LENGTH: Final = struct.Struct("<I")

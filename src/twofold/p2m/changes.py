@@ -19,7 +19,7 @@ from twofold.formats.p2m_types import (
 )
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
-from twofold.machine import Hardware
+from twofold.machine import Hardware, Unmapped
 from twofold.machine.journal import journaled
 from twofold.p2m.edits import Editor, Pieces
 from twofold.p2m.exact import ExactRanges
@@ -189,14 +189,24 @@ class P2MTables(P2MView):
         return int(self._p2m.plan_unmap(memory, words, root, state, gfn, frames))
 
     @journaled
-    def unmap(self, gfn: int, frames: int) -> None:
+    def unmap(self, gfn: int, frames: int) -> Unmapped:
         """Make a range of gfns a hole: whole leaves go whole, a leaf that an end cuts is split first.
+
+        Returns
+        -------
+        unmapped : what the range mapped; it is flushed, so the ledger may release it
 
         Raises
         ------
         PoolExhaustedError : splitting needs more tables than are free; nothing was changed
         EncodingError : smaller leaves could not hold the frames of the one that is cut; nothing was changed
         """
+        mapped = self.runs(gfn, frames)
+        self._make_hole(gfn, frames)
+        return Unmapped(*mapped)
+
+    def _make_hole(self, gfn: int, frames: int) -> None:
+        """Unmap a range, whatever it maps: nobody wants to know."""
         self._check_gfn(gfn, frames)
         self._require_tables(self.unmap_need(gfn, frames), gfn)
         self._edit(ChangeKind.UNMAP, "unmap", gfn, frames)
@@ -213,12 +223,23 @@ class P2MTables(P2MView):
             before it are holes already
         """
         where = np.ascontiguousarray(gfns, np.uint64)
-        done = self.remove_first_entries(where)
+        done = self._remove_first(where)
         if done < len(where):
             raise self._refusal_of_need(self.unmap_need(int(where[done]), 1), int(where[done]))
 
     @journaled
-    def remove_first_entries(self, gfns: Array) -> int:
+    def remove_first_entries(self, gfns: Array) -> Unmapped:
+        """Make each gfn a hole, one after the other, as far as that can be; return what they mapped.
+
+        gfns : uint64[n]; each is mapped, none stands there twice
+        """
+        mfns, done, step = self.translate(gfns), 0, -1
+        while step and done < len(gfns):  # again: the flush has given retired tables back
+            step = self._remove_first(gfns[done:])
+            done += step
+        return Unmapped(gfns[:done], mfns[:done], np.ones(done, np.uint64))
+
+    def _remove_first(self, gfns: Array) -> int:
         """Make each gfn a hole, one after the other; return how many: fewer when one cannot be."""
         if not len(gfns):
             return 0

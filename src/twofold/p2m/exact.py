@@ -21,12 +21,15 @@ class ExactRanges:
         """Insist on an order for a range; what was said of it before no longer counts."""
         self.drop(gfn, frames)
         place = bisect_right(self._starts, gfn)
-        before = self._ranges[place - 1] if place else None
-        if before and before[1] == gfn and before[2] == order:
-            self._ranges[place - 1] = (before[0], gfn + frames, order)
-            return
-        self._starts.insert(place, gfn)
-        self._ranges.insert(place, (gfn, gfn + frames, order))
+        first, end, stop = gfn, gfn + frames, place
+        if place and self._ranges[place - 1][1:] == (gfn, order):  # neighbours of one order are one range
+            place -= 1
+            first = self._ranges[place][0]
+        if stop < len(self._ranges) and self._ranges[stop][::2] == (end, order):
+            end = self._ranges[stop][1]
+            stop += 1
+        self._starts[place:stop] = [first]
+        self._ranges[place:stop] = [(first, end, order)]
 
     def drop(self, gfn: int, frames: int) -> None:
         """Insist on nothing in a range any more."""

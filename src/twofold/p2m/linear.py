@@ -25,7 +25,7 @@ from twofold.errors import AddressError, FormatError
 from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
-from twofold.machine import Hardware, Origin, Use, Zones
+from twofold.machine import Hardware, Origin, Unmapped, Use, Zones
 from twofold.machine.journal import journaled
 from twofold.p2m.feed import Change
 from twofold.p2m.view import P2MView
@@ -33,7 +33,7 @@ from twofold.units import FRAME_BYTES, FRAME_SHIFT, Mfn
 
 Array = npt.NDArray[np.uint64]
 _READ: Final = 0
-_ONE: Final = np.ones(1, np.uint64)
+_ONE: Final = np.ones(1, np.uint64)  # how many frames `_one` names
 WHY_NOT: Final = (
     "EPT entries are no page-table entries to the CPU, so no monitor table can hold them: current walks too"
 )
@@ -83,6 +83,11 @@ class LinearMapping:
         except BaseException:
             self.release()
             raise
+
+    @property
+    def frames(self) -> tuple[Mfn, ...]:
+        """The monitor's tables, in the order in which they go back."""
+        return tuple(self._frames)
 
     @property
     def exists(self) -> bool:
@@ -145,7 +150,7 @@ class LinearMapping:
         """Give the monitor's tables back; the windows are gone."""
         for mfn in self._frames:
             self._memory[mfn] = 0
-            self._hardware.give_back(np.array([mfn], np.uint64), _ONE)
+            self._hardware.ledger.release(Unmapped.never_mapped(_one(mfn), _ONE), self._domid, Use.TABLES)
         self._frames.clear()
         self.windows.clear()
 
@@ -155,7 +160,7 @@ class LinearMapping:
         for _ in range(3 if self._geometry is PAE else len(self._geometry.leaf_orders)):
             mfn = self._hardware.heap.alloc(0, origin)
             self._frames.append(mfn)
-            self._hardware.take(np.array([mfn], np.uint64), _ONE, self._domid, Use.TABLES)
+            self._hardware.ledger.take(_one(mfn), _ONE, self._domid, Use.TABLES)
             self._memory[mfn] = 0
         if self._geometry is PAE:
             self._build_pae()
@@ -191,3 +196,7 @@ class LinearMapping:
         self._note(0, monitor.PAE_BASE)
         self._note(1, monitor.PAE_BASE_ABOVE)
         self.sync()
+
+
+def _one(mfn: int) -> Array:
+    return np.array([mfn], np.uint64)

@@ -6,7 +6,9 @@ what Xen's toolstack does too (one page a MiB and 256 a vCPU).
 Source: Xen 4.17 tools/libs/light/libxl_utils.c, libxl_get_required_paging_memory.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +16,24 @@ import numpy.typing as npt
 from twofold.errors import HeapExhaustedError
 from twofold.formats import p2m_state as at
 from twofold.machine import ANYWHERE, Hardware, Origin, Use
+from twofold.machine.digest import Field
 from twofold.units import FRAME_BYTES
 
 Array = npt.NDArray[np.uint64]
 CHUNK_ORDER = 9  # 2 MiB at a time out of larger blocks, when smaller ones do not suffice
 SCRAP_ORDERS = range(CHUNK_ORDER - 1, 3, -1)  # 1 MiB to 64 KiB: compact still, and of no use as a large leaf
 _MIB_FRAMES = (1 << 20) // FRAME_BYTES
+_DECIDING: Final = {  # the columns of `state` that are no mere statistics
+    "small leaves": at.LEAVES,
+    "middle leaves": at.LEAVES + 1,
+    "large leaves": at.LEAVES + 2,
+    "places": at.PLACES,
+    "replaced": at.REPLACED,
+    "sizes": at.SIZES,
+    "stops": at.STOPS,
+    "keeps empty": at.KEEPS_EMPTY,
+    "aligns whole": at.ALIGNS_WHOLE,
+}
 
 
 def default_frames(memory_frames: int) -> int:
@@ -38,16 +52,16 @@ class TablePool:
         self._origin = origin
         self.capacity = frames
         self.runs = self._reserve(frames, domid)
-        hardware.take(*self.runs, domid, Use.TABLES)
+        hardware.ledger.take(*self.runs, domid, Use.TABLES)
         self.stock: Array = np.empty(frames, np.uint64)
         self.state: npt.NDArray[np.int64] = np.zeros(at.COLUMNS, np.int64)
         self._fill()
 
     def _reserve(self, frames: int, domid: int) -> tuple[Array, Array]:
         """Take `frames` frames from the heap, as compact as it has them; those of the origin's own node first."""
-        heap = self._hardware.heap
-        if self._hardware.claims and frames > self._hardware.free_for(domid):
-            raise HeapExhaustedError(0, frames, max(0, self._hardware.free_for(domid)))
+        heap, ledger = self._hardware.heap, self._hardware.ledger
+        if ledger.unclaimed(domid, frames, 0) < frames:
+            raise HeapExhaustedError(0, frames, ledger.free_for(domid))
         starts, lengths, left = [], [], frames
         near = self._origin if self._origin.node is None else replace(self._origin, exact_node=True)
         for origin in (near, self._origin):
@@ -90,6 +104,17 @@ class TablePool:
     def in_use(self) -> int:
         """Tables that the P2M consists of, its root included."""
         return self.capacity - self.free - int(self.state[at.RETIRED])
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what decides which tables come next, what may be made of them, and what goes back in which order."""
+        state = self.state
+        yield "pool capacity", self.capacity
+        yield "pool runs", self.runs[0]
+        yield "pool run frames", self.runs[1]
+        yield "pool free", self.stock[: self.free]
+        yield "pool retired", self.stock[len(self.stock) - int(state[at.RETIRED]) :]
+        for name, column in _DECIDING.items():
+            yield f"pool {name}", int(state[column])
 
     def seal(self) -> None:
         """Give out no table any more, those that come free from now on included at the next call."""

@@ -4,6 +4,8 @@ What it can be asked to do: set, split, merge, move, change types, look up as th
 change is in `changes`.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -19,10 +21,11 @@ from twofold.formats.p2m_types import (
     P2MType,
 )
 from twofold.formats.status import OK, UNENCODABLE
-from twofold.machine import Origin, Use, Zones
+from twofold.machine import Backing, Origin, Unmapped, Use, Zones
+from twofold.machine.digest import Field
 from twofold.machine.journal import journaled
 from twofold.p2m.audit import Audit, Progress
-from twofold.p2m.changes import Array, P2MTables
+from twofold.p2m.changes import Array, Masks, P2MTables
 from twofold.p2m.feed import ChangeKind
 from twofold.p2m.linear import LinearMapping
 from twofold.p2m.results import AuditReport
@@ -76,7 +79,7 @@ class P2M(P2MTables):
         if type in HOLE_TYPES:
             if mfn != INVALID_MFN:
                 raise P2MTypeError(type.name, "is a hole and has no machine frame")
-            self.unmap(gfn, frames)
+            self._make_hole(gfn, frames)
             return
         if type in PLACE_TYPES:
             if mfn != INVALID_MFN:
@@ -158,6 +161,52 @@ class P2M(P2MTables):
         marks = np.zeros(end, np.bool_)
         marks[regions.astype(np.int64)] = True
         return np.flatnonzero(marks).astype(np.uint64) << shift
+
+    # -- letting go ---------------------------------------------------------------------------------------------
+
+    def map_over(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks) -> Unmapped:
+        """Map pieces as `map` does, over whatever is there; return what they replaced."""
+        if not len(gfns):
+            return Unmapped(gfns, mfns, frames)
+        mapped = [self.runs(gfn, length) for gfn, length in zip(gfns.tolist(), frames.tolist(), strict=True)]
+        self.map(gfns, mfns, frames, sizes)
+        return Unmapped(*(np.concatenate(column) for column in zip(*mapped, strict=True)))
+
+    def certify_gone(self, gfns: Array, mfns: Array) -> Unmapped:
+        """Return single frames as unmapped, after a look at the tables.
+
+        Raises
+        ------
+        OwnershipError : one of the gfns still maps its frame
+        """
+        still = self.translate(gfns) == mfns
+        if still.any():
+            raise OwnershipError(int(mfns[still][0]), f"is still mapped, at gfn {int(gfns[still][0]):#x}")
+        return Unmapped(gfns, mfns, np.ones(len(mfns), np.uint64))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no gfn maps anything or holds a place."""
+        return not self._rows()
+
+    def certify_empty(self, mfns: Array, frames: Array) -> Unmapped:
+        """Return runs of any frames as unmapped: this P2M maps nothing at all.
+
+        Raises
+        ------
+        OwnershipError : it maps something
+        """
+        if len(mfns) and not self.is_empty:
+            raise OwnershipError(int(mfns[0]), f"may still be mapped: {self._rows()} entries are there")
+        return Unmapped.never_mapped(mfns, frames)
+
+    def digest_fields(self) -> Iterator[Field]:
+        """Yield what decides what happens next, but for what stands in the tables themselves."""
+        yield "root", self.root
+        yield "max gfn", self.max_gfn
+        yield "exact", [number for each in self.exact for number in each]
+        yield "linear", [] if self._linear is None else self._linear.frames
+        yield from self._pool.digest_fields()
 
     # -- splitting and merging ----------------------------------------------------------------------------------
 
@@ -295,7 +344,8 @@ class P2M(P2MTables):
         if (gfn | mfn) & (frames - 1) or not 0 <= mfn <= self._hardware.frames - frames:
             raise AddressError("mfn", mfn, f"is no place for {frames} frames from gfn {gfn:#x} on")
         entry = self.get_entry(gfn)
-        _, old, lengths = self.runs(gfn, frames)
+        mapped = self.runs(gfn, frames)
+        _, old, lengths = mapped
         rows = self.leaf_rows(gfn, frames)
         if (
             int(lengths.sum()) != frames
@@ -318,12 +368,11 @@ class P2M(P2MTables):
         gfns = np.array([gfn], np.uint64)
         self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
         self._hardware.arena.copy(old, lengths, mfn)
-        self._hardware.take(*new, self.domid, Use.RAM)
+        pieces = gfns, *new, mask
+        backing = Backing(gfns, lambda: self._map(ChangeKind.MOVE, pieces, entry.type, entry.access))
         with self._feed.held():
-            self._map(ChangeKind.MOVE, (gfns, new[0], new[1], mask), entry.type, entry.access)
-            self._hardware.m2p.set_runs(new[0], gfns, new[1])
-            self._hardware.m2p.clear_runs(old, lengths)
-            self._hardware.give_back(old, lengths)
+            self._hardware.ledger.take(*new, self.domid, Use.RAM, backing, in_place=True)
+            self._hardware.ledger.release(Unmapped(*mapped), self.domid)
 
     @journaled
     def change_type(self, gfn: int, frames: int, type: P2MType, access: str | None = None) -> int:  # noqa: A002

@@ -152,7 +152,7 @@ def replay_view(replayed: Replayed) -> list[Part]:
         f"operations: {replayed.operations}{'' if replayed.is_closed else '; the journal has no end'}",
         Grid(heads, tuple(rows)) if rows else "no domains",
         f"leaves: {leaves or 'none'}",
-        f"digest: {replayed.digest}",
+        f"digest: {replayed.digest or 'none, a domain is half-way through its destruction'}",
         *([] if replayed.is_compared else [NOT_COMPARED.format(runs=replayed.runs)]),
     ]
 
