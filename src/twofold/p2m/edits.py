@@ -6,6 +6,7 @@ somebody wants to know, and what the call made of it is told after it. What a ma
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -69,7 +70,7 @@ class Editor:
         self._bits = table_format.geometry.index_bits
         self._all = (1 << len(table_format.geometry.leaf_orders)) - 1
         self._counts = memoryview(tables[4])  # type: ignore[arg-type]  # single counts: a third of an array's time
-        self._said: dict[int, tuple[Marks, Marks]] = {}
+        self._said: dict[np.uint64, tuple[Marks, Marks, bool]] = {}
         self._edits: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
             name: (getattr(getattr(engine, module), name), getattr(self, f"_{name}"))
             for name, module in self.NAMES.items()
@@ -80,24 +81,29 @@ class Editor:
         kernel, tell = self._edits[name]
         if not self._feed.is_watched:
             return kernel(*self.tables, *arguments)
-        self._feed.check_quiet()
-        return tell(kind, lambda: kernel(*self.tables, *arguments), *arguments)
+        if self._feed.is_telling:
+            self._feed.check_quiet()
+        return tell(kind, partial(kernel, *self.tables, *arguments), *arguments)
 
     # -- mapping --------------------------------------------------------------------------------------------------
 
     def _change_one(self, kind: ChangeKind, call: Call, *piece: Any) -> int:
         gfn, mfn, frames, sizes, flags = piece
-        if frames > 1 or self._feed.wants_before or self._has_large:
+        feed, counts = self._feed, self._counts
+        has_large = counts[at.LEAVES + 1] or counts[at.LEAVES + 2] or counts[at.PLACES]  # as `_has_large`, in place
+        if frames > 1 or feed.wants_before or has_large:
             numbers = (np.array((number,), np.uint64) for number in (gfn, mfn, frames))
             return self._map(kind, call, (*numbers, np.array((sizes,), np.int64)), flags)  # type: ignore[arg-type]
-        replaced = self._counts[at.REPLACED]
+        replaced = counts[at.REPLACED]
         status = int(call())
-        if status == OK and self._feed.wants_ranges and self._counts[at.REPLACED] != replaced:
-            self._feed.owe(one_range(gfn, 1))
-        if status == OK and self._feed.wants_changes:
-            where, what = np.array((gfn,), np.uint64), np.array((mfn,), np.uint64)
-            leaf = LeafRuns(where, self._shown(what, flags), _ONE, _ORDER_0, *self._says(flags))
-            self._feed.tell(Change(kind, where, _ONE, _NOT_SAME, leaf, None))
+        if status == OK and feed.wants_ranges and counts[at.REPLACED] != replaced:
+            feed.owe(one_range(gfn, 1))
+        if status == OK and feed.wants_changes:
+            type_, access, is_present = self._said.get(flags) or self._says(flags)
+            where, what = _ONE.copy(), _ONE.copy()  # half the time of making arrays of numbers
+            where[0], what[0] = gfn, mfn if is_present else INVALID_MFN
+            leaf = LeafRuns(where, what, _ONE, _ORDER_0, type_, access)
+            feed.tell(Change(kind, where, _ONE, _NOT_SAME, leaf, None))
         return status
 
     def _map_pieces(self, kind: ChangeKind, call: Call, *pieces: Any) -> None:
@@ -118,9 +124,11 @@ class Editor:
             large = (orders > 0) & (self._counts[at.FREED] != freed)
             self._owe(seen, self._over_tables(seen, Ranges(gfns[large], frames[large]), orders[large]))
         if self._feed.wants_changes:
-            types, accesses = (np.repeat(each, len(gfns)) for each in self._says(flags))
-            # Copies: whoever called may use its arrays again.
-            after = LeafRuns(gfns.copy(), self._shown(mfns.copy(), flags), frames.copy(), orders, types, accesses)
+            type_, access, is_present = self._says(flags)
+            said = np.repeat(type_, len(gfns)), np.repeat(access, len(gfns))
+            # Copies: whoever called may use its arrays again. The mfns of places only gave their alignment.
+            shown = mfns.copy() if is_present else np.full_like(mfns, INVALID_MFN)
+            after = LeafRuns(gfns.copy(), shown, frames.copy(), orders, *said)
             rest = without(apart(seen.ranges), asked)
             self._tell(kind, Ranges(pieces[0].copy(), pieces[2].copy()), rest, after, seen)
         return status
@@ -133,16 +141,14 @@ class Editor:
         mine, _, part = common(Ranges(large.gfns[order], large.frames[order]), seen.ranges)
         return rounded(part, orders[order][mine])
 
-    def _shown(self, mfns: Array, flags: np.uint64) -> Array:
-        """Return the mfns of new leaves; those of entries that hold a place only gave their alignment."""
-        return mfns if form.is_present(self._format.shape, int(flags)) else np.full_like(mfns, INVALID_MFN)
-
-    def _says(self, flags: np.uint64) -> tuple[Marks, Marks]:
-        """Return type and access of a leaf with these flags, as arrays of one."""
-        said = self._said.get(int(flags))
+    def _says(self, flags: np.uint64) -> tuple[Marks, Marks, bool]:
+        """Return type and access of an entry with these flags, as arrays of one, and whether it is present."""
+        said = self._said.get(flags)
         if said is None:
             leaf = self._described(np.array([(0, 1, 0, flags)], np.uint64))
-            said = self._said[int(flags)] = _constant(leaf.types, np.uint8), _constant(leaf.accesses, np.uint8)
+            is_present = form.is_present(self._format.shape, int(flags))
+            said = _constant(leaf.types, np.uint8), _constant(leaf.accesses, np.uint8), is_present
+            self._said[flags] = said
         return said
 
     # -- removing -------------------------------------------------------------------------------------------------
@@ -206,8 +212,11 @@ class Editor:
         merged = int(call())
         if merged:
             after = self._leaves(where, wanted)
-            new = without(apart(after.ranges), large)
-            self._tell_resized(kind, new, after.within(new), seen.within(new))
+            new = apart(after.ranges)
+            if len(large.gfns):
+                new = without(new, large)
+                after = after.within(new)
+            self._tell_resized(kind, new, after, seen.within(new) if self._feed.wants_before else seen)
         return merged
 
     def _tell_resized(self, kind: ChangeKind, where: Ranges, after: LeafRuns, seen: LeafRuns) -> None:
