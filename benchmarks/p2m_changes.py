@@ -15,6 +15,8 @@ from p2m import FRAMES, QUERIES, TABLE_WORDS, Words, gather, leaf_indexes, repor
 from twofold.domain import Domain, DomainOptions, Machine, build
 from twofold.freemaps import FreeMap
 from twofold.machine import Use
+from twofold.p2m import P2M, Change
+from twofold.units import parse_frames
 
 GUEST = "64GiB"
 SINGLES = 1 << 20
@@ -190,6 +192,63 @@ def mixed_translate() -> None:
         print(f"{'  rate / gather of leaves alone, large ones in cache':74} {times['same'] / times['ours']:9.2f} x")
 
 
+class Listener:
+    """Hears what a P2M tells, and keeps nothing of it."""
+
+    def __init__(self) -> None:
+        self.runs = 0
+
+    def change(self, change: Change) -> None:
+        """Count the runs that changed, and what they became."""
+        self.runs += len(change.gfns) + len(change.after.gfns)
+
+
+def watched(name: str, p2m: P2M, *runs: Callable[[], object], work: int = 1) -> None:
+    """Compare runs, of which the last one undoes the others, while nobody listens and while somebody does.
+
+    work : the one of them that counts
+    """
+    listener, times = Listener(), {False: [], True: []}
+    for _ in range(5):  # in turn: the same weather for both
+        for is_watched, took in times.items():
+            if is_watched:
+                p2m.on_change(listener.change)
+            took.append([seconds(run) for run in runs][work - 1])
+            if is_watched:
+                p2m.off_change(listener.change)
+    assert listener.runs
+    report(f"watched / unwatched: {name}", min(times[False]) / min(times[True]), "x", ">=", 0.5)
+
+
+def feed(guest: str = GUEST, singles: int = SINGLES, scalars: int = SCALARS) -> None:
+    """Change a P2M while somebody listens to its change feed, and while nobody does."""
+    frames = parse_frames(guest)
+    with Machine(guest) as machine:
+        options = DomainOptions(layout="flat", table_pool=frames // TABLE_WORDS + 300)
+        p2m = machine.create_domain(guest, options=options).p2m
+        whole = [np.array([number], np.uint64) for number in (0, 0, frames)]
+        masks = p2m.level_masks(np.zeros(1, np.int64))
+
+        def put() -> None:
+            p2m.map(*whole, masks)
+
+        def remove() -> None:
+            p2m.unmap(0, frames)
+
+        watched("map in bulk, 4K leaves", p2m, put, remove)
+        watched("unmap in bulk, 4K leaves", p2m, put, remove, work=2)
+        gfns = np.random.default_rng(1).permutation(singles).astype(np.uint64)
+        watched("set_entries, at random", p2m, lambda: p2m.set_entries(gfns, gfns), remove)
+        p2m.set_entries(gfns, gfns)
+        where = gfns[:scalars].tolist()
+        watched("set_entry, one by one", p2m, lambda: [p2m.set_entry(gfn, gfn, 0) for gfn in where])
+        remove()
+        p2m.page_sizes = tuple(order for order in p2m.page_sizes if order < 18)
+        p2m.map(*whole, p2m.level_masks(np.full(1, 9, np.int64)))
+        watched("split_all, 2M to 4K", p2m, lambda: p2m.split_all(order=0), p2m.merge_all)
+        watched("merge_all, 4K to 2M", p2m, lambda: p2m.split_all(order=0), p2m.merge_all, work=2)
+
+
 def compile_all() -> None:
     """Compile what is measured, on a small machine."""
     with Machine("1GiB") as machine:
@@ -200,6 +259,7 @@ def compile_all() -> None:
         domain.p2m.audit()
         domain.p2m.leaf_array()
         domain.p2m.translate(np.arange(10_000, dtype=np.uint64))
+    feed("64MiB", 1000, 10)
     one = np.zeros(8, np.uint64)
     read_all(one), gather(one, one, one), gather_all(one, one)
 
@@ -207,6 +267,7 @@ def compile_all() -> None:
 def main() -> None:
     """Measure everything."""
     compile_all()
+    feed()
     singles()
     resize()
     enumerate_leaves()

@@ -15,6 +15,7 @@ from .domain import (
     Mem,
     Reason,
     Replayed,
+    Store,
     build,
     design_names,
     get_design,
@@ -45,6 +46,7 @@ from .errors import (
     HeapExhaustedError,
     HostError,
     HypercallError,
+    ListenerError,
     NotPresentError,
     OwnershipError,
     P2MTypeError,
@@ -56,6 +58,7 @@ from .errors import (
     TranslationError,
     TwofoldError,
     UnknownNameError,
+    WriteRefusedError,
 )
 from .freemaps import FreeMap
 from .guest import (
@@ -78,7 +81,19 @@ from .guest import (
 )
 from .machine import Origin
 from .mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, profile_names
-from .p2m import AuditReport, Counters, Entry, Fault, Finding, P2MType, WalkStep
+from .p2m import (
+    AuditReport,
+    Change,
+    ChangeKind,
+    Counters,
+    Entry,
+    Fault,
+    Finding,
+    Flush,
+    LeafRuns,
+    P2MType,
+    WalkStep,
+)
 from .paging import AccessFault, Hap, Paging, Roots, get_paging, paging_names
 from .report import write_curves, write_report
 from .study import (
@@ -130,6 +145,8 @@ __all__ = [
     "CallerMemory",
     "Captured",
     "Cell",
+    "Change",
+    "ChangeKind",
     "Continuation",
     "Converted",
     "Counters",
@@ -152,6 +169,7 @@ __all__ = [
     "Extents",
     "Fault",
     "Finding",
+    "Flush",
     "FormatError",
     "FrameSource",
     "FreeMap",
@@ -163,6 +181,8 @@ __all__ = [
     "HostError",
     "HypercallError",
     "Layout",
+    "LeafRuns",
+    "ListenerError",
     "Machine",
     "Mem",
     "Mmu",
@@ -192,6 +212,7 @@ __all__ = [
     "SizeError",
     "Start",
     "Stop",
+    "Store",
     "Trace",
     "TraceBlock",
     "TraceGuest",
@@ -202,6 +223,7 @@ __all__ = [
     "UnknownNameError",
     "WalkStep",
     "Workload",
+    "WriteRefusedError",
     "build",
     "canonical",
     "capture_trace",

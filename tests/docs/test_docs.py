@@ -13,6 +13,7 @@ RUN = (
     "linear",
     "behaviours",
     "journal",
+    "feed",
     "curves",
     "workloads",
     "trace-guests",

@@ -268,12 +268,11 @@ def collect_leaf_runs(
         here = max(here, np.int64(gfns[index]))
         end = np.int64(gfns[index] + frames[index])
         while here < end:
-            table, level, entry = end_of_walk(memory, shape, root, here)
-            if is_empty(shape, entry) or not wanted >> level & 1:
-                size = span(shape, level if wanted & 1 else max(level, 1))
-                here = (here & ~(size - 1)) + size
-                continue
+            table, level, entry = end_above(memory, shape, root, here, 0 if wanted & 1 else 1)
             here &= ~(span(shape, level) - 1)
+            if is_empty(shape, entry) or not wanted >> level & 1 or holds_table(shape, entry, level):
+                here += span(shape, level)
+                continue
             slot = slot_of(shape, here, level)
             most = min(span(shape, 1) - slot, -(-(end - here) // span(shape, level)))
             length = alike_length(memory, shape, table, slot, most, level, joined) * span(shape, level)
@@ -287,6 +286,18 @@ def collect_leaf_runs(
                 found += 1
             here += length
     return found
+
+
+@inline
+def end_above(memory: Words, shape: Words, root: int, gfn: int, lowest: int) -> tuple[int, int, int]:
+    """Return (table, level, entry): where the walk of a gfn ends, but at `lowest`. Twin: spec.lookup.end_above."""
+    table = root
+    for level in range(top_level(shape), lowest, -1):
+        entry = read(memory, table, slot_of(shape, gfn, level))
+        if not holds_table(shape, entry, level):
+            return table, level, entry
+        table = frame_of(shape, entry)
+    return table, lowest, read(memory, table, slot_of(shape, gfn, lowest))
 
 
 @inline

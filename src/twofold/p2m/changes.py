@@ -315,7 +315,8 @@ class P2MTables(P2MView):
             self._done += 1
             if counts[at.RETIRED]:
                 self._p2m.release(self._pool.stock, self._pool.state)
-        self._feed.settled()
+        if self._feed.failures:
+            self._feed.settled()
 
     # -- accounting ---------------------------------------------------------------------------------------------
 

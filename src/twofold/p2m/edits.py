@@ -26,7 +26,8 @@ from twofold.units import INVALID_MFN
 Array = npt.NDArray[np.uint64]
 Masks = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.uint8]
-Call = Callable[[], Any]
+Kernel = Callable[..., Any]
+Arguments = tuple[Any, ...]
 Tables = tuple[Array, Array, int, Array, Masks]  # memory, shape, root, stock, state
 Pieces = tuple[Array, Array, Array, Masks]  # gfns, mfns, frames, sizes
 
@@ -69,7 +70,7 @@ class Editor:
         self._bits = table_format.geometry.index_bits
         self._all = (1 << len(table_format.geometry.leaf_orders)) - 1
         self._counts = memoryview(tables[4])  # type: ignore[arg-type]  # single counts: a third of an array's time
-        self._said: dict[int, tuple[Marks, Marks]] = {}
+        self._said: dict[np.uint64, tuple[Marks, Marks, bool]] = {}
         self._edits: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
             name: (getattr(getattr(engine, module), name), getattr(self, f"_{name}"))
             for name, module in self.NAMES.items()
@@ -80,36 +81,41 @@ class Editor:
         kernel, tell = self._edits[name]
         if not self._feed.is_watched:
             return kernel(*self.tables, *arguments)
-        self._feed.check_quiet()
-        return tell(kind, lambda: kernel(*self.tables, *arguments), *arguments)
+        if self._feed.is_telling:
+            self._feed.check_quiet()
+        return tell(kind, kernel, arguments)
 
     # -- mapping --------------------------------------------------------------------------------------------------
 
-    def _change_one(self, kind: ChangeKind, call: Call, *piece: Any) -> int:
-        gfn, mfn, frames, sizes, flags = piece
-        if frames > 1 or self._feed.wants_before or self._has_large:
+    def _change_one(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> int:
+        gfn, mfn, frames, sizes, flags = arguments
+        feed, counts = self._feed, self._counts
+        has_large = counts[at.LEAVES + 1] or counts[at.LEAVES + 2] or counts[at.PLACES]  # as `_has_large`, in place
+        if frames > 1 or feed.wants_before or has_large:
             numbers = (np.array((number,), np.uint64) for number in (gfn, mfn, frames))
-            return self._map(kind, call, (*numbers, np.array((sizes,), np.int64)), flags)  # type: ignore[arg-type]
-        replaced = self._counts[at.REPLACED]
-        status = int(call())
-        if status == OK and self._feed.wants_ranges and self._counts[at.REPLACED] != replaced:
-            self._feed.owe(one_range(gfn, 1))
-        if status == OK and self._feed.wants_changes:
-            where, what = np.array((gfn,), np.uint64), np.array((mfn,), np.uint64)
-            leaf = LeafRuns(where, self._shown(what, flags), _ONE, _ORDER_0, *self._says(flags))
-            self._feed.tell(Change(kind, where, _ONE, _NOT_SAME, leaf, None))
+            return self._map(kind, kernel, arguments, (*numbers, np.array((sizes,), np.int64)))  # type: ignore[arg-type]
+        replaced = counts[at.REPLACED]
+        status = int(kernel(*self.tables, *arguments))
+        if status == OK and feed.wants_ranges and counts[at.REPLACED] != replaced:
+            feed.owe(one_range(gfn, 1))
+        if status == OK and feed.wants_changes:
+            type_, access, is_present = self._said.get(flags) or self._says(flags)
+            where, what = _ONE.copy(), _ONE.copy()  # half the time of making arrays of numbers
+            where[0], what[0] = gfn, mfn if is_present else INVALID_MFN
+            leaf = LeafRuns(where, what, _ONE, _ORDER_0, type_, access)
+            feed.tell(Change(kind, where, _ONE, _NOT_SAME, leaf, None))
         return status
 
-    def _map_pieces(self, kind: ChangeKind, call: Call, *pieces: Any) -> None:
-        *arrays, flags = pieces
-        self._map(kind, call, tuple(arrays), flags)
+    def _map_pieces(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
+        gfns, mfns, frames, sizes, _ = arguments
+        self._map(kind, kernel, arguments, (gfns, mfns, frames, sizes))
 
-    def _map(self, kind: ChangeKind, call: Call, pieces: Pieces, flags: np.uint64) -> int:
+    def _map(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments, pieces: Pieces) -> int:
         """Map pieces by one call; when it refuses, nothing is told."""
         is_looked_at = self._feed.wants_before or self._feed.wants_ranges or self._has_large
         asked = apart(Ranges(pieces[0], pieces[2])) if is_looked_at else NONE
         seen, replaced, freed = self._look(asked), self._counts[at.REPLACED], self._counts[at.FREED]
-        status = int(call() or OK)
+        status = int(kernel(*self.tables, *arguments) or OK)
         if status != OK:
             return status
         gfns, mfns, frames, levels = segments(pieces, self._bits, aligns_whole=bool(self._counts[at.ALIGNS_WHOLE]))
@@ -118,9 +124,11 @@ class Editor:
             large = (orders > 0) & (self._counts[at.FREED] != freed)
             self._owe(seen, self._over_tables(seen, Ranges(gfns[large], frames[large]), orders[large]))
         if self._feed.wants_changes:
-            types, accesses = (np.repeat(each, len(gfns)) for each in self._says(flags))
-            # Copies: whoever called may use its arrays again.
-            after = LeafRuns(gfns.copy(), self._shown(mfns.copy(), flags), frames.copy(), orders, types, accesses)
+            type_, access, is_present = self._says(arguments[-1])
+            said = np.repeat(type_, len(gfns)), np.repeat(access, len(gfns))
+            # Copies: whoever called may use its arrays again. The mfns of places only gave their alignment.
+            shown = mfns.copy() if is_present else np.full_like(mfns, INVALID_MFN)
+            after = LeafRuns(gfns.copy(), shown, frames.copy(), orders, *said)
             rest = without(apart(seen.ranges), asked)
             self._tell(kind, Ranges(pieces[0].copy(), pieces[2].copy()), rest, after, seen)
         return status
@@ -133,31 +141,30 @@ class Editor:
         mine, _, part = common(Ranges(large.gfns[order], large.frames[order]), seen.ranges)
         return rounded(part, orders[order][mine])
 
-    def _shown(self, mfns: Array, flags: np.uint64) -> Array:
-        """Return the mfns of new leaves; those of entries that hold a place only gave their alignment."""
-        return mfns if form.is_present(self._format.shape, int(flags)) else np.full_like(mfns, INVALID_MFN)
-
-    def _says(self, flags: np.uint64) -> tuple[Marks, Marks]:
-        """Return type and access of a leaf with these flags, as arrays of one."""
-        said = self._said.get(int(flags))
+    def _says(self, flags: np.uint64) -> tuple[Marks, Marks, bool]:
+        """Return type and access of an entry with these flags, as arrays of one, and whether it is present."""
+        said = self._said.get(flags)
         if said is None:
             leaf = self._described(np.array([(0, 1, 0, flags)], np.uint64))
-            said = self._said[int(flags)] = _constant(leaf.types, np.uint8), _constant(leaf.accesses, np.uint8)
+            is_present = form.is_present(self._format.shape, int(flags))
+            said = _constant(leaf.types, np.uint8), _constant(leaf.accesses, np.uint8), is_present
+            self._said[flags] = said
         return said
 
     # -- removing -------------------------------------------------------------------------------------------------
 
-    def _unmap(self, kind: ChangeKind, call: Call, gfn: int, frames: int) -> None:
-        asked = one_range(gfn, frames)
+    def _unmap(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
+        asked = one_range(*arguments)
         seen, state, freed = self._look(asked), self.tables[4].tobytes(), self._counts[at.FREED]
-        call()
+        kernel(*self.tables, *arguments)
         if self.tables[4].tobytes() != state:
             self._tell_unmapped(kind, asked, seen, tables_went=self._counts[at.FREED] != freed)
 
-    def _unmap_pieces(self, kind: ChangeKind, call: Call, gfns: Array, frames: Array) -> int:
+    def _unmap_pieces(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> int:
+        gfns, frames = arguments
         seen, state = self._look(apart(Ranges(gfns, frames)), may_join=False), self.tables[4].tobytes()
         freed = self._counts[at.FREED]
-        done = int(call())
+        done = int(kernel(*self.tables, *arguments))
         if self.tables[4].tobytes() != state:
             asked = apart(Ranges(gfns[:done], frames[:done]))
             if done < len(gfns):  # what only the others would have touched is as it was
@@ -177,37 +184,43 @@ class Editor:
 
     # -- splitting and merging ------------------------------------------------------------------------------------
 
-    def _split(self, kind: ChangeKind, call: Call, gfn: int, _level: int) -> None:
-        seen, splits = self._leaves(one_range(gfn, 1)), self._counts[at.SPLITS]
-        call()
+    def _split(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
+        seen, splits = self._leaves(one_range(arguments[0], 1)), self._counts[at.SPLITS]
+        kernel(*self.tables, *arguments)
         if self._counts[at.SPLITS] != splits:
             self._tell_resized(kind, seen.ranges, self._leaves(seen.ranges), seen)
 
-    def _split_range(self, kind: ChangeKind, call: Call, gfn: int, frames: int, allowed: int) -> None:
+    def _split_range(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
+        gfn, frames, allowed = arguments
         seen = self._leaves(one_range(gfn, frames), self._all & ~allowed)
-        call()
+        kernel(*self.tables, *arguments)
         if len(seen.gfns):
             lower = [_next_allowed(level, allowed) * self._bits for level in range(self._all.bit_length())]
             orders = np.array(lower, np.uint8)[seen.orders // self._bits]
             self._tell_resized(kind, apart(seen.ranges), seen._replace(orders=orders), seen)
 
-    def _merge(self, kind: ChangeKind, call: Call, gfn: int, level: int, _unmergeable: int) -> int:
+    def _merge(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> int:
+        gfn, level, _ = arguments
         where = one_range(gfn, 1 << self._bits * level)
         seen = self._leaves(where) if self._feed.wants_before else _NOTHING
-        merged = int(call())
+        merged = int(kernel(*self.tables, *arguments))
         if merged:
             self._tell_resized(kind, where, self._leaves(where), seen)
         return merged
 
-    def _merge_range(self, kind: ChangeKind, call: Call, gfn: int, frames: int, level: int, _unmergeable: int) -> int:
+    def _merge_range(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> int:
+        gfn, frames, level, _ = arguments
         where, wanted = one_range(gfn, frames), 1 << level
         seen = self._leaves(where) if self._feed.wants_before else _NOTHING
         large = apart(self._leaves(where, wanted).ranges)
-        merged = int(call())
+        merged = int(kernel(*self.tables, *arguments))
         if merged:
             after = self._leaves(where, wanted)
-            new = without(apart(after.ranges), large)
-            self._tell_resized(kind, new, after.within(new), seen.within(new))
+            new = apart(after.ranges)
+            if len(large.gfns):
+                new = without(new, large)
+                after = after.within(new)
+            self._tell_resized(kind, new, after, seen.within(new) if self._feed.wants_before else seen)
         return merged
 
     def _tell_resized(self, kind: ChangeKind, where: Ranges, after: LeafRuns, seen: LeafRuns) -> None:

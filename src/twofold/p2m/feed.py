@@ -13,8 +13,7 @@ released; then it is raised, out of the call that made the change.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -112,6 +111,7 @@ class Flush(NamedTuple):
     frames: Array
 
 
+News = TypeVar("News", Change, Flush)
 ChangeListener = Callable[[Change], object]
 FlushListener = Callable[[Flush], object]
 
@@ -121,43 +121,51 @@ class ChangeFeed:
 
     is_watched : whether anybody listens
     wants_changes, wants_before, wants_ranges : what those who listen want to hear
+    is_telling : whether somebody is just being told something
+    failures : what listeners have raised since the P2M was last settled
     """
 
     def __init__(self) -> None:
-        self._changes: list[tuple[ChangeListener, bool]] = []
-        self._flushes: list[FlushListener] = []
+        # Tuples: who is told stays the same while all are told, whoever takes himself off.
+        self._changes: tuple[ChangeListener, ...] = ()
+        self._wants_before: tuple[bool, ...] = ()  # of each of them
+        self._flushes: tuple[FlushListener, ...] = ()
         self._ranges: list[Ranges] = []
-        self._failures: list[BaseException] = []
-        self._is_telling = False
+        self.failures: list[BaseException] = []
+        self.is_telling = False
         self._holds = 0
         self._sum_up()
 
     def _sum_up(self) -> None:
         self.wants_changes = bool(self._changes)
-        self.wants_before = any(before for _, before in self._changes)
+        self.wants_before = any(self._wants_before)
         self.wants_ranges = bool(self._flushes)
         self.is_watched = self.wants_changes or self.wants_ranges
 
     def on_change(self, listener: ChangeListener, *, before: bool) -> None:
         """Tell `listener` each change."""
         self.check_quiet("listen to")
-        self._changes.append((listener, before))
+        self._changes += (listener,)
+        self._wants_before += (before,)
         self._sum_up()
 
     def off_change(self, listener: ChangeListener) -> None:
         """Stop telling it."""
-        self._changes.pop(next(i for i, (each, _) in enumerate(self._changes) if each == listener))
+        place = self._changes.index(listener)
+        self._changes = self._changes[:place] + self._changes[place + 1 :]
+        self._wants_before = self._wants_before[:place] + self._wants_before[place + 1 :]
         self._sum_up()
 
     def on_flush(self, listener: FlushListener) -> None:
         """Tell `listener` each flush."""
         self.check_quiet("listen to")
-        self._flushes.append(listener)
+        self._flushes += (listener,)
         self._sum_up()
 
     def off_flush(self, listener: FlushListener) -> None:
         """Stop telling it."""
-        self._flushes.remove(listener)
+        place = self._flushes.index(listener)
+        self._flushes = self._flushes[:place] + self._flushes[place + 1 :]
         self._sum_up()
 
     def check_quiet(self, what: str = "change") -> None:
@@ -167,12 +175,12 @@ class ChangeFeed:
         ------
         ListenerError : it is a listener that asks
         """
-        if self._is_telling:
+        if self.is_telling:
             raise ListenerError(what)
 
     def tell(self, change: Change) -> None:
         """Tell a change to all who listen."""
-        self._tell_all([partial(listener, change) for listener, _ in self._changes])
+        self._tell_all(self._changes, change)
 
     def owe(self, ranges: Ranges) -> None:
         """Let the next flush cover ranges."""
@@ -183,25 +191,23 @@ class ChangeFeed:
         if self._flushes:
             flush = Flush(*apart(joined(self._ranges)))
             self._ranges.clear()
-            self._tell_all([partial(listener, flush) for listener in self._flushes])
+            self._tell_all(self._flushes, flush)
 
-    def _tell_all(self, told: list[partial[object]]) -> None:
-        self._is_telling = True
-        try:
-            for tell in told:
-                try:
-                    tell()
-                except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
-                    cannot_repeat(failure)
-                    self._failures.append(failure)
-        finally:
-            self._is_telling = False
+    def _tell_all(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
+        self.is_telling = True
+        for listener in listeners:
+            try:
+                listener(news)
+            except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
+                cannot_repeat(failure)
+                self.failures.append(failure)
+        self.is_telling = False
 
     def settled(self) -> None:
         """Raise what listeners have raised, now that the P2M is settled."""
-        if not self._failures or self._holds:
+        if not self.failures or self._holds:
             return
-        failures, self._failures = self._failures, []
+        failures, self.failures = self.failures, []
         for other in failures[1:]:
             failures[0].add_note(f"and another listener raised {type(other).__name__}: {other}")
         raise failures[0]

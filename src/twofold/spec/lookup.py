@@ -190,7 +190,7 @@ def collect_leaf_runs(
     is full.
 
     gfns, frames : the ranges, ascending and apart
-    wanted : mask of levels; what stands at others is left out, and tables of 4K leaves are not even read
+    wanted : mask of levels; what stands at others is left out, and without bit 0 tables of 4K leaves are not even read
     joined : 1: whatever is present continues a run, and so does whatever is not, of any size
     out_runs : see `formats.leaf_runs`
     """
@@ -198,12 +198,11 @@ def collect_leaf_runs(
     for index in range(len(gfns)):
         here, end = max(here, int(gfns[index])), int(gfns[index]) + int(frames[index])
         while here < end:
-            table, level, entry = end_of_walk(memory, shape, root, here)
-            if is_empty(shape, entry) or not wanted >> level & 1:
-                size = span(shape, level if wanted & 1 else max(level, 1))
-                here = (here & ~(size - 1)) + size
-                continue
+            table, level, entry = end_above(memory, shape, root, here, 0 if wanted & 1 else 1)
             here &= ~(span(shape, level) - 1)
+            if is_empty(shape, entry) or not wanted >> level & 1 or holds_table(shape, entry, level):
+                here += span(shape, level)
+                continue
             slot = slot_of(shape, here, level)
             most = min(span(shape, 1) - slot, -(-(end - here) // span(shape, level)))
             length = alike_length(memory, shape, table, slot, most, level, joined) * span(shape, level)
@@ -216,6 +215,17 @@ def collect_leaf_runs(
                 found += 1
             here += length
     return found
+
+
+def end_above(memory: Words, shape: Words, root: int, gfn: int, lowest: int) -> tuple[int, int, int]:
+    """Return (table, level, entry): where the walk of a gfn ends, but no further down than at a level."""
+    table = root
+    for level in range(top_level(shape), lowest, -1):
+        entry = int(memory[table, slot_of(shape, gfn, level)])
+        if not holds_table(shape, entry, level):
+            return table, level, entry
+        table = frame_of(shape, entry)
+    return table, lowest, int(memory[table, slot_of(shape, gfn, lowest)])
 
 
 def continues(shape: Words, last: Words, gfn: int, level: int, entry: int, joined: int) -> bool:
