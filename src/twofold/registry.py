@@ -13,7 +13,13 @@ from twofold.errors import UnknownNameError
 
 def names_of(group: str, built_in: Mapping[str, str]) -> tuple[str, ...]:
     """Return all names of a group. `built_in` : {name: "module:attribute"}, as pyproject.toml has them."""
-    return (*built_in, *sorted({entry.name for entry in entry_points(group=group)} - built_in.keys()))
+    return tuple(dict.fromkeys((*built_in, *(entry.name for entry in others(group, built_in)))))
+
+
+def others(group: str, built_in: Mapping[str, str]) -> list[EntryPoint]:
+    """Return what other packages have registered in a group, by name; what is installed twice, once."""
+    entries = {(entry.name, entry.value): entry for entry in entry_points(group=group)}
+    return [entries[key] for key in sorted(entries.keys() - built_in.items())]
 
 
 def load(kind: str, group: str, built_in: Mapping[str, str], name: str) -> Any:

@@ -11,15 +11,20 @@ Source: xen-devel, November 2007, "[RFC][PATCH] Large Page Support for HAP" and 
 batches, Xen 4.17 tools/libs/guest/xg_dom_x86.c, meminit_hvm.
 """
 
-from importlib.metadata import entry_points
 from typing import Final, Protocol
 
+from twofold import registry
 from twofold.domain.extents import Extents, Mem, aligned_run
 from twofold.domain.layout import Layout
 from twofold.errors import UnknownNameError
 from twofold.units import ORDER_1G, ORDER_2M, ORDER_4K, Order
 
-_GROUP: Final = "twofold.designs"
+GROUP: Final = "twofold.designs"
+BUILT_IN: Final = {
+    "small": "twofold.domain.designs:SmallDesign",
+    "toolstack": "twofold.domain.designs:ToolstackDesign",
+    "opportunistic": "twofold.domain.designs:OpportunisticDesign",
+}
 FALLBACKS: Final = ("memory", "builder")
 _BATCH_FRAMES: Final = 4 << ORDER_2M  # 8 MiB: Xen bounds a batch so that dom0 stays responsive
 
@@ -132,8 +137,7 @@ def _overlaps(gfn: int, frames: int, hole: range) -> bool:
 
 def design_names() -> tuple[str, ...]:
     """Return the names of all designs that are installed, the built-in ones first."""
-    own = (SmallDesign.name, ToolstackDesign.name, OpportunisticDesign.name)
-    return own + tuple(sorted({entry.name for entry in entry_points(group=_GROUP)} - set(own)))
+    return registry.names_of(GROUP, BUILT_IN)
 
 
 def get_design(name: str) -> Design:
@@ -143,8 +147,5 @@ def get_design(name: str) -> Design:
     ------
     UnknownNameError : no installed design has that name
     """
-    for entry in entry_points(group=_GROUP):
-        if entry.name == name:
-            design: Design = entry.load()()
-            return design
-    raise UnknownNameError("design", name, design_names())
+    design: Design = registry.load("design", GROUP, BUILT_IN, name)()
+    return design

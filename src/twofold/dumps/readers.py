@@ -5,20 +5,24 @@ error that lists them; so are two, and then a name decides. A reader of your own
 `open` that is made without arguments; the entry point group `twofold.dumps` makes it known (docs/dumps.md).
 """
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Final, Protocol
 
-from twofold.dumps.old_machine import OldMachineReader
-from twofold.dumps.raw_pages import RawPagesReader, check_ascending
-from twofold.dumps.saved_machine import MachineReader
+from twofold import registry
+from twofold.dumps.raw_pages import check_ascending
 from twofold.dumps.source import MAX_FRAMES, Dump
-from twofold.errors import FormatError, UnknownNameError
+from twofold.errors import FormatError
 from twofold.files import read_start
 from twofold.formats.table_formats import P2M_FORMATS
 from twofold.units import FRAME_BYTES, format_bytes
 
-_GROUP: Final = "twofold.dumps"
+GROUP: Final = "twofold.dumps"
+BUILT_IN: Final = {
+    "machine": "twofold.dumps.saved_machine:MachineReader",
+    "machine-npz": "twofold.dumps.old_machine:OldMachineReader",
+    "raw-pages": "twofold.dumps.raw_pages:RawPagesReader",
+}
 START_BYTES: Final = 4096  # of a file, shown to each reader; fewer where it is shorter
 _SHOWN_BYTES: Final = 8
 
@@ -40,12 +44,9 @@ class DumpReader(Protocol):
         """
 
 
-_BUILT_IN: Final[tuple[type[DumpReader], ...]] = (MachineReader, OldMachineReader, RawPagesReader)
-
-
 def dump_reader_names() -> tuple[str, ...]:
     """Return the names of all readers that are installed, the built-in ones first: in this order they are asked."""
-    return tuple(each.name for each in _BUILT_IN) + tuple(each.name for each in _others())
+    return registry.names_of(GROUP, BUILT_IN)
 
 
 def get_dump_reader(name: str) -> DumpReader:
@@ -55,14 +56,8 @@ def get_dump_reader(name: str) -> DumpReader:
     ------
     UnknownNameError : no installed reader has that name
     """
-    for own in _BUILT_IN:
-        if own.name == name:
-            return own()
-    for other in _others():
-        if other.name == name:
-            reader: DumpReader = other.load()()
-            return reader
-    raise UnknownNameError("dump reader", name, dump_reader_names())
+    reader: DumpReader = registry.load("dump reader", GROUP, BUILT_IN, name)()
+    return reader
 
 
 def open_dump(path: Path, reader: str | DumpReader | None = None) -> Dump:
@@ -91,17 +86,10 @@ def open_dump(path: Path, reader: str | DumpReader | None = None) -> Dump:
     return dump
 
 
-def _others() -> list[EntryPoint]:
-    """Return the readers of other packages, in the order in which they are asked; one that is listed twice, once."""
-    own = {f"{each.__module__}:{each.__qualname__}" for each in _BUILT_IN}
-    found = {(each.name, each.value): each for each in entry_points(group=_GROUP) if each.value not in own}
-    return [found[key] for key in sorted(found)]
-
-
 def _choose(path: Path, start: bytes) -> DumpReader:
     """Return the one reader that knows a file by its first bytes."""
-    asked = [(each.name, "built in", each()) for each in _BUILT_IN]
-    asked += [(each.name, each.value, _loaded(path, each)) for each in _others()]
+    asked = [(name, "built in", get_dump_reader(name)) for name in BUILT_IN]
+    asked += [(each.name, each.value, _loaded(path, each)) for each in registry.others(GROUP, BUILT_IN)]
     knowing = [(name, origin, reader) for name, origin, reader in asked if _knows(path, name, reader, start)]
     if len(knowing) == 1:
         return knowing[0][2]
