@@ -2,15 +2,12 @@
 
 import struct
 
-import numpy as np
 import pytest
 from tiny_elf import HALT, code, load_from
 
 from twofold.domain import DomainOptions, Machine, build
 from twofold.errors import WriteRefusedError
-from twofold.formats.walk_state import MAX_STEPS, READ, STEP_COLUMNS
 from twofold.guest import Guest, Program, run
-from twofold.guest.walks import data_gfn
 from twofold.trace import AREA_BASE, WORKLOADS
 
 PAGE = 4096
@@ -141,19 +138,3 @@ def test_a_watch_costs_a_run_nothing_where_it_does_not_write(guest):
     guest.domain.on_write(lambda _: None, range(1 << 14, 1 << 15))
     after = run(guest, program)
     assert (after.output, after.fills) == (before.output, before.fills)
-
-
-@pytest.mark.parametrize(
-    ("paging", "mode"), [("4-level", "4-level"), ("5-level", "4-level"), ("pae", "pae"), ("2-level", "2-level")]
-)
-def test_the_frame_that_a_walk_found_is_told_from_its_steps(paging, mode):
-    with Machine("256MiB", paging=paging) as machine:
-        domain = machine.create_domain("64MiB", options=DomainOptions(layout="flat"))
-        build(domain, "toolstack")
-        guest = Guest(domain, mode, footprint="4MiB")
-        domain.p2m.split_all(range(4096), 0)
-        for offset in range(0, 4 << 20, 37 * PAGE):
-            steps = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
-            _, count, maddr, _ = guest.translate(guest.area_base + offset, READ, steps)
-            gfn = data_gfn(steps[:count], maddr >> 12, domain.p2m.format.shape)
-            assert gfn == int(guest._area[offset >> 12])

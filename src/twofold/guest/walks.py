@@ -56,19 +56,6 @@ def steps_of(rows: npt.NDArray[np.uint64], guest_shape: Words, p2m_shape: Words)
     return tuple(steps)
 
 
-def data_gfn(rows: npt.NDArray[np.uint64], mfn: int, p2m_shape: Words) -> int:
-    """Return the guest frame of the data that a walk has found in a machine frame: what its last nested walk read.
-
-    rows : as `spec.walk.walk_2d` recorded them
-    """
-    gfn, bits, level = 0, int(p2m_shape[form.BITS]), 0
-    for row in rows.tolist():
-        if row[FOR_LEVEL] == DATA:
-            level = row[LEVEL]
-            gfn |= row[SLOT] << bits * level
-    return gfn | mfn & (1 << bits * level) - 1
-
-
 def _meaning(shape: Words, entry: int, level: int, space: str) -> str:
     """Return what an entry says; `space` is that of the frame numbers it holds."""
     if not is_usable(shape, entry):
