@@ -53,6 +53,16 @@ EXAMPLES = [
         {"level": 3, "entry": 0xE7},
         "gpa 0x1000 has a malformed entry (level 3, entry 0xe7)",
     ),
+    (
+        errors.ListenerError("change"),
+        {"what": "change"},
+        "a listener cannot change the P2M that is telling it something; do it when the call is over",
+    ),
+    (
+        errors.WriteRefusedError(0x12, "loader", "it is logged"),
+        {"gfn": 0x12, "by": "loader", "why": "it is logged"},
+        "a store into gfn 0x12 by loader is refused: it is logged",
+    ),
     (errors.BuildError("no memory"), {"problem": "no memory"}, "cannot build the domain: no memory"),
     (
         errors.DomainError(3, "is not paused"),

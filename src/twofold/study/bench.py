@@ -25,6 +25,9 @@ from twofold.trace import get_workload
 from twofold.units import parse_bytes
 
 THREADS: Final = 2
+_PATIENCE: Final = (
+    3600.0  # a workload ends by itself; beside kernels that compile, on a busy host, that may take a while
+)
 _Guest = tuple[Site, str, str]  # site, free map, guest pages
 
 
@@ -186,7 +189,7 @@ def _execute(guest: Guest, cell: Cell) -> int:
     """Run a workload's program and return its answer, which has been checked."""
     workload = get_workload(cell.workload)
     program = Program.workload(cell.workload, steps=cell.executed, seed=cell.workload_seed, bits=guest.bits)
-    result = run(guest, program)
+    result = run(guest, program, seconds=_PATIENCE)
     expected = workload.answer(cell.workload_seed, guest.area_base, guest.footprint, program.steps)
     check_answer(result, expected, program)
     return result.output
