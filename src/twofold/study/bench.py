@@ -26,7 +26,7 @@ from twofold.units import parse_bytes
 
 THREADS: Final = 2
 _PATIENCE: Final = (
-    3600.0  # a workload ends by itself; beside kernels that compile, on a busy host, that may take a while
+    3600.0  # seconds: a workload ends by itself, but late beside kernels that compile
 )
 _Guest = tuple[Site, str, str]  # site, free map, guest pages
 
