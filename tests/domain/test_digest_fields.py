@@ -148,6 +148,7 @@ MUTANTS = {
     "domain paging": set_option("paging", "another"),
     "domain layout": set_option("layout", "pvh"),
     "domain table format": setting("p2m.format", P2M_FORMATS["ept"]),
+    "domain accessed dirty": set_option("accessed_dirty", "clear"),
     "domain wanted sizes": setting("_wanted", (0, 9)),
     "domain pauses": setting("_pauses", 2),
     "domain node": setting("_holding.node", 1),
@@ -222,6 +223,7 @@ ATTRIBUTES = {
         **dict.fromkeys(("frames", "options", "_wanted", "_pauses"), "in the digest"),
         "layout": DERIVED,
         "name": "a label",
+        "paging": "who resolves faults, outside of the machine; its mode is in the digest",
         "_teardown": "there is no digest half-way through it",
     },
     "holding": {
@@ -291,7 +293,7 @@ def test_every_column_of_a_p2m_and_every_part_of_an_account_is_in_it_or_decides_
     named = {name for name in vars(at) if name.isupper()} - NO_COLUMNS
     assert named == COLUMNS.keys()
     assert {each.name for each in fields(Account)} == {"max_pages", "owned_frames", "special", "foreign"}
-    deciding = {"layout", "max_pages", "node", "paging", "page_sizes", "table_format"}
+    deciding = {"accessed_dirty", "layout", "max_pages", "node", "paging", "page_sizes", "table_format"}
     used_once = {"table_pool"}
     assert {each.name for each in fields(DomainOptions)} == deciding | used_once
 

@@ -171,6 +171,7 @@ class Domain:
             ("paging", self.options.paging),
             ("layout", self.options.layout),
             ("table format", self.p2m.format.name),
+            ("accessed dirty", self.options.accessed_dirty),
             ("wanted sizes", self._wanted),
             ("pauses", self._pauses),
         )

@@ -25,9 +25,7 @@ from twofold.trace import get_workload
 from twofold.units import parse_bytes
 
 THREADS: Final = 2
-_PATIENCE: Final = (
-    3600.0  # seconds: a workload ends by itself, but late beside kernels that compile
-)
+_PATIENCE: Final = 3600.0  # seconds: a workload ends by itself, but late beside kernels that compile
 _Guest = tuple[Site, str, str]  # site, free map, guest pages
 
 
