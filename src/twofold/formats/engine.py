@@ -13,11 +13,14 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 
 from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Owners, Rows, Words
+from twofold.formats.operands import Leaves, Pieces, Pool, Tables
 
 R = TypeVar("R")
 More = TypeVarTuple("More")
 Reading = Callable[[Words, Words, int, *More], R]  # memory, shape, root, then more; the result comes last
 Changing = Callable[[Words, Words, int, Words, Counts, *More], R]  # memory, shape, root, stock, state, then more
+ReadingAll = Callable[[Tables, *More], R]  # in bulk
+ChangingAll = Callable[[Tables, Pool, *More], R]
 OfLists = Callable[[Counts, Counts, Halves, Marks, Counts, *More], R]  # heads, counts, links, orders, rules, then more
 Generating = Callable[[int, int, int, int, *More, Words], None]  # seed, base, footprint, first step; gvas at the end
 
@@ -98,11 +101,11 @@ class LookupEngine(Protocol):
         """Look up each gfn by a walk of its own; holes and gfns beyond the table give INVALID_MFN."""
 
     @property
-    def flatten(self) -> Reading[Words, None]:
+    def flatten(self) -> ReadingAll[Words, None]:
         """Write the word of each region, from gfn 0 on."""
 
     @property
-    def translate_flat(self) -> Callable[[Words, Words, Words, Words, Words], None]:
+    def translate_flat(self) -> ReadingAll[Words, Words, Words, None]:
         """Look up each gfn through `regions`; the same answers as `translate`."""
 
     @property
@@ -110,7 +113,7 @@ class LookupEngine(Protocol):
         """Return how many frames from `gfn` on are holes, at most `frames`; an entry that holds a place is none."""
 
     @property
-    def collect_leaves(self) -> Reading[int, int, Words, Marks, Words, int]:
+    def collect_leaves(self) -> ReadingAll[int, int, Leaves, int]:
         """Write every leaf and every entry that holds a place of a range, ascending; return how many."""
 
     @property
@@ -122,7 +125,7 @@ class LookupEngine(Protocol):
         """Write the leaves and places that touch ranges as runs of equal ones; return how many runs."""
 
     @property
-    def describe(self) -> Callable[[Words, Marks, Words, Marks, Words, Rows], None]:
+    def describe(self) -> Callable[[Words, Marks, Leaves, Rows], None]:
         """Write what `collect_leaves` found as rows: gfn, mfn, order, type, access, present, recalc."""
 
 
@@ -158,11 +161,11 @@ class P2MEngine(Protocol):
         """Make every slot of a table empty."""
 
     @property
-    def plan_map(self) -> Reading[Counts, Words, Words, Words, Counts, int, int]:
+    def plan_map(self) -> ReadingAll[Counts, Pieces, int, int]:
         """Return how many whole extents, from the first on, can be mapped. Changes nothing."""
 
     @property
-    def map_pieces(self) -> Changing[Words, Words, Words, Counts, int, None]:
+    def map_pieces(self) -> ChangingAll[Pieces, int, None]:
         """Map all pieces, replacing what was there; the plan has shown that the tables suffice."""
 
     @property
@@ -178,7 +181,7 @@ class P2MEngine(Protocol):
         """Make a range a hole: whole leaves and tables go whole, a cut leaf is split first, no table is left empty."""
 
     @property
-    def unmap_pieces(self) -> Changing[Words, Words, int]:
+    def unmap_pieces(self) -> ChangingAll[Words, Words, int]:
         """Make many ranges holes, one after the other, each whole; return how many, fewer when one lacks tables."""
 
     @property
@@ -194,11 +197,11 @@ class ResizeEngine(Protocol):
     """Splits of ranges, and merges."""
 
     @property
-    def plan_split_range(self) -> Reading[int, int, int, int]:
+    def plan_split_range(self) -> ReadingAll[int, int, int, int]:
         """Return the tables it takes until no leaf that starts in a range has a size that is not allowed."""
 
     @property
-    def split_range(self) -> Changing[int, int, int, None]:
+    def split_range(self) -> ChangingAll[int, int, int, None]:
         """Split every leaf of a range whose size is not allowed, as planned by `plan_split_range`."""
 
     @property
@@ -206,7 +209,7 @@ class ResizeEngine(Protocol):
         """Replace a table of leaves by one large leaf; return 1, or 0 when it must not be."""
 
     @property
-    def merge_range(self) -> Changing[int, int, int, int, int]:
+    def merge_range(self) -> ChangingAll[int, int, int, int, int]:
         """Merge what can be merged to leaves of this level in a range of whole such leaves; return how many."""
 
 

@@ -1,0 +1,84 @@
+"""Arrays that always travel together, each group as one operand of the functions that work in bulk.
+
+A group is a NamedTuple. In a kernel, members that a loop uses are taken out before it: reading one counts a reference
+each time, which made allocating scattered frames a quarter slower. When a kernel is called, Numba asks Python for the
+type of such a tuple, which adds about 1 us each (measured: 2.4 us with `Tables` and `Pool`, 0.8 us with their five
+parts). That is nothing in bulk, and too much where a call does a single thing, 300,000 times a second.
+So these take the arrays apart, and what is only a step of a kernel takes the ones that it uses:
+
+    p2m       take, release, clear, change_one, plan_unmap, unmap, plan_split, split
+    resize    merge
+    lookup    translate, clear_frames, collect_runs, and collect_leaf_runs, which looks at what a single change touches
+    walk      all of it
+"""
+
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from twofold.formats.arrays import Counts, Marks, Words
+
+
+class Tables(NamedTuple):
+    """The tables of one P2M, to be read.
+
+    memory : uint64[frames, 512], or uint32[frames, 1024] for 2-level tables: every machine frame seen as a table
+    shape : uint64[n], how their entries are made (`formats.shape`)
+    root : mfn of the top table
+    """
+
+    memory: Words
+    shape: Words
+    root: int
+
+
+class Pool(NamedTuple):
+    """Where the tables of one P2M come from, and what is counted as they change; see `formats.p2m_state`.
+
+    stock : uint64[capacity], frames for tables, those in use aside
+    state : int64[COLUMNS]
+    """
+
+    stock: Words
+    state: Counts
+
+
+class Pieces(NamedTuple):
+    """A mapping: for each piece frames in a row from a gfn and from an mfn on.
+
+    gfns, mfns, frames : uint64[pieces]
+    sizes : int64[pieces], masks of the levels whose leaves may be used (bit 0: level 0, bit 1: level 1, ...)
+    """
+
+    gfns: Words
+    mfns: Words
+    frames: Words
+    sizes: Counts
+
+    @classmethod
+    def of_one(cls, gfn: int, mfn: int, frames: int, sizes: int) -> Self:
+        """Return a single piece."""
+        one = np.array(((gfn,), (mfn,), (frames,)), np.uint64)
+        return cls(one[0], one[1], one[2], np.array((sizes,), np.int64))
+
+
+class Leaves(NamedTuple):
+    """Leaves, and entries that hold a place.
+
+    gfns : uint64[n], the first of each
+    levels : uint8[n], with `regions.MARKED` beside that of one below a table that is marked "to be recalculated"
+    entries : uint64[n]
+    """
+
+    gfns: Words
+    levels: Marks
+    entries: Words
+
+    @classmethod
+    def room_for(cls, leaves: int) -> Self:
+        """Return a list to be filled."""
+        return cls(np.empty(leaves, np.uint64), np.empty(leaves, np.uint8), np.empty(leaves, np.uint64))
+
+    def first(self, leaves: int) -> Self:
+        """Return the first of them."""
+        return self._replace(gfns=self.gfns[:leaves], levels=self.levels[:leaves], entries=self.entries[:leaves])
