@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 
 from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Owners, Rows, Words
-from twofold.formats.operands import Leaves, Pieces, Pool, Tables
+from twofold.formats.operands import Leaves, Lists, Pieces, Pool, Tables
 
 R = TypeVar("R")
 More = TypeVarTuple("More")
@@ -22,6 +22,7 @@ Changing = Callable[[Words, Words, int, Words, Counts, *More], R]  # memory, sha
 ReadingAll = Callable[[Tables, *More], R]  # in bulk
 ChangingAll = Callable[[Tables, Pool, *More], R]
 OfLists = Callable[[Counts, Counts, Halves, Marks, Counts, *More], R]  # heads, counts, links, orders, rules, then more
+OfAllLists = Callable[[Lists, *More], R]  # in bulk
 Generating = Callable[[int, int, int, int, *More, Words], None]  # seed, base, footprint, first step; gvas at the end
 
 
@@ -69,11 +70,11 @@ class HeapEngine(Protocol):
     """The buddy heap; columns in `formats.heap_state`."""
 
     @property
-    def push_blocks(self) -> OfLists[Words, Marks, None]:
+    def push_blocks(self) -> OfAllLists[Words, Marks, None]:
         """Put maximal free blocks into an empty heap, the last one first, so that the lowest ends up in front."""
 
     @property
-    def collect_blocks(self) -> Callable[[Marks, Counts, Halves, Words, Marks], int]:
+    def collect_blocks(self) -> OfAllLists[Words, Marks, int]:
         """Write every free block, list by list, the lowest zone first, from order 0 up; return how many there are."""
 
     @property
@@ -85,11 +86,15 @@ class HeapEngine(Protocol):
         """Return the first frame of a block of this order, or -1 when there is none."""
 
     @property
-    def alloc_runs(self) -> OfLists[Counts, int, int, Words, Words, int]:
+    def alloc_runs(self) -> OfAllLists[Counts, int, int, Words, Words, int]:
         """Allocate up to `extents` extents one after the other; return the number of runs they form."""
 
     @property
-    def free_runs(self) -> OfLists[Words, Words, None]:
+    def free(self) -> OfLists[int, int, None]:
+        """Give a block back."""
+
+    @property
+    def free_runs(self) -> OfAllLists[Words, Words, None]:
         """Give back runs of frames of any length and alignment, each as its naturally aligned blocks."""
 
 

@@ -10,13 +10,14 @@ So these take the arrays apart, and what is only a step of a kernel takes the on
     resize    merge
     lookup    translate, clear_frames, collect_runs, and collect_leaf_runs, which looks at what a single change touches
     walk      all of it
+    heap      alloc, free, is_free
 """
 
 from typing import NamedTuple, Self
 
 import numpy as np
 
-from twofold.formats.arrays import Counts, Marks, Words
+from twofold.formats.arrays import Counts, Halves, Marks, Words
 
 
 class Tables(NamedTuple):
@@ -60,6 +61,23 @@ class Pieces(NamedTuple):
         """Return a single piece."""
         one = np.array(((gfn,), (mfn,), (frames,)), np.uint64)
         return cls(one[0], one[1], one[2], np.array((sizes,), np.int64))
+
+
+class Lists(NamedTuple):
+    """The free lists of a heap; numbers in `formats.heap_state`, how they hang together in `spec.heap`.
+
+    heads : int64[zones, 21], first head in the list of each zone and order
+    counts : int64[zones, 21], blocks in each list
+    links : uint32[frames, 2], (previous, next) head in the same list; read only at heads
+    orders : uint8[frames], order + 1 at the head of a free block, 0 elsewhere
+    rules : int64[n], which half is kept, the largest order, where zones end
+    """
+
+    heads: Counts
+    counts: Counts
+    links: Halves
+    orders: Marks
+    rules: Counts
 
 
 class Leaves(NamedTuple):
