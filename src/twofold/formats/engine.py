@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 
 from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Owners, Rows, Words
-from twofold.formats.operands import Leaves, Lists, Pieces, Pool, Tables
+from twofold.formats.operands import Findings, KnownFrames, Leaves, Lists, Pieces, Pool, Tables
 
 R = TypeVar("R")
 More = TypeVarTuple("More")
@@ -34,15 +34,15 @@ class AuditEngine(Protocol):
         """Mark who holds each frame of a range. `uses` : those of guest memory, the table pool and special pages."""
 
     @property
-    def start(self) -> Callable[[Counts, Words, Marks, int, Words, Counts], None]:
+    def start(self) -> Callable[[Counts, Tables, Marks, Findings], None]:
         """Put the root on the cursor's stack; without a root inside the machine there is nothing to audit."""
 
     @property
-    def audit_tables(self) -> Callable[[Words, Words, Words, Words, Marks, Marks, Counts, Words, Counts, int], int]:
+    def audit_tables(self) -> ReadingAll[KnownFrames, Counts, Findings, int, int]:
         """Visit entries until the tables are done or the budget is used up; return 1 while there is more."""
 
     @property
-    def audit_frames(self) -> Callable[[Words, Marks, int, int, Words, Counts], None]:
+    def audit_frames(self) -> Callable[[KnownFrames, int, int, Findings], None]:
         """Check for every RAM frame of the domain in a range that the gfn in its M2P entry maps it."""
 
 

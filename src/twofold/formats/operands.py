@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
+from twofold.formats import findings
 from twofold.formats.arrays import Counts, Halves, Marks, Words
 
 
@@ -100,3 +101,34 @@ class Leaves(NamedTuple):
     def first(self, leaves: int) -> Self:
         """Return the first of them."""
         return self._replace(gfns=self.gfns[:leaves], levels=self.levels[:leaves], entries=self.entries[:leaves])
+
+
+class KnownFrames(NamedTuple):
+    """What an audit knows of a machine's frames, to compare the tables with.
+
+    marks : uint8[frames], who holds each, and what the audit has seen of it (`formats.findings`)
+    m2p : uint64[frames], its complement, as the machine keeps it; none where nobody knows who holds a frame
+    orders : uint8[frames], the heap's, which say what is free (`Lists`)
+    tables : uint64[n], where nobody knows who holds a frame, those that hold tables, ascending
+    """
+
+    marks: Marks
+    m2p: Words
+    orders: Marks
+    tables: Words
+
+
+class Findings(NamedTuple):
+    """What an audit has found; columns of both in `formats.findings`.
+
+    rows : uint64[n, 5], the first findings
+    counts : int64[COUNT_COLUMNS], of all findings, and of what was looked at
+    """
+
+    rows: Words
+    counts: Counts
+
+    @classmethod
+    def room_for(cls, rows: int) -> Self:
+        """Return none, and room for as many."""
+        return cls(np.zeros((rows, findings.COLUMNS), np.uint64), np.zeros(findings.COUNT_COLUMNS, np.int64))
