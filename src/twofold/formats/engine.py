@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 
 from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Owners, Rows, Words
-from twofold.formats.operands import Findings, KnownFrames, Leaves, Lists, Pieces, Pool, Tables
+from twofold.formats.operands import Caches, Findings, KnownFrames, Leaves, Lists, Pieces, Pool, Tables
 
 R = TypeVar("R")
 More = TypeVarTuple("More")
@@ -138,7 +138,7 @@ class MmuEngine(Protocol):
     """The MMU of one core; columns in `formats.mmu_state`."""
 
     @property
-    def run(self) -> Callable[[Words, Words, Words, Marks, Counts, Counts, Words, Words, Counts, Words], int]:
+    def run(self) -> Callable[[Words, Words, Words, Marks, Counts, Caches, Counts, Words], int]:
         """Access every address of a trace in order; return OK, or the status of the first without a translation."""
 
     @property

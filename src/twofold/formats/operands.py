@@ -11,6 +11,8 @@ So these take the arrays apart, and what is only a step of a kernel takes the on
     lookup    translate, clear_frames, collect_runs, and collect_leaf_runs, which looks at what a single change touches
     walk      all of it
     heap      alloc, free, is_free
+    frames    all of it: a ledger's every entry is a call
+    mmu       drop, load_roots
 """
 
 from typing import NamedTuple, Self
@@ -101,6 +103,23 @@ class Leaves(NamedTuple):
     def first(self, leaves: int) -> Self:
         """Return the first of them."""
         return self._replace(gfns=self.gfns[:leaves], levels=self.levels[:leaves], entries=self.entries[:leaves])
+
+
+class Caches(NamedTuple):
+    """What the caching structures of one core's MMU hold; columns in `formats.mmu_state`.
+
+    structures : int64[STRUCTURES, STRUCTURE_COLUMNS], where each lies and how it replaces
+    tags : uint64[slots], one word an entry; 0 is an empty slot
+    values : uint64[slots], frame number that an entry holds, and CLEAN; shorter where the last structures hold none
+    """
+
+    structures: Counts
+    tags: Words
+    values: Words
+
+    def copy(self) -> Self:
+        """Return a copy of the arrays."""
+        return self._replace(structures=self.structures.copy(), tags=self.tags.copy(), values=self.values.copy())
 
 
 class KnownFrames(NamedTuple):
