@@ -13,7 +13,18 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 
 from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Owners, Rows, Words
-from twofold.formats.operands import Caches, Findings, KnownFrames, Leaves, Lists, Pieces, Pool, Tables
+from twofold.formats.operands import (
+    Caches,
+    Findings,
+    KnownFrames,
+    Leaves,
+    LineProgram,
+    Lists,
+    Pieces,
+    Pool,
+    Tables,
+    Uses,
+)
 
 R = TypeVar("R")
 More = TypeVarTuple("More")
@@ -242,7 +253,7 @@ class SweepEngine(Protocol):
         """Do as `count_ways` for 16 ways with 32-bit tags; return how many addresses were counted."""
 
     @property
-    def count_distances(self) -> Callable[[Words, int, Words, Halves, Words, Halves, Words, Words], None]:
+    def count_distances(self) -> Callable[[Words, int, Uses, Words], None]:
         """Add to `out_histogram[distance]` each address whose page was used before, to its last word all others."""
 
 
@@ -250,7 +261,7 @@ class TracesEngine(Protocol):
     """Traces of other tools; columns in `formats.trace_program` and `formats.champsim`."""
 
     @property
-    def scan_lines(self) -> Callable[[Bytes, Counts, Counts, Bytes, Counts, Words, Words], int]:
+    def scan_lines(self) -> Callable[[Bytes, LineProgram, Counts, Words, Words], int]:
         """Emit the accesses of the lines of a text."""
 
     @property

@@ -19,8 +19,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from twofold.formats import findings
-from twofold.formats.arrays import Counts, Halves, Marks, Words
+from twofold.formats import findings, sweep_state
+from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Words
 
 
 class Tables(NamedTuple):
@@ -151,3 +151,43 @@ class Findings(NamedTuple):
     def room_for(cls, rows: int) -> Self:
         """Return none, and room for as many."""
         return cls(np.zeros((rows, findings.COLUMNS), np.uint64), np.zeros(findings.COUNT_COLUMNS, np.int64))
+
+
+class Uses(NamedTuple):
+    """When the pages of one set of many entries were used last; see `spec.sweep`.
+
+    page_at : uint64[times], the page number + 1 that was last used then; 0 is a dead time
+    dead : uint32[times + 1], the Fenwick tree of dead times
+    keys, times : uint64[n], uint32[n], n a power of two of at least 2 * times: from page number + 1 to time
+    state : uint64[STATE] of `formats.sweep_state`
+    """
+
+    page_at: Words
+    dead: Halves
+    keys: Words
+    times: Halves
+    state: Words
+
+    @classmethod
+    def none(cls, times: int) -> Self:
+        """Return no use, and room for as many times, a power of two."""
+        return cls(
+            np.zeros(times, np.uint64),
+            np.zeros(times + 1, np.uint32),
+            np.zeros(2 * times, np.uint64),
+            np.zeros(2 * times, np.uint32),
+            np.zeros(sweep_state.STATE, np.uint64),
+        )
+
+
+class LineProgram(NamedTuple):
+    """The lines that a text may have, compiled; columns in `formats.trace_program`.
+
+    operations : int64[n, 2], (operation, argument), pattern after pattern
+    patterns : int64[patterns, 4], one way each in which a line, or a stage of it, may look
+    words : uint8[n, WORD_BYTES], words that name a kind of access
+    """
+
+    operations: Counts
+    patterns: Counts
+    words: Bytes
