@@ -243,10 +243,16 @@ def is_table(array) -> bool:
 
 def entry_widths(dispatcher) -> set[str]:
     """Return the kinds of tables that a kernel was compiled for: entries of 64 bits or of 32, in each dimension."""
-    return {
-        str([part for part in signature if isinstance(part, types.Array) and is_table(part)])
-        for signature in dispatcher.signatures
-    }
+    return {str([array for array in arrays_of(signature) if is_table(array)]) for signature in dispatcher.signatures}
+
+
+def arrays_of(types_):
+    """Yield the arrays among some types, those that stand in an operand of several too."""
+    for each in types_:
+        if isinstance(each, types.Array):
+            yield each
+        elif isinstance(each, types.BaseTuple):
+            yield from arrays_of(each)
 
 
 def test_a_float_in_a_kernel_is_noticed():

@@ -52,8 +52,8 @@ p2m: ending_sizes 1, segment 2, split_tables 1, cannot_split 1, path_need 3, pla
     fill 2, take 1, descend 2, split_leaf 3, forget 1, retire 1, put_aside 1, release 1, plan_unmap 1, cut_need 2,
     cut_tables 1, unmap 1, unmap_pieces 1, clear_first 2, prune 1, plan_split 2, split 1, end_of_walk 1
 resize: plan_split_range 2, split_range 1, uniform 3, first_leaf 1, merge 5, merge_range 1
-heap: find 2, first_fitting 1, push 1, remove 1, push_blocks 1, alloc 1, break_block 2, alloc_runs 2, free 2,
-    free_runs 1, block_order 1, is_free 1, collect_blocks 1
+heap: find 2, first_fitting 1, push 1, remove 1, push_blocks 1, alloc 1, break_block 2, alloc_runs 2, put_back 2,
+    free 1, free_runs 1, block_order 1, is_free 1, collect_blocks 1
 audit: note 1, mark_owners 1, start 1, push 1, audit_tables 4, check_place 1, check_bits 1, check_table 1,
     check_type 1, check_leaf 3, audit_frames 1
 lookup: look_up 2, flatten 1, clear_frames 1, collect_leaves 1, collect_runs 1

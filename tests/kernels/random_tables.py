@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from twofold import kernels, spec
+from twofold.formats import operands
 from twofold.formats import p2m_state as at
 from twofold.formats import shape as form
 from twofold.formats.p2m_types import P2MType
@@ -42,11 +43,15 @@ class Tables:
 
     @property
     def tables(self):
-        return self.memory, self.shape, self.root, self.stock, self.state
+        return *self.read, *self.pool
 
     @property
     def read(self):
-        return self.memory, self.shape, self.root
+        return operands.Tables(self.memory, self.shape, self.root)
+
+    @property
+    def pool(self):
+        return operands.Pool(self.stock, self.state)
 
     def content(self) -> tuple[bytes, bytes, list[int]]:
         return self.memory.tobytes(), self.stock.tobytes(), self.state.tolist()
@@ -57,12 +62,12 @@ class Tables:
         if free is not None:
             state[at.FREE] = free
         before = self.content()
-        fitting = self.engine.p2m.plan_map(*self.read, state, *pieces, extent_frames)
+        fitting = self.engine.p2m.plan_map(self.read, state, pieces, extent_frames)
         assert self.content() == before, "a plan changes nothing"
         return int(fitting)
 
     def map(self, pieces, flags: int) -> None:
-        self.engine.p2m.map_pieces(*self.tables, *pieces, np.uint64(flags))
+        self.engine.p2m.map_pieces(self.read, self.pool, pieces, np.uint64(flags))
 
     def planned(self, plan: str, change: str, *arguments) -> int:
         """Change when the tables suffice; return the need."""
@@ -80,10 +85,10 @@ class Tables:
         return self.planned("plan_split", "split", gfn, level)
 
     def split_range(self, gfn: int, frames: int, allowed: int) -> int:
-        need = int(self.engine.resize.plan_split_range(*self.read, gfn, frames, allowed))
+        need = int(self.engine.resize.plan_split_range(self.read, gfn, frames, allowed))
         if need <= self.state[at.FREE]:
             before = int(self.state[at.ALLOCATED])
-            self.engine.resize.split_range(*self.tables, gfn, frames, allowed)
+            self.engine.resize.split_range(self.read, self.pool, gfn, frames, allowed)
             assert self.state[at.ALLOCATED] - before == need, "the plan counts exactly"
         return need
 
@@ -122,9 +127,9 @@ class Tables:
 
 
 def make_pieces(pieces, masks):
-    """Return gfns, mfns, frames and masks as kernels take them."""
+    """Return pieces as kernels take them."""
     table = np.array(pieces, np.uint64).reshape(-1, 3)
-    return table[:, 0].copy(), table[:, 1].copy(), table[:, 2].copy(), np.array(masks, np.int64)
+    return operands.Pieces(*(column.copy() for column in table.T), np.array(masks, np.int64))
 
 
 # Gfns near the borders of tables of either width, and, by their upper bits, near those of the whole reach.
@@ -201,11 +206,12 @@ def _singles(tables: Tables, gfns, do_set) -> object:
     where = np.array(sorted({gfn % tables.limit for gfn in gfns}), np.uint64)
     ones = np.ones(len(where), np.uint64)
     if not do_set:
-        return int(tables.engine.p2m.unmap_pieces(*tables.tables, where, ones))
+        return int(tables.engine.p2m.unmap_pieces(tables.read, tables.pool, where, ones))
     mfns, masks = where % np.uint64(1 << 20), np.ones(len(where), np.int64)
-    fitting = tables.plan_map((where, mfns, ones, masks), 1)
+    pieces = operands.Pieces(where, mfns, ones, masks)
+    fitting = tables.plan_map(pieces, 1)
     if fitting == len(where):
-        tables.map((where, mfns, ones, masks), tables.format.flags(P2MType.RAM_RW, "rwx"))
+        tables.map(pieces, tables.format.flags(P2MType.RAM_RW, "rwx"))
     return fitting
 
 
@@ -244,7 +250,7 @@ def _merge_range(tables: Tables, gfn: int, level: int, number: int) -> object:
     first = gfn % tables.limit // size * size
     frames = min(number * size, tables.limit - first)
     before = tables.translations()
-    merged = int(tables.engine.resize.merge_range(*tables.tables, first, frames, level, UNMERGEABLE))
+    merged = int(tables.engine.resize.merge_range(tables.read, tables.pool, first, frames, level, UNMERGEABLE))
     assert tables.translations() == before, "a merge keeps every translation"
     return merged
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twofold import kernels, spec
 from twofold.formats import findings as at
 from twofold.formats import shape as form
+from twofold.formats.operands import Findings, KnownFrames, Tables
 from twofold.formats.p2m_types import P2MType
 from twofold.formats.table_formats import P2M_FORMATS
 from twofold.units import SHARED_M2P
@@ -48,21 +49,20 @@ class Wrong:
 
     def run(self, engine, room: int = 100, budget: int = 1 << 40, *, has_owners: bool = True):
         """Return (rows, counts) of a whole audit."""
-        rows, counts = np.zeros((room, 5), np.uint64), np.zeros(at.COUNT_COLUMNS, np.int64)
-        marks, cursor = np.zeros(FRAMES, np.uint8), np.zeros(at.CURSOR, np.int64)
-        audit = engine.audit
+        findings, cursor = Findings.room_for(room), np.zeros(at.CURSOR, np.int64)
+        audit, tables = engine.audit, Tables(self.memory, self.shape, 0)
+        holding = np.flatnonzero(self.use == TABLES).astype(np.uint64)
+        known = KnownFrames(np.zeros(FRAMES, np.uint8), self.m2p, self.orders, holding)
         for first in range(0, FRAMES, 1024):
-            audit.mark_owners(self.owner, self.use, DOMID, (RAM, TABLES, XEN), marks, first, 1024)
-        audit.start(cursor, self.shape, marks, 0, rows, counts)
+            audit.mark_owners(self.owner, self.use, DOMID, (RAM, TABLES, XEN), known.marks, first, 1024)
+        audit.start(cursor, tables, known.marks, findings)
         cursor[at.HAS_OWNERS] = has_owners
-        tables = np.flatnonzero(self.use == TABLES).astype(np.uint64)
-        while audit.audit_tables(
-            self.memory, self.shape, self.m2p, tables, self.orders, marks, cursor, rows, counts, budget
-        ):
+        while audit.audit_tables(tables, known, cursor, findings, budget):
             pass
         if has_owners:
             for first in range(0, FRAMES, 1024):
-                audit.audit_frames(self.m2p, marks, first, 1024, rows, counts)
+                audit.audit_frames(known, first, 1024, findings)
+        rows, counts = findings
         return rows[: min(room, counts[at.FINDINGS])].tolist(), counts.tolist()
 
     def found(self) -> list[int]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from twofold import kernels, spec
 from twofold.formats.heap_state import LIMIT, NEXT_GROUP, NO_LIMIT, NONE
+from twofold.formats.operands import Lists
 from twofold.machine import BEHAVIOURS, Origin, Zones
 from twofold.machine.zones import ZoneMap
 from twofold.units import MAX_HEAP_ORDER
@@ -37,7 +38,11 @@ class Arrays:
 
     @property
     def lists(self):
-        return self.heads, self.counts, self.links, self.orders, self.rules
+        return Lists(self.heads, self.counts, self.links, self.orders, self.rules)
+
+    def operands(self, name: str):
+        """Return what a kernel takes first: those that are called for a single block take the arrays apart."""
+        return self.lists if name in {"alloc", "free"} else (self.lists,)
 
     def search(self, origin: Origin):
         """Return the zones of an origin, with its limit set."""
@@ -47,7 +52,7 @@ class Arrays:
     def content(self):
         """Return heads, counts, orders and every list in its order; links are read at heads only."""
         mfns, orders = np.empty(self.counts.sum(), np.uint64), np.empty(self.counts.sum(), np.uint8)
-        found = self.heap.collect_blocks(self.orders, self.heads, self.links, mfns, orders)
+        found = self.heap.collect_blocks(self.lists, mfns, orders)
         assert found == len(mfns)
         return self.heads.tolist(), self.counts.tolist(), self.orders.tobytes(), mfns.tolist(), orders.tolist()
 
@@ -63,7 +68,7 @@ class Twins:
         for twin in (self.spec, self.fast):
             out = make_out()
             given = [twin.search(argument) if isinstance(argument, Origin) else argument for argument in arguments]
-            answer = getattr(twin.heap, name)(*twin.lists, *given, *out)
+            answer = getattr(twin.heap, name)(*twin.operands(name), *given, *out)
             answers.append((None if answer is None else int(answer), [array[: answer or 0].tolist() for array in out]))
         assert answers[0] == answers[1]
         assert self.spec.content() == self.fast.content()
@@ -196,10 +201,10 @@ def test_bulk_allocation_is_one_by_one_allocation(order, origin, behaviour):
     for extents in (1, 3, 5):
         one, many = Arrays(spec, frames, behaviour), Arrays(kernels, frames, behaviour)
         for arrays in (one, many):
-            arrays.heap.free_runs(*arrays.lists, np.array([1], np.uint64), np.array([frames - 1], np.uint64))
+            arrays.heap.free_runs(arrays.lists, np.array([1], np.uint64), np.array([frames - 1], np.uint64))
         mfns = [one.heap.alloc(*one.lists, one.search(origin), order) for _ in range(extents)]
         starts, counts = np.zeros(extents, np.uint64), np.zeros(extents, np.uint64)
-        runs = many.heap.alloc_runs(*many.lists, many.search(origin), order, extents, starts, counts)
+        runs = many.heap.alloc_runs(many.lists, many.search(origin), order, extents, starts, counts)
         unrolled = [
             start + (index << order)
             for start, count in zip(starts[:runs].tolist(), counts[:runs].tolist(), strict=True)
@@ -213,7 +218,7 @@ def test_bulk_allocation_is_one_by_one_allocation(order, origin, behaviour):
 def test_memory_is_taken_from_the_zone_that_is_asked_for(engine):
     border = 1 << 20
     arrays = Arrays(engine, border + 64)
-    arrays.heap.free_runs(*arrays.lists, np.array([border - 64], np.uint64), np.array([128], np.uint64))
+    arrays.heap.free_runs(arrays.lists, np.array([border - 64], np.uint64), np.array([128], np.uint64))
 
     def alloc(order: int, zones: Zones) -> int:
         return arrays.heap.alloc(*arrays.lists, arrays.search(Origin(zones)), order)

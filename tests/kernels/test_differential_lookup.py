@@ -9,6 +9,7 @@ from random_tables import FORMATS, GFNS, LENGTHS, LIVES, SIZES, Tables, live, tw
 from twofold import kernels, spec
 from twofold.formats import ept, guest, npt, x86
 from twofold.formats import shape as form
+from twofold.formats.operands import Leaves
 from twofold.formats.status import OK
 from twofold.formats.table_formats import GUEST_SHAPES, NPT, NPT_2
 from twofold.formats.walk_state import EXECUTE, MAX_STEPS, READ, STEP_COLUMNS, WRITE
@@ -60,8 +61,8 @@ def test_every_way_of_looking_up_gives_the_leaf_that_is_there(table_format, size
         assert [int(lookup.look_up(*tables.read, gfn)) for gfn in gfns] == wanted
         if end <= 1 << 21:
             flat = np.empty(-(-end >> tables.bits), np.uint64)
-            lookup.flatten(*tables.read, flat)
-            lookup.translate_flat(tables.memory, tables.shape, flat, gfns, out)
+            lookup.flatten(tables.read, flat)
+            lookup.translate_flat(tables.read, flat, gfns, out)
             assert out.tolist() == wanted
 
 
@@ -70,7 +71,7 @@ def test_the_flattened_regions_are_the_same_words(table_format, sizes, life):
     words = []
     for tables in lived(table_format, sizes, life):
         regions = np.empty(1000, np.uint64)
-        tables.engine.lookup.flatten(*tables.read, regions)
+        tables.engine.lookup.flatten(tables.read, regions)
         words.append(regions.tolist())
     assert words[0] == words[1]
 
@@ -91,11 +92,10 @@ def test_holes_leaves_and_runs_of_a_range_are_the_same(table_format, sizes, life
     for tables in (slow, fast):
         lookup = tables.engine.lookup
         assert lookup.clear_frames(*tables.read, gfn, frames) == first - gfn
-        gfns, levels = np.zeros(len(inside), np.uint64), np.zeros(len(inside), np.uint8)
-        entries = np.zeros(len(inside), np.uint64)
-        found = lookup.collect_leaves(*tables.read, gfn, frames, gfns, levels, entries)
+        listed = Leaves.room_for(len(inside))
+        found = lookup.collect_leaves(tables.read, gfn, frames, listed)
         assert found == len(inside)
-        rows = zip(gfns.tolist(), levels.tolist(), entries.tolist(), strict=True)
+        rows = zip(*(column.tolist() for column in listed), strict=True)
         assert [(start, (level, entry)) for start, level, entry in rows] == sorted(inside.items())
         runs = [np.zeros(len(inside), np.uint64) for _ in range(3)]
         count = lookup.collect_runs(*tables.read, gfn, frames, *runs)
@@ -124,14 +124,14 @@ def test_a_list_that_is_too_short_is_filled_alike(table_format, sizes, life, roo
     answers = []
     for tables in lived(table_format, sizes, life):
         runs = [np.zeros(room, np.uint64) for _ in range(3)]
-        leaves = [np.zeros(room, np.uint64), np.zeros(room, np.uint8), np.zeros(room, np.uint64)]
+        leaves = Leaves(np.zeros(room, np.uint64), np.zeros(room, np.uint8), np.zeros(room, np.uint64))
         lookup, here = tables.engine.lookup, gfn % tables.limit
         frames = min(2000, tables.limit - here)
         counts = (
             lookup.collect_runs(*tables.read, here, frames, *runs),
-            lookup.collect_leaves(*tables.read, here, frames, *leaves),
+            lookup.collect_leaves(tables.read, here, frames, leaves),
         )
-        answers.append((counts, [array.tolist() for array in runs + leaves]))
+        answers.append((counts, [array.tolist() for array in (*runs, *leaves)]))
     assert answers[0] == answers[1]
 
 

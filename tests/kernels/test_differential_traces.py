@@ -56,9 +56,7 @@ def scan(engine, form, text, room, is_last):
         state[at.ACCESSES] = 0
         status = engine.traces.scan_lines(
             np.frombuffer(text, np.uint8).copy(),
-            compiled.program,
-            compiled.patterns,
-            compiled.words,
+            compiled,
             state,
             registers,
             out,

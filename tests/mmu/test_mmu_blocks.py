@@ -13,9 +13,9 @@ from twofold.errors import NotPresentError
 from twofold.formats import mmu_state as at
 from twofold.formats import x86
 from twofold.formats.kinds import FETCH, STORE
+from twofold.formats.operands import Caches
 from twofold.kernels import mmu as general
 from twofold.mmu import Mmu, blocks, load_profile, pieces, profile_names
-from twofold.mmu.block_simulator import State
 from twofold.mmu.profile import Marking
 from twofold.spec import mmu as plain
 
@@ -59,7 +59,7 @@ def mmu_of(tables, profile, dimensions=2):
 
 
 def state_of(mmu):
-    return mmu._settings, mmu._structures, mmu._tags, mmu._values
+    return mmu._settings, Caches(mmu._structures, mmu._tags, mmu._values)
 
 
 def translated(tables, profile, gvas, dimensions):
@@ -83,13 +83,13 @@ def run_general(mmu, gvas, engine=general):
 def run_fast(mmu, gvas, threads=1):
     """Return (accesses done, counters) of the fast path."""
     counters = np.zeros(at.COUNTERS, np.int64)
-    mmu_settings, *state = state_of(mmu)
-    path = blocks.BlockPath(mmu._memory, mmu._shapes, mmu_settings, State(*state))
+    path = blocks.BlockPath(mmu._memory, mmu._shapes, *state_of(mmu))
     return path.run(gvas, counters, threads), counters.tolist()
 
 
 def all_of(mmu):
-    return [words.tolist() for words in state_of(mmu)]
+    mmu_settings, caches = state_of(mmu)
+    return [words.tolist() for words in (mmu_settings, *caches)]
 
 
 @relaxed

@@ -12,6 +12,7 @@ from tables import ALL_GUESTS, random_tables
 
 from twofold.errors import TwofoldError
 from twofold.formats import mmu_state as at
+from twofold.formats.operands import Caches
 from twofold.formats.table_formats import P2M_FORMATS
 from twofold.kernels import mmu as fast
 from twofold.mmu import Mmu, load_profile, profile_names
@@ -37,7 +38,10 @@ def everything(mmu, engine, gvas, kinds=NO_KINDS):
     while position < len(gvas):
         counters, fault = np.zeros(at.COUNTERS, np.int64), np.zeros(at.FAULT_COLUMNS, np.uint64)
         state = mmu._settings, mmu._structures, mmu._tags, mmu._values
-        status = engine.run(mmu._memory, mmu._shapes, gvas[position:], kinds[position:], *state, counters, fault)
+        caches = Caches(*state[1:])
+        status = engine.run(
+            mmu._memory, mmu._shapes, gvas[position:], kinds[position:], state[0], caches, counters, fault
+        )
         log.append((status, counters.tolist(), fault.tolist()))
         position += int(fault[at.FAULT_ACCESS]) + 1 if status else len(gvas)
     return log, [words.tolist() for words in (*state, mmu._memory)]

@@ -13,12 +13,27 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import numpy as np
 
 from twofold.formats.arrays import Bytes, Counts, Halves, Marks, Owners, Rows, Words
+from twofold.formats.operands import (
+    Caches,
+    Findings,
+    KnownFrames,
+    Leaves,
+    LineProgram,
+    Lists,
+    Pieces,
+    Pool,
+    Tables,
+    Uses,
+)
 
 R = TypeVar("R")
 More = TypeVarTuple("More")
 Reading = Callable[[Words, Words, int, *More], R]  # memory, shape, root, then more; the result comes last
 Changing = Callable[[Words, Words, int, Words, Counts, *More], R]  # memory, shape, root, stock, state, then more
+ReadingAll = Callable[[Tables, *More], R]  # in bulk
+ChangingAll = Callable[[Tables, Pool, *More], R]
 OfLists = Callable[[Counts, Counts, Halves, Marks, Counts, *More], R]  # heads, counts, links, orders, rules, then more
+OfAllLists = Callable[[Lists, *More], R]  # in bulk
 Generating = Callable[[int, int, int, int, *More, Words], None]  # seed, base, footprint, first step; gvas at the end
 
 
@@ -30,15 +45,15 @@ class AuditEngine(Protocol):
         """Mark who holds each frame of a range. `uses` : those of guest memory, the table pool and special pages."""
 
     @property
-    def start(self) -> Callable[[Counts, Words, Marks, int, Words, Counts], None]:
+    def start(self) -> Callable[[Counts, Tables, Marks, Findings], None]:
         """Put the root on the cursor's stack; without a root inside the machine there is nothing to audit."""
 
     @property
-    def audit_tables(self) -> Callable[[Words, Words, Words, Words, Marks, Marks, Counts, Words, Counts, int], int]:
+    def audit_tables(self) -> ReadingAll[KnownFrames, Counts, Findings, int, int]:
         """Visit entries until the tables are done or the budget is used up; return 1 while there is more."""
 
     @property
-    def audit_frames(self) -> Callable[[Words, Marks, int, int, Words, Counts], None]:
+    def audit_frames(self) -> Callable[[KnownFrames, int, int, Findings], None]:
         """Check for every RAM frame of the domain in a range that the gfn in its M2P entry maps it."""
 
 
@@ -66,11 +81,11 @@ class HeapEngine(Protocol):
     """The buddy heap; columns in `formats.heap_state`."""
 
     @property
-    def push_blocks(self) -> OfLists[Words, Marks, None]:
+    def push_blocks(self) -> OfAllLists[Words, Marks, None]:
         """Put maximal free blocks into an empty heap, the last one first, so that the lowest ends up in front."""
 
     @property
-    def collect_blocks(self) -> Callable[[Marks, Counts, Halves, Words, Marks], int]:
+    def collect_blocks(self) -> OfAllLists[Words, Marks, int]:
         """Write every free block, list by list, the lowest zone first, from order 0 up; return how many there are."""
 
     @property
@@ -82,11 +97,15 @@ class HeapEngine(Protocol):
         """Return the first frame of a block of this order, or -1 when there is none."""
 
     @property
-    def alloc_runs(self) -> OfLists[Counts, int, int, Words, Words, int]:
+    def alloc_runs(self) -> OfAllLists[Counts, int, int, Words, Words, int]:
         """Allocate up to `extents` extents one after the other; return the number of runs they form."""
 
     @property
-    def free_runs(self) -> OfLists[Words, Words, None]:
+    def free(self) -> OfLists[int, int, None]:
+        """Give a block back."""
+
+    @property
+    def free_runs(self) -> OfAllLists[Words, Words, None]:
         """Give back runs of frames of any length and alignment, each as its naturally aligned blocks."""
 
 
@@ -98,11 +117,11 @@ class LookupEngine(Protocol):
         """Look up each gfn by a walk of its own; holes and gfns beyond the table give INVALID_MFN."""
 
     @property
-    def flatten(self) -> Reading[Words, None]:
+    def flatten(self) -> ReadingAll[Words, None]:
         """Write the word of each region, from gfn 0 on."""
 
     @property
-    def translate_flat(self) -> Callable[[Words, Words, Words, Words, Words], None]:
+    def translate_flat(self) -> ReadingAll[Words, Words, Words, None]:
         """Look up each gfn through `regions`; the same answers as `translate`."""
 
     @property
@@ -110,7 +129,7 @@ class LookupEngine(Protocol):
         """Return how many frames from `gfn` on are holes, at most `frames`; an entry that holds a place is none."""
 
     @property
-    def collect_leaves(self) -> Reading[int, int, Words, Marks, Words, int]:
+    def collect_leaves(self) -> ReadingAll[int, int, Leaves, int]:
         """Write every leaf and every entry that holds a place of a range, ascending; return how many."""
 
     @property
@@ -122,7 +141,7 @@ class LookupEngine(Protocol):
         """Write the leaves and places that touch ranges as runs of equal ones; return how many runs."""
 
     @property
-    def describe(self) -> Callable[[Words, Marks, Words, Marks, Words, Rows], None]:
+    def describe(self) -> Callable[[Words, Marks, Leaves, Rows], None]:
         """Write what `collect_leaves` found as rows: gfn, mfn, order, type, access, present, recalc."""
 
 
@@ -130,7 +149,7 @@ class MmuEngine(Protocol):
     """The MMU of one core; columns in `formats.mmu_state`."""
 
     @property
-    def run(self) -> Callable[[Words, Words, Words, Marks, Counts, Counts, Words, Words, Counts, Words], int]:
+    def run(self) -> Callable[[Words, Words, Words, Marks, Counts, Caches, Counts, Words], int]:
         """Access every address of a trace in order; return OK, or the status of the first without a translation."""
 
     @property
@@ -158,11 +177,11 @@ class P2MEngine(Protocol):
         """Make every slot of a table empty."""
 
     @property
-    def plan_map(self) -> Reading[Counts, Words, Words, Words, Counts, int, int]:
+    def plan_map(self) -> ReadingAll[Counts, Pieces, int, int]:
         """Return how many whole extents, from the first on, can be mapped. Changes nothing."""
 
     @property
-    def map_pieces(self) -> Changing[Words, Words, Words, Counts, int, None]:
+    def map_pieces(self) -> ChangingAll[Pieces, int, None]:
         """Map all pieces, replacing what was there; the plan has shown that the tables suffice."""
 
     @property
@@ -178,7 +197,7 @@ class P2MEngine(Protocol):
         """Make a range a hole: whole leaves and tables go whole, a cut leaf is split first, no table is left empty."""
 
     @property
-    def unmap_pieces(self) -> Changing[Words, Words, int]:
+    def unmap_pieces(self) -> ChangingAll[Words, Words, int]:
         """Make many ranges holes, one after the other, each whole; return how many, fewer when one lacks tables."""
 
     @property
@@ -194,11 +213,11 @@ class ResizeEngine(Protocol):
     """Splits of ranges, and merges."""
 
     @property
-    def plan_split_range(self) -> Reading[int, int, int, int]:
+    def plan_split_range(self) -> ReadingAll[int, int, int, int]:
         """Return the tables it takes until no leaf that starts in a range has a size that is not allowed."""
 
     @property
-    def split_range(self) -> Changing[int, int, int, None]:
+    def split_range(self) -> ChangingAll[int, int, int, None]:
         """Split every leaf of a range whose size is not allowed, as planned by `plan_split_range`."""
 
     @property
@@ -206,7 +225,7 @@ class ResizeEngine(Protocol):
         """Replace a table of leaves by one large leaf; return 1, or 0 when it must not be."""
 
     @property
-    def merge_range(self) -> Changing[int, int, int, int, int]:
+    def merge_range(self) -> ChangingAll[int, int, int, int, int]:
         """Merge what can be merged to leaves of this level in a range of whole such leaves; return how many."""
 
 
@@ -234,7 +253,7 @@ class SweepEngine(Protocol):
         """Do as `count_ways` for 16 ways with 32-bit tags; return how many addresses were counted."""
 
     @property
-    def count_distances(self) -> Callable[[Words, int, Words, Halves, Words, Halves, Words, Words], None]:
+    def count_distances(self) -> Callable[[Words, int, Uses, Words], None]:
         """Add to `out_histogram[distance]` each address whose page was used before, to its last word all others."""
 
 
@@ -242,7 +261,7 @@ class TracesEngine(Protocol):
     """Traces of other tools; columns in `formats.trace_program` and `formats.champsim`."""
 
     @property
-    def scan_lines(self) -> Callable[[Bytes, Counts, Counts, Bytes, Counts, Words, Words], int]:
+    def scan_lines(self) -> Callable[[Bytes, LineProgram, Counts, Words, Words], int]:
         """Emit the accesses of the lines of a text."""
 
     @property

@@ -1,9 +1,11 @@
 """What an audit can find: codes, what each says, the columns of its counts, and the marks it puts on frames.
 
-A finding is one row of an array, uint64[n, 5]: code, gfn, mfn, level, entry. Counts are int64[COUNT_COLUMNS].
+A finding is one row of an array, uint64[n, COLUMNS]: code, gfn, mfn, level, entry. Counts are int64[COUNT_COLUMNS].
 """
 
 from typing import Final
+
+COLUMNS: Final = 5  # of a finding
 
 RESERVED_BITS: Final = 1
 MISALIGNED: Final = 2

@@ -9,6 +9,7 @@ import numpy as np
 from twofold.formats import findings as at
 from twofold.formats import p2m_types
 from twofold.formats.arrays import Counts, Marks, Owners, Words
+from twofold.formats.operands import Findings, KnownFrames, Tables
 from twofold.kernels._bits import SHIFT, ZERO
 from twofold.kernels._entries import (
     BITS,
@@ -59,15 +60,16 @@ BLOCK = 64  # frames; a few vector registers of each array
 
 
 @inline
-def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
+def note(findings: Findings, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
     """Count a finding, and write it while there is room. Twin: spec.audit.note."""
+    rows, counts = findings
     row = counts[FINDINGS]
-    if row < len(findings):
-        findings[row, 0] = code
-        findings[row, 1] = gfn
-        findings[row, 2] = mfn
-        findings[row, 3] = level
-        findings[row, 4] = entry
+    if row < len(rows):
+        rows[row, 0] = code
+        rows[row, 1] = gfn
+        rows[row, 2] = mfn
+        rows[row, 3] = level
+        rows[row, 4] = entry
     counts[FINDINGS] += 1
 
 
@@ -106,13 +108,14 @@ def mark_block(
 
 
 @kernel
-def start(cursor: Counts, shape: Words, marks: Marks, root: int, out_findings: Words, counts: Counts) -> None:
+def start(cursor: Counts, tables: Tables, marks: Marks, out_findings: Findings) -> None:
     """Put the root on the cursor's stack. Twin: spec.audit.start."""
+    _, shape, root = tables
     cursor[DEPTH] = 0
     if root >= len(marks):
-        note(out_findings, counts, TABLE_OUTSIDE, 0, root, np.int64(shape[LEVELS]), ZERO)
+        note(out_findings, TABLE_OUTSIDE, 0, root, np.int64(shape[LEVELS]), ZERO)
         return
-    push(cursor, shape, marks, root, 0, counts)
+    push(cursor, shape, marks, root, 0, out_findings.counts)
 
 
 @inline
@@ -130,19 +133,9 @@ def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, count
 
 
 @kernel
-def audit_tables(
-    memory: Words,
-    shape: Words,
-    m2p: Words,
-    tables: Words,
-    orders: Marks,
-    marks: Marks,
-    cursor: Counts,
-    out_findings: Words,
-    counts: Counts,
-    budget: int,
-) -> int:
+def audit_tables(tables: Tables, known: KnownFrames, cursor: Counts, out_findings: Findings, budget: int) -> int:
     """Visit entries until the tables are done or the budget is used up. Twin: spec.audit.audit_tables."""
+    (memory, shape, _), marks, counts = tables, known.marks, out_findings.counts
     while cursor[DEPTH] > 0 and budget > 0:
         depth = cursor[DEPTH]
         level, here = np.int64(shape[LEVELS]) - depth, STACK + STACK_COLUMNS * (depth - 1)
@@ -154,7 +147,7 @@ def audit_tables(
                 counts[EMPTY_TABLES] += cursor[IS_EMPTY + level]
             continue
         if level == 0:
-            passed = plain_leaves(memory, shape, m2p, marks, cursor, table, slot, base + slot, counts)
+            passed = plain_leaves(memory, shape, known, cursor, table, slot, base + slot, counts)
             if passed > 0:
                 cursor[here + 1] += passed
                 cursor[IS_EMPTY] = 0
@@ -167,19 +160,19 @@ def audit_tables(
             continue
         cursor[IS_EMPTY + level] = 0
         if not is_present(shape, entry):
-            check_place(shape, gfn, level, entry, out_findings, counts)
+            check_place(shape, gfn, level, entry, out_findings)
         elif is_leaf(shape, entry, level):
-            check_bits(shape, gfn, level, entry, out_findings, counts)
+            check_bits(shape, gfn, level, entry, out_findings)
             budget -= span(shape, level)
-            if not check_type(shape, gfn, level, entry, out_findings, counts):
+            if not check_type(shape, gfn, level, entry, out_findings):
                 continue
             if cursor[HAS_OWNERS]:
-                check_leaf(shape, m2p, orders, marks, gfn, level, entry, out_findings, counts)
-            elif holds_any(tables, leaf_frame(shape, entry, level), span(shape, level)):
-                note(out_findings, counts, LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
-        elif check_bits(shape, gfn, level, entry, out_findings, counts):
+                check_leaf(shape, known, gfn, level, entry, out_findings)
+            elif holds_any(known.tables, leaf_frame(shape, entry, level), span(shape, level)):
+                note(out_findings, LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
+        elif check_bits(shape, gfn, level, entry, out_findings):
             below = frame_of(shape, entry)
-            if check_table(marks, gfn, below, level, entry, out_findings, counts):
+            if check_table(marks, gfn, below, level, entry, out_findings):
                 push(cursor, shape, marks, below, gfn, counts)
     return 1 if cursor[DEPTH] > 0 else 0
 
@@ -188,8 +181,7 @@ def audit_tables(
 def plain_leaves(
     memory: Words,
     shape: Words,
-    m2p: Words,
-    marks: Marks,
+    known: KnownFrames,
     cursor: Counts,
     table: int,
     slot: int,
@@ -201,7 +193,7 @@ def plain_leaves(
     The ordinary case in one short loop: RAM_RW, well-formed, unmarked, the M2P agrees. The first leaf that differs in
     anything ends it, and takes the long way. Blocks of frames that follow each other are looked at as one.
     """
-    part = memory[table]
+    part, marks, m2p = memory[table], known.marks, known.m2p
     first, frames = np.uint64(part[slot]), shape[FRAME]
     flags = first & ~frames
     ordinary = is_present(shape, first) and type_number(shape, first) == 0 and malformed(shape, first, 0) == ZERO
@@ -269,77 +261,66 @@ def is_in(types: int, number: int) -> bool:
 
 
 @inline
-def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> None:
+def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> None:
     """Check an entry that holds a place. Twin: spec.audit.check_place."""
-    counts[PLACES] += 1
+    out_findings.counts[PLACES] += 1
     number = np.int64((entry >> shape[PLACE_SHIFT]) & shape[PLACE_MASK])
     if not is_in(PLACE_TYPES, number):
-        note(out_findings, counts, BAD_TYPE, gfn, 0, level, entry)
+        note(out_findings, BAD_TYPE, gfn, 0, level, entry)
     elif level > 0 and is_in(SMALL_TYPES, number):
-        note(out_findings, counts, BAD_SIZE, gfn, 0, level, entry)
+        note(out_findings, BAD_SIZE, gfn, 0, level, entry)
 
 
 @inline
-def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Check what hardware refuses in a present entry. Twin: spec.audit.check_bits."""
     bad = malformed(shape, entry, level)
     if needs_recalc(shape, entry, level):
-        counts[RECALC] += 1
+        out_findings.counts[RECALC] += 1
         bad &= ~shape[RECALC_MASK]
     if bad == ZERO:
         return True
     code = MISALIGNED if is_leaf(shape, entry, level) and bad & ~shape[FRAME] == ZERO else RESERVED_BITS
-    note(out_findings, counts, code, gfn, frame_of(shape, entry), level, entry)
+    note(out_findings, code, gfn, frame_of(shape, entry), level, entry)
     return False
 
 
 @inline
-def check_table(
-    marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
-) -> bool:
+def check_table(marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Check where an entry points; return whether to visit it. Twin: spec.audit.check_table."""
     if below >= len(marks):
-        note(out_findings, counts, TABLE_OUTSIDE, gfn, below, level, entry)
+        note(out_findings, TABLE_OUTSIDE, gfn, below, level, entry)
         return False
     if marks[below] & VISITED:
-        note(out_findings, counts, TABLE_TWICE, gfn, below, level, entry)
+        note(out_findings, TABLE_TWICE, gfn, below, level, entry)
         return False
     if marks[below] & WHO != OWN_TABLE:
-        note(out_findings, counts, TABLE_NOT_OWNED, gfn, below, level, entry)
+        note(out_findings, TABLE_NOT_OWNED, gfn, below, level, entry)
         return False
     return True
 
 
 @inline
-def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Count a leaf and check its type. Twin: spec.audit.check_type."""
-    counts[PRESENT] += 1
+    out_findings.counts[PRESENT] += 1
     mfn, number = leaf_frame(shape, entry, level), type_number(shape, entry)
     if not is_in(PRESENT_TYPES, number):
-        note(out_findings, counts, BAD_TYPE, gfn, mfn, level, entry)
+        note(out_findings, BAD_TYPE, gfn, mfn, level, entry)
         return False
     if level > 0 and is_in(SMALL_TYPES, number):
-        note(out_findings, counts, BAD_SIZE, gfn, mfn, level, entry)
+        note(out_findings, BAD_SIZE, gfn, mfn, level, entry)
     return True
 
 
 @kernel
-def check_leaf(
-    shape: Words,
-    m2p: Words,
-    orders: Marks,
-    marks: Marks,
-    gfn: int,
-    level: int,
-    entry: int,
-    out_findings: Words,
-    counts: Counts,
-) -> None:
+def check_leaf(shape: Words, known: KnownFrames, gfn: int, level: int, entry: int, out_findings: Findings) -> None:
     """Check each frame of one leaf. Twin: spec.audit.check_leaf."""
+    marks, m2p, orders, _ = known
     mfn, frames, number = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
     if mfn + frames > len(marks):
         if number != MMIO_DIRECT:
-            note(out_findings, counts, LEAF_OUTSIDE, gfn, mfn, level, entry)
+            note(out_findings, LEAF_OUTSIDE, gfn, mfn, level, entry)
         frames = max(0, len(marks) - mfn)
     is_mmio, is_others, shared = number == MMIO_DIRECT, is_in(OTHERS_TYPES, number), number == RAM_SHARED
     onto_table, of_other, is_nobodys, on_ram, bad = False, False, False, False, 0
@@ -363,17 +344,17 @@ def check_leaf(
                 bad += 1
             elif who == OWN_RAM:
                 marks[mfn + index] |= GOOD
-    counts[P2M_BAD_FRAMES] += bad
+    out_findings.counts[P2M_BAD_FRAMES] += bad
     if onto_table:
-        note(out_findings, counts, LEAF_ONTO_TABLE, gfn, mfn, level, entry)
+        note(out_findings, LEAF_ONTO_TABLE, gfn, mfn, level, entry)
     if of_other:
-        note(out_findings, counts, LEAF_OF_OTHER, gfn, mfn, level, entry)
+        note(out_findings, LEAF_OF_OTHER, gfn, mfn, level, entry)
     if is_nobodys:
-        note(out_findings, counts, LEAF_FREE, gfn, mfn, level, entry)
+        note(out_findings, LEAF_FREE, gfn, mfn, level, entry)
     if on_ram and not onto_table:
-        note(out_findings, counts, MMIO_ON_RAM, gfn, mfn, level, entry)
+        note(out_findings, MMIO_ON_RAM, gfn, mfn, level, entry)
     if bad:
-        note(out_findings, counts, P2M_BAD, gfn, mfn, level, entry)
+        note(out_findings, P2M_BAD, gfn, mfn, level, entry)
 
 
 @inline
@@ -390,11 +371,12 @@ def holds_any(tables: Words, mfn: int, frames: int) -> bool:
 
 
 @kernel
-def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings: Words, counts: Counts) -> None:
+def audit_frames(known: KnownFrames, first: int, frames: int, out_findings: Findings) -> None:
     """Check every RAM frame of the domain in a range. Twin: spec.audit.audit_frames.
 
     The M2P of a good frame was read when it was marked, and names a gfn.
     """
+    marks, m2p, counts = known.marks, known.m2p, out_findings.counts
     for start in range(first, first + frames, BLOCK):
         stop = min(start + BLOCK, first + frames)
         if not is_any_open(marks, np.uint64(start), np.uint64(stop)):
@@ -406,7 +388,7 @@ def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings
                 counts[ORPHANS] += 0 if marks[mfn] & SPECIAL else 1
             elif ~m2p[mfn] != SHARED_M2P:
                 counts[M2P_BAD_FRAMES] += 1
-                note(out_findings, counts, M2P_BAD, ~m2p[mfn], mfn, 0, ZERO)
+                note(out_findings, M2P_BAD, ~m2p[mfn], mfn, 0, ZERO)
 
 
 @folded

@@ -7,6 +7,7 @@ import numpy as np
 
 from twofold.formats import heap_state as at
 from twofold.formats.arrays import Counts, Halves, Marks, Words
+from twofold.formats.operands import Lists
 from twofold.kernels._jit import inline, kernel
 from twofold.units import MAX_HEAP_ORDER
 
@@ -25,8 +26,9 @@ def zone_of(rules: Counts, mfn: int) -> int:
 
 
 @kernel
-def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Counts, order: int) -> tuple[int, int]:
+def find(lists: Lists, search: Counts, order: int) -> tuple[int, int]:
     """Return (mfn, order) of the block to take an extent from. Twin: spec.heap.find."""
+    counts, rules = lists.counts, lists.rules
     start = 0
     while start < len(search):
         end = start
@@ -36,7 +38,7 @@ def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Co
             for index in range(start, end):
                 zone = search[index]
                 if counts[zone, found]:
-                    mfn = first_fitting(heads, links, rules, zone, found, order)
+                    mfn = first_fitting(lists, zone, found, order)
                     if mfn != NONE:
                         return mfn, found
         start = end + 1
@@ -44,18 +46,20 @@ def find(heads: Counts, counts: Counts, links: Halves, rules: Counts, search: Co
 
 
 @inline
-def first_fitting(heads: Counts, links: Halves, rules: Counts, zone: int, found: int, order: int) -> int:
+def first_fitting(lists: Lists, zone: int, found: int, order: int) -> int:
     """Return the first block of a list that may be used, or NONE. Twin: spec.heap.first_fitting."""
+    links, rules = lists.links, lists.rules
     part = 1 << (found if rules[KEEP_UPPER] else order)
-    mfn = heads[zone, found]
+    mfn = lists.heads[zone, found]
     while mfn != NONE and mfn + part > rules[LIMIT]:
         mfn = np.int64(links[mfn, NEXT])
     return mfn
 
 
 @kernel
-def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
+def push(lists: Lists, mfn: int, order: int) -> None:
     """Put a free block at the front of its list. Twin: spec.heap.push."""
+    heads, counts, links, orders, rules = lists
     zone = zone_of(rules, mfn)
     first = heads[zone, order]
     links[mfn, PREVIOUS] = NONE
@@ -68,8 +72,9 @@ def push(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Cou
 
 
 @kernel
-def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
+def remove(lists: Lists, mfn: int, order: int) -> None:
     """Take a free block out of its list. Twin: spec.heap.remove."""
+    heads, counts, links, orders, rules = lists
     zone = zone_of(rules, mfn)
     before = np.int64(links[mfn, PREVIOUS])
     after = np.int64(links[mfn, NEXT])
@@ -84,12 +89,10 @@ def remove(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: C
 
 
 @kernel
-def push_blocks(
-    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, block_orders: Marks
-) -> None:
+def push_blocks(lists: Lists, mfns: Words, block_orders: Marks) -> None:
     """Put maximal free blocks into an empty heap. Twin: spec.heap.push_blocks."""
     for index in range(len(mfns) - 1, -1, -1):
-        push(heads, counts, links, orders, rules, np.int64(mfns[index]), np.int64(block_orders[index]))
+        push(lists, np.int64(mfns[index]), np.int64(block_orders[index]))
 
 
 @inline
@@ -103,59 +106,48 @@ def alloc(
     heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, search: Counts, order: int
 ) -> int:
     """Return the first frame of a block of this order, or -1. Twin: spec.heap.alloc."""
-    mfn, found = find(heads, counts, links, rules, search, order)
+    lists = Lists(heads, counts, links, orders, rules)
+    mfn, found = find(lists, search, order)
     if mfn >= 0:
-        break_block(heads, counts, links, orders, rules, mfn, found, order)
+        break_block(lists, mfn, found, order)
         mfn = kept_part(rules, mfn, found, order)
     return mfn
 
 
 @kernel
-def break_block(
-    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, found: int, order: int
-) -> None:
+def break_block(lists: Lists, mfn: int, found: int, order: int) -> None:
     """Take a block out and put back what is not kept. Twin: spec.heap.break_block."""
-    remove(heads, counts, links, orders, rules, mfn, found)
+    remove(lists, mfn, found)
     for half in range(found - 1, order - 1, -1):
-        if rules[KEEP_UPPER]:
-            push(heads, counts, links, orders, rules, mfn, half)
+        if lists.rules[KEEP_UPPER]:
+            push(lists, mfn, half)
             mfn += 1 << half
         else:
-            push(heads, counts, links, orders, rules, mfn + (1 << half), half)
+            push(lists, mfn + (1 << half), half)
 
 
 @kernel
-def alloc_runs(
-    heads: Counts,
-    counts: Counts,
-    links: Halves,
-    orders: Marks,
-    rules: Counts,
-    search: Counts,
-    order: int,
-    extents: int,
-    out_mfns: Words,
-    out_extents: Words,
-) -> int:
+def alloc_runs(lists: Lists, search: Counts, order: int, extents: int, out_mfns: Words, out_extents: Words) -> int:
     """Allocate up to `extents` extents; return the number of runs. Twin: spec.heap.alloc_runs.
 
     Where lower halves are kept, many extents are taken out of one block at a time and what is left of it is put back:
     the lists between the two orders had nothing that would do, so what one-by-one allocation would have left there is
     exactly the aligned rest of the block.
     """
+    rules = lists.rules
     runs = 0
     while extents > 0:
-        block, found = find(heads, counts, links, rules, search, order)
+        block, found = find(lists, search, order)
         mfn = kept_part(rules, block, found, order)
         joins = runs > 0 and np.int64(out_mfns[runs - 1]) + (np.int64(out_extents[runs - 1]) << order) == mfn
         if block < 0 or (runs == len(out_mfns) and not joins):
             break
         taken = 1
         if rules[KEEP_UPPER]:
-            break_block(heads, counts, links, orders, rules, block, found, order)
+            break_block(lists, block, found, order)
         else:
             taken = min(extents, 1 << (found - order), (rules[LIMIT] - mfn) >> order)
-            take_front(heads, counts, links, orders, rules, block, found, taken << order)
+            take_front(lists, block, found, taken << order)
         if joins:
             out_extents[runs - 1] = np.uint64(np.int64(out_extents[runs - 1]) + taken)
         else:
@@ -167,43 +159,46 @@ def alloc_runs(
 
 
 @inline
-def take_front(
-    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, found: int, used: int
-) -> None:
+def take_front(lists: Lists, mfn: int, found: int, used: int) -> None:
     """Take the first frames of a block and put the aligned rest back."""
-    remove(heads, counts, links, orders, rules, mfn, found)
+    remove(lists, mfn, found)
     while used < 1 << found:
         rest = 0
         while not used >> rest & 1:
             rest += 1
-        push(heads, counts, links, orders, rules, mfn + used, rest)
+        push(lists, mfn + used, rest)
         used += 1 << rest
 
 
 @kernel
-def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
-    """Give a block back and merge it with its free buddies. Twin: spec.heap.free."""
+def put_back(lists: Lists, mfn: int, order: int) -> None:
+    """Give a block back and merge it with its free buddies. Twin: spec.heap.put_back."""
+    orders, rules = lists.orders, lists.rules
     while order < rules[TOP]:
         buddy = mfn ^ (1 << order)
         if buddy >= len(orders) or orders[buddy] != order + 1 or zone_of(rules, buddy) != zone_of(rules, mfn):
             break
-        remove(heads, counts, links, orders, rules, buddy, order)
+        remove(lists, buddy, order)
         mfn = min(mfn, buddy)
         order += 1
-    push(heads, counts, links, orders, rules, mfn, order)
+    push(lists, mfn, order)
 
 
 @kernel
-def free_runs(
-    heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfns: Words, frames: Words
-) -> None:
+def free(heads: Counts, counts: Counts, links: Halves, orders: Marks, rules: Counts, mfn: int, order: int) -> None:
+    """Give a block back. Twin: spec.heap.free."""
+    put_back(Lists(heads, counts, links, orders, rules), mfn, order)
+
+
+@kernel
+def free_runs(lists: Lists, mfns: Words, frames: Words) -> None:
     """Give back runs of frames as naturally aligned blocks. Twin: spec.heap.free_runs."""
     for run in range(len(mfns)):
         mfn = np.int64(mfns[run])
         left = np.int64(frames[run])
         while left > 0:
-            order = block_order(rules, mfn, left)
-            free(heads, counts, links, orders, rules, mfn, order)
+            order = block_order(lists.rules, mfn, left)
+            put_back(lists, mfn, order)
             mfn += 1 << order
             left -= 1 << order
 
@@ -229,8 +224,9 @@ def is_free(orders: Marks, mfn: int) -> bool:
 
 
 @kernel
-def collect_blocks(orders: Marks, heads: Counts, links: Halves, out_mfns: Words, out_orders: Marks) -> int:
+def collect_blocks(lists: Lists, out_mfns: Words, out_orders: Marks) -> int:
     """Write every free block, list by list; return how many. Twin: spec.heap.collect_blocks."""
+    heads, links, orders = lists.heads, lists.links, lists.orders
     found = 0
     for zone in range(len(heads)):
         for order in range(ORDERS):

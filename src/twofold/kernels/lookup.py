@@ -5,6 +5,7 @@ import numpy as np
 from twofold.formats import leaf_runs as run
 from twofold.formats import regions as regions_of
 from twofold.formats.arrays import Marks, Rows, Words
+from twofold.formats.operands import Leaves, Tables
 from twofold.formats.regions import MARKED
 from twofold.formats.walk_state import EXECUTE
 from twofold.kernels._bits import ONE, SHIFT, ZERO
@@ -72,8 +73,9 @@ def look_up(memory: Words, shape: Words, root: int, gfn: int) -> int:
 
 
 @kernel
-def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
+def flatten(tables: Tables, out_regions: Words) -> None:
     """Write the word of each region. Twin: spec.lookup.flatten."""
+    memory, shape, root = tables
     slots, top = span(shape, 1), top_level(shape)
     for region in range(len(out_regions)):
         table, word = root, HOLE
@@ -93,12 +95,13 @@ def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
 
 
 @kernel
-def translate_flat(memory: Words, shape: Words, regions: Words, gfns: Words, out_mfns: Words) -> None:
+def translate_flat(tables: Tables, regions: Words, gfns: Words, out_mfns: Words) -> None:
     """Look up each gfn through `regions`. Twin: spec.lookup.translate_flat.
 
     The entry of a later query is prefetched: random look-ups wait for memory, and this keeps more of them under way
     than the CPU finds by itself (1.7 times the rate on a Zen 3).
     """
+    memory, shape, _ = tables
     limit, count = np.uint64(len(regions)), len(gfns)
     base, bits, entry_shift = np.uint64(memory.ctypes.data), shape[BITS], shape[ENTRY_SHIFT]
     inside, present, frames = np.uint64(span(shape, 1) - 1), shape[PRESENT], shape[FRAME]
@@ -138,17 +141,10 @@ def clear_frames(memory: Words, shape: Words, root: int, gfn: int, frames: int) 
 
 
 @kernel
-def collect_leaves(
-    memory: Words,
-    shape: Words,
-    root: int,
-    gfn: int,
-    frames: int,
-    out_gfns: Words,
-    out_levels: Marks,
-    out_entries: Words,
-) -> int:
+def collect_leaves(tables: Tables, gfn: int, frames: int, out_leaves: Leaves) -> int:
     """Write every leaf and place of a range. Twin: spec.lookup.collect_leaves."""
+    memory, shape, root = tables
+    out_gfns, out_levels, out_entries = out_leaves
     found, here, end = 0, gfn, gfn + frames
     while here < end:
         table, level, _ = end_of_walk(memory, shape, root, here)
@@ -171,8 +167,9 @@ def collect_leaves(
 
 
 @kernel
-def describe(shape: Words, accesses: Marks, gfns: Words, levels: Marks, entries: Words, out_rows: Rows) -> None:
+def describe(shape: Words, accesses: Marks, leaves: Leaves, out_rows: Rows) -> None:
     """Write what `collect_leaves` found as rows. Twin: spec.lookup.describe."""
+    gfns, levels, entries = leaves
     access_shift, access_mask, no_execute = shape[ACCESS_SHIFT], shape[ACCESS_MASK], shape[DENY + EXECUTE]
     for index in range(len(gfns)):
         entry, level = entries[index], np.int64(levels[index] & ~MARKED)

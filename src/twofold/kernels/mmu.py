@@ -11,6 +11,7 @@ from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Marks, Words
 from twofold.formats.kinds import FETCH, LOAD, STORE
 from twofold.formats.mmu_state import GUEST, P2M
+from twofold.formats.operands import Caches
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     ACCESSED,
@@ -180,8 +181,9 @@ def next_random(structures: Counts, number: Count) -> Count:
 
 
 @folded
-def touch(structures: Counts, tags: Words, values: Words, number: Count, context: Count, page: Word) -> Count:
+def touch(caches: Caches, number: Count, context: Count, page: Word) -> Count:
     """Use the entry of a page number; return its slot from then on, or -1. Twin: spec.mmu.touch."""
+    structures, tags, values = caches
     if structures[number, at.INSERTED] == 0:
         return -1
     front = front_of(structures, number, page)
@@ -204,10 +206,9 @@ def touch(structures: Counts, tags: Words, values: Words, number: Count, context
 
 
 @bare
-def insert(
-    structures: Counts, tags: Words, values: Words, number: Count, context: Count, page: Word, value: Word
-) -> None:
+def insert(caches: Caches, number: Count, context: Count, page: Word, value: Word) -> None:
     """Keep an entry that just missed. Twin: spec.mmu.insert."""
+    structures, tags, values = caches
     ways, policy = structures[number, at.WAYS], structures[number, at.POLICY]
     if ways == 0:
         return
@@ -230,15 +231,13 @@ def insert(
 
 
 @bare
-def keep(
-    structures: Counts, tags: Words, values: Words, number: Count, context: Count, page: Word, value: Word
-) -> None:
+def keep(caches: Caches, number: Count, context: Count, page: Word, value: Word) -> None:
     """Keep an entry that may be there already. Twin: spec.mmu.keep."""
-    slot = touch(structures, tags, values, number, context, page)
+    slot = touch(caches, number, context, page)
     if slot >= 0:
-        values[slot] = value
+        caches.values[slot] = value
     else:
-        insert(structures, tags, values, number, context, page, value)
+        insert(caches, number, context, page, value)
 
 
 @bare_kernel
@@ -306,14 +305,7 @@ def fail(out_fault: Words, status: int, nested: int, address: Word, level: Count
 
 @folded
 def deepest(
-    shape: Words,
-    settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
-    counters: Counts,
-    dimension: int,
-    page: Word,
+    shape: Words, settings: Counts, caches: Caches, counters: Counts, dimension: int, page: Word
 ) -> tuple[Count, Count]:
     """Return (level, slot): where a walk may start; the top level and -1 for none. Twin: spec.mmu.deepest."""
     first = at.HOST_TABLES if dimension == P2M else at.GUEST_TABLES
@@ -321,7 +313,7 @@ def deepest(
     context = settings[at.VMID] if dimension == P2M else settings[at.ASID]
     top = top_level(shape)
     for level in range(top):
-        slot = touch(structures, tags, values, first + level, context, page >> (shape[BITS] * np.uint64(level + 1)))
+        slot = touch(caches, first + level, context, page >> (shape[BITS] * np.uint64(level + 1)))
         if slot >= 0:
             counters[hits + level] += 1
             return level, slot
@@ -361,9 +353,7 @@ def translate_gpa(
     memory: Words,
     shapes: Words,
     settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
+    caches: Caches,
     counters: Counts,
     out_fault: Words,
     gpa: Word,
@@ -375,16 +365,16 @@ def translate_gpa(
     vmid = settings[at.VMID]
     # step 1: the nested TLB, for every size of leaf
     for size in range(at.SIZES):
-        slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
-        if slot >= 0 and not (kind == STORE and settings[at.MARKS] and values[slot] & CLEAN):
+        slot = touch(caches, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
+        if slot >= 0 and not (kind == STORE and settings[at.MARKS] and caches.values[slot] & CLEAN):
             counters[at.NESTED_HITS] += 1
-            return OK, (values[slot] & ~CLEAN) | inside(gfn, size), size, values[slot] & CLEAN
+            return OK, (caches.values[slot] & ~CLEAN) | inside(gfn, size), size, caches.values[slot] & CLEAN
     counters[at.NESTED_MISSES] += 1
     if gfn >> shape[FRAME_BITS]:
         return fail(out_fault, NOT_PRESENT, 1, gpa, top_level(shape), ZERO), ZERO, 0, ZERO
     # step 2: start below the deepest P2M entry that is cached
-    level, slot = deepest(shape, settings, structures, tags, values, counters, P2M, gfn)
-    table = settings[at.P2M_ROOT] if slot < 0 else np.int64(values[slot])
+    level, slot = deepest(shape, settings, caches, counters, P2M, gfn)
+    table = settings[at.P2M_ROOT] if slot < 0 else np.int64(caches.values[slot])
     # step 3: walk down to the leaf
     while True:
         index = slot_of(shape, np.int64(gfn), level)
@@ -394,7 +384,7 @@ def translate_gpa(
                 return fail(out_fault, OUTSIDE, 1, gpa, level, np.uint64(table) << SHIFT), ZERO, 0, ZERO
             entry = read_entry(memory, shape, table, index)
             counters[at.HOST_READS + level] += 1
-            charge(settings, structures, tags, counters, address_of(shape, table, index))
+            charge(settings, caches.structures, caches.tags, counters, address_of(shape, table, index))
         else:
             entry = loaded_root(settings, at.P2M_ROOTS + index)
         status = check_entry(shape, entry, level)
@@ -409,46 +399,28 @@ def translate_gpa(
             break
         table = frame_of(shape, entry)
         key = gfn >> (shape[BITS] * np.uint64(level))
-        insert(structures, tags, values, at.HOST_TABLES + level - 1, vmid, key, np.uint64(table))
+        insert(caches, at.HOST_TABLES + level - 1, vmid, key, np.uint64(table))
         level -= 1
     # step 4: keep the leaf in the nested TLB
     size = size_of(shape, level)
     clean = clean_of(shape, entry) if settings[at.MARKS] else ZERO
     mfn = np.uint64(leaf_frame(shape, entry, level) | (np.int64(gfn) & (span(shape, level) - 1)))
     frame = (mfn - inside(mfn, size)) | clean
-    keep(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size), frame)
+    keep(caches, at.NESTED_TLB + size, vmid, gfn >> shift_of(size), frame)
     return OK, mfn, size, clean
 
 
 @bare
-def fill(
-    settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
-    number: Count,
-    page: Word,
-    size: Count,
-    value: Word,
-) -> None:
+def fill(settings: Counts, caches: Caches, number: Count, page: Word, size: Count, value: Word) -> None:
     """Keep a translation in a TLB at its size, or smashed to 2M. Twin: spec.mmu.fill."""
     smash = settings[at.SMASH_L1] if number < at.L2 else settings[at.SMASH_L2]
     stored = 1 if smash and size == at.SIZES - 1 else size
     frame = value - inside(value, stored)
-    keep(structures, tags, values, number + stored, settings[at.ASID], page >> shift_of(stored), frame)
+    keep(caches, number + stored, settings[at.ASID], page >> shift_of(stored), frame)
 
 
 @folded
-def lookup(
-    shapes: Words,
-    settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
-    counters: Counts,
-    gva: Word,
-    kind: Count,
-) -> bool:
+def lookup(shapes: Words, settings: Counts, caches: Caches, counters: Counts, gva: Word, kind: Count) -> bool:
     """Return whether a TLB translates this access. Twin: spec.mmu.lookup."""
     page = page_of(shapes[GUEST], gva)
     asid = settings[at.ASID]
@@ -457,22 +429,22 @@ def lookup(
     level_1 = settings[at.FETCH_L1] if is_fetch else at.L1
     level_2 = settings[at.FETCH_L2] if is_fetch else at.L2
     for size in range(at.SIZES):
-        slot = touch(structures, tags, values, level_1 + size, asid, page >> shift_of(size))
+        slot = touch(caches, level_1 + size, asid, page >> shift_of(size))
         if slot >= 0:
-            if needs_dirty and values[slot] & CLEAN:
+            if needs_dirty and caches.values[slot] & CLEAN:
                 counters[at.DIRTY_WALKS] += 1
                 return False
             counters[(at.FETCH_HITS if is_fetch else at.L1_HITS) + size] += 1
             return True
     for size in range(at.SIZES):
-        slot = touch(structures, tags, values, level_2 + size, asid, page >> shift_of(size))
+        slot = touch(caches, level_2 + size, asid, page >> shift_of(size))
         if slot >= 0:
-            if needs_dirty and values[slot] & CLEAN:
+            if needs_dirty and caches.values[slot] & CLEAN:
                 counters[at.DIRTY_WALKS] += 1
                 return False
             counters[at.L2_HITS + size] += 1
             counters[at.L2_TLB_CYCLES] += settings[at.L2_TLB_PENALTY]
-            fill(settings, structures, tags, values, level_1, page, size, values[slot] | inside(page, size))
+            fill(settings, caches, level_1, page, size, caches.values[slot] | inside(page, size))
             return True
     return False
 
@@ -482,9 +454,7 @@ def walk(
     memory: Words,
     shapes: Words,
     settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
+    caches: Caches,
     counters: Counts,
     out_fault: Words,
     gva: Word,
@@ -500,8 +470,8 @@ def walk(
     if not is_translated(shape, gva >> SHIFT):
         return fail(out_fault, NOT_PRESENT, 0, gva, top_level(shape), ZERO)
     # step 1: start below the deepest guest entry that is cached
-    level, slot = deepest(shape, settings, structures, tags, values, counters, GUEST, page)
-    table = settings[at.GUEST_ROOT] if slot < 0 else np.int64(values[slot])
+    level, slot = deepest(shape, settings, caches, counters, GUEST, page)
+    table = settings[at.GUEST_ROOT] if slot < 0 else np.int64(caches.values[slot])
     translated, fresh = not is_nested or (slot >= 0 and holds_mfn), False
     while True:
         index = slot_of(shape, np.int64(page), level)
@@ -510,22 +480,20 @@ def walk(
             # step 2: find the guest's table in machine memory; a combined entry did so already
             if not translated:
                 gpa = address_of(shape, table, index)
-                status, found, _, _ = translate_gpa(
-                    memory, shapes, settings, structures, tags, values, counters, out_fault, gpa, STORE
-                )
+                status, found, _, _ = translate_gpa(memory, shapes, settings, caches, counters, out_fault, gpa, STORE)
                 if status != OK:
                     return status
                 mfn = np.int64(found)
             if fresh:  # an entry is kept once the table it points to has been found
                 key = page >> (shape[BITS] * np.uint64(level + 1))
                 kept = np.uint64(mfn if holds_mfn else table)
-                insert(structures, tags, values, at.GUEST_TABLES + level, asid, key, kept)
+                insert(caches, at.GUEST_TABLES + level, asid, key, kept)
             # step 3: read the guest's entry
             if mfn >= len(memory):
                 return fail(out_fault, OUTSIDE, 0, gva, level, np.uint64(mfn) << SHIFT)
             entry = read_entry(memory, shape, mfn, index)
             counters[at.GUEST_READS + level] += 1
-            charge(settings, structures, tags, counters, address_of(shape, mfn, index))
+            charge(settings, caches.structures, caches.tags, counters, address_of(shape, mfn, index))
         else:
             entry = loaded_root(settings, at.GUEST_ROOTS + index)
         status = check_entry(shape, entry, level)
@@ -547,7 +515,7 @@ def walk(
     if is_nested:
         gpa = (frame << SHIFT) | (gva & OFFSET_MASK)
         status, frame, host_size, host_clean = translate_gpa(
-            memory, shapes, settings, structures, tags, values, counters, out_fault, gpa, kind
+            memory, shapes, settings, caches, counters, out_fault, gpa, kind
         )
         if status != OK:
             return status
@@ -556,8 +524,8 @@ def walk(
     counters[at.ENTRIES + size] += 1
     level_1 = settings[at.FETCH_L1] if kind == FETCH else at.L1
     level_2 = settings[at.FETCH_L2] if kind == FETCH else at.L2
-    fill(settings, structures, tags, values, level_1, page, size, frame | clean)
-    fill(settings, structures, tags, values, level_2, page, size, frame | clean)
+    fill(settings, caches, level_1, page, size, frame | clean)
+    fill(settings, caches, level_2, page, size, frame | clean)
     return OK
 
 
@@ -568,9 +536,7 @@ def run(
     gvas: Words,
     kinds: Marks,
     settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
+    caches: Caches,
     counters: Counts,
     out_fault: Words,
 ) -> int:
@@ -578,8 +544,8 @@ def run(
     for number in range(len(gvas)):
         gva = gvas[number]
         kind = np.int64(kinds[number]) if len(kinds) else LOAD
-        if not lookup(shapes, settings, structures, tags, values, counters, gva, kind):
-            status = walk(memory, shapes, settings, structures, tags, values, counters, out_fault, gva, kind)
+        if not lookup(shapes, settings, caches, counters, gva, kind):
+            status = walk(memory, shapes, settings, caches, counters, out_fault, gva, kind)
             if status != OK:
                 out_fault[at.FAULT_ACCESS] = number
                 counters[at.ACCESSES] += number

@@ -9,6 +9,7 @@ import numpy as np
 from twofold.formats import p2m_state as at
 from twofold.formats import status as codes
 from twofold.formats.arrays import Counts, Words
+from twofold.formats.operands import Pieces, Pool, Tables
 from twofold.formats.p2m_state import NOTHING
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
@@ -212,18 +213,9 @@ def plan_piece(
 
 
 @kernel
-def plan_map(
-    memory: Words,
-    shape: Words,
-    root: int,
-    state: Counts,
-    gfns: Words,
-    mfns: Words,
-    frames: Words,
-    sizes: Counts,
-    extent_frames: int,
-) -> int:
+def plan_map(tables: Tables, state: Counts, pieces: Pieces, extent_frames: int) -> int:
     """Return how many whole extents can be mapped, complemented when an entry is why. Twin: spec.p2m.plan_map."""
+    (memory, shape, root), (gfns, mfns, frames, sizes) = tables, pieces
     before, walked = 0, (0, NOTHING, 0)
     for index in range(len(gfns)):
         piece = np.int64(gfns[index]), np.int64(mfns[index]), np.int64(frames[index]), sizes[index]
@@ -237,19 +229,10 @@ def plan_map(
 
 
 @kernel
-def map_pieces(
-    memory: Words,
-    shape: Words,
-    root: int,
-    stock: Words,
-    state: Counts,
-    gfns: Words,
-    mfns: Words,
-    frames: Words,
-    sizes: Counts,
-    flags: int,
-) -> None:
+def map_pieces(tables: Tables, pool: Pool, pieces: Pieces, flags: int) -> None:
     """Map all pieces. Twin: spec.p2m.map_pieces."""
+    (memory, shape, root), (stock, state) = tables, pool
+    gfns, mfns, frames, sizes = pieces
     for index in range(len(gfns)):
         piece = np.int64(gfns[index]), np.int64(mfns[index]), np.int64(frames[index]), sizes[index]
         map_piece(memory, shape, root, stock, state, piece, flags)
@@ -574,10 +557,9 @@ def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
 
 
 @kernel
-def unmap_pieces(
-    memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfns: Words, frames: Words
-) -> int:
+def unmap_pieces(tables: Tables, pool: Pool, gfns: Words, frames: Words) -> int:
     """Make many ranges holes; return how many. Twin: spec.p2m.unmap_pieces."""
+    (memory, shape, root), (stock, state) = tables, pool
     for piece in range(len(gfns)):
         gfn, length = np.int64(gfns[piece]), np.int64(frames[piece])
         if length == 1 and store_one(memory, shape, root, state, gfn, shape[EMPTY]):

@@ -4,6 +4,7 @@ import numpy as np
 
 from twofold.formats import p2m_state as at
 from twofold.formats.arrays import Counts, Words
+from twofold.formats.operands import Pool, Tables
 from twofold.kernels._bits import SHIFT, ZERO
 from twofold.kernels._entries import (
     ACCESSED,
@@ -40,28 +41,28 @@ def beyond(shape: Words, gfn: int, level: int) -> int:
 
 
 @kernel
-def plan_split_range(memory: Words, shape: Words, root: int, gfn: int, frames: int, allowed: int) -> int:
+def plan_split_range(tables: Tables, gfn: int, frames: int, allowed: int) -> int:
     """Return the tables of splitting what is not allowed, or CANNOT_ENCODE. Twin: spec.resize.plan_split_range."""
+    memory, shape, root = tables
     need, here = 0, gfn
     while here < gfn + frames:
         _, level, entry = end_of_walk(memory, shape, root, here)
         if not is_empty(shape, entry) and not allowed >> level & 1:
             if cannot_split(shape, entry, level):
                 return CANNOT_ENCODE
-            tables, below = 1, level - 1
+            made, below = 1, level - 1
             while not allowed >> below & 1:
-                tables = tables * span(shape, 1) + 1
+                made = made * span(shape, 1) + 1
                 below -= 1
-            need += tables
+            need += made
         here = beyond(shape, here, level)
     return need
 
 
 @kernel
-def split_range(
-    memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int, allowed: int
-) -> None:
+def split_range(tables: Tables, pool: Pool, gfn: int, frames: int, allowed: int) -> None:
     """Split what is not allowed in a range. Twin: spec.resize.split_range."""
+    (memory, shape, root), (stock, state) = tables, pool
     here = gfn
     while here < gfn + frames:
         table, level, entry = end_of_walk(memory, shape, root, here)
@@ -186,18 +187,9 @@ def has_type(shape: Words, entry: int, types: int) -> bool:
 
 
 @kernel
-def merge_range(
-    memory: Words,
-    shape: Words,
-    root: int,
-    stock: Words,
-    state: Counts,
-    gfn: int,
-    frames: int,
-    level: int,
-    unmergeable: int,
-) -> int:
+def merge_range(tables: Tables, pool: Pool, gfn: int, frames: int, level: int, unmergeable: int) -> int:
     """Merge what can be merged in a range; return how many. Twin: spec.resize.merge_range."""
+    (memory, shape, root), (stock, state) = tables, pool
     merged = 0
     for here in range(gfn, gfn + frames, span(shape, level)):
         merged += merge(memory, shape, root, stock, state, here, level, unmergeable)

@@ -9,6 +9,7 @@ import numpy as np
 
 from twofold.formats import mixing, sweep_state
 from twofold.formats.arrays import Halves, Words
+from twofold.formats.operands import Uses
 from twofold.formats.sweep_state import DEAD, LANES, NOW
 from twofold.kernels._jit import folded, kernel
 from twofold.kernels._rows import SIXTEEN
@@ -93,17 +94,9 @@ def count_sixteen_ways(gvas: Words, page_shift: int, out_stacks: Halves, out_mis
 
 
 @kernel
-def count_distances(
-    gvas: Words,
-    page_shift: int,
-    out_page_at: Words,
-    out_dead: Halves,
-    out_keys: Words,
-    out_times: Halves,
-    out_state: Words,
-    out_histogram: Words,
-) -> None:
+def count_distances(gvas: Words, page_shift: int, out_uses: Uses, out_histogram: Words) -> None:
     """Count LRU stack distances in one set of many entries. Twin: spec.sweep.count_distances."""
+    out_page_at, out_dead, out_keys, out_times, out_state = out_uses
     entries = np.uint64(len(out_histogram) - 1)
     times = np.uint64(len(out_page_at))
     now, dead = out_state[NOW], out_state[DEAD]
@@ -114,7 +107,7 @@ def count_distances(
             out_histogram[0] += ONE
             continue
         if now == times:
-            now, dead = renumber(entries, out_page_at, out_dead, out_keys, out_times), ZERO
+            now, dead = renumber(entries, out_uses), ZERO
         place = find(out_keys, hash_shift, key)
         if out_keys[place] == key:
             time = np.uint64(out_times[place])
@@ -162,8 +155,9 @@ def add_at(tree: Halves, time: np.uint64) -> None:
 
 
 @folded
-def renumber(entries: np.uint64, out_page_at: Words, out_dead: Halves, out_keys: Words, out_times: Halves) -> np.uint64:
+def renumber(entries: np.uint64, out_uses: Uses) -> np.uint64:
     """Give the latest `entries` pages the first times and forget all others; return how many there are."""
+    out_page_at, out_dead, out_keys, out_times, _ = out_uses
     live = ZERO
     for i in range(len(out_page_at)):
         live += np.uint64(out_page_at[i] != ZERO)

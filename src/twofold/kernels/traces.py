@@ -8,6 +8,7 @@ from twofold.formats import trace_program
 from twofold.formats.arrays import Bytes, Counts, Words
 from twofold.formats.champsim import FIRST_LOAD, FIRST_STORE, RECORD_WORDS
 from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.operands import LineProgram
 from twofold.formats.trace_program import (
     ACCESSES,
     ARGUMENT,
@@ -131,11 +132,11 @@ def read_kind(text: Bytes, at: int, stop: int, words: Bytes, registers: Words) -
 
 
 @bare
-def find(text: Bytes, at: int, stop: int, program: Counts, first: int, length: int) -> int:
+def find(text: Bytes, at: int, stop: int, operations: Counts, first: int, length: int) -> int:
     """Return the end of the first place where some literals stand, -1 when they do not."""
     while at + length <= stop:
         same = 0
-        while same < length and text[at + same] == program[first + same, ARGUMENT]:
+        while same < length and text[at + same] == operations[first + same, ARGUMENT]:
             same += 1
         if same == length:
             return at + length
@@ -144,10 +145,10 @@ def find(text: Bytes, at: int, stop: int, program: Counts, first: int, length: i
 
 
 @bare
-def match(text: Bytes, at: int, stop: int, program: Counts, operation: int, words: Bytes, registers: Words) -> int:
+def match(text: Bytes, at: int, stop: int, operations: Counts, operation: int, words: Bytes, registers: Words) -> int:
     """Run a pattern on a line from `at` to `stop`; return where it ends, -1 where it does not match."""
     while at >= 0:
-        code, argument = program[operation, OPERATION], program[operation, ARGUMENT]
+        code, argument = operations[operation, OPERATION], operations[operation, ARGUMENT]
         operation += 1
         if code == LITERAL:
             if at == stop or text[at] != argument:
@@ -163,7 +164,7 @@ def match(text: Bytes, at: int, stop: int, program: Counts, operation: int, word
             while at < stop and (text[at] == BLANK or text[at] == TAB):
                 at += 1
         elif code == FIND:
-            at = find(text, at, stop, program, operation, argument)
+            at = find(text, at, stop, operations, operation, argument)
             operation += argument
         elif code == KIND_WORD:
             at = read_kind(text, at, stop, words, registers)
@@ -197,17 +198,10 @@ def emit(emits: int, state: Counts, registers: Words, out_accesses: Words) -> bo
 
 @bare
 def scan_line(
-    text: Bytes,
-    start: int,
-    stop: int,
-    program: Counts,
-    patterns: Counts,
-    words: Bytes,
-    state: Counts,
-    registers: Words,
-    out_accesses: Words,
+    text: Bytes, start: int, stop: int, program: LineProgram, state: Counts, registers: Words, out_accesses: Words
 ) -> int:
     """Take one line through its stages; return MORE when it is done, else FULL or NO_MATCH."""
+    operations, patterns, words = program
     for register in range(len(registers)):
         registers[register] = ZERO
     stage, at = 0, start
@@ -218,7 +212,7 @@ def scan_line(
             if chosen == len(patterns):
                 return NO_MATCH
             if patterns[chosen, STAGE] == stage:
-                after = match(text, at, stop, program, patterns[chosen, FIRST], words, registers)
+                after = match(text, at, stop, operations, patterns[chosen, FIRST], words, registers)
         state[SEEN + chosen] = 1
         emits = patterns[chosen, EMITS]
         if emits != NOTHING and not emit(emits, state, registers, out_accesses):
@@ -228,15 +222,7 @@ def scan_line(
 
 
 @kernel
-def scan_lines(
-    text: Bytes,
-    program: Counts,
-    patterns: Counts,
-    words: Bytes,
-    state: Counts,
-    registers: Words,
-    out_accesses: Words,
-) -> int:
+def scan_lines(text: Bytes, program: LineProgram, state: Counts, registers: Words, out_accesses: Words) -> int:
     """Emit the accesses of the lines of a text; return a status. Twin: spec.traces.scan_lines."""
     while True:
         start = state[POSITION]
@@ -247,7 +233,7 @@ def scan_lines(
             return MORE
         accesses, fetches = state[ACCESSES], state[FETCHES]
         stop = end - 1 if end > start and text[end - 1] == RETURN else end
-        status = scan_line(text, start, stop, program, patterns, words, state, registers, out_accesses)
+        status = scan_line(text, start, stop, program, state, registers, out_accesses)
         if status != MORE:
             state[ACCESSES], state[FETCHES] = accesses, fetches
             return status

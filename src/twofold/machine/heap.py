@@ -13,6 +13,7 @@ import numpy.typing as npt
 from twofold.errors import AddressError, HeapExhaustedError, OwnershipError
 from twofold.formats.engine import Engine
 from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
+from twofold.formats.operands import Lists
 from twofold.freemaps import FreeMap, fragmenter
 from twofold.machine.arena import sparse_array
 from twofold.machine.behaviour import TWOFOLD, Behaviour
@@ -43,11 +44,11 @@ class Heap:
         self._counts = np.zeros((len(self.zones), MAX_HEAP_ORDER + 1), np.int64)
         self._links = cast("npt.NDArray[np.uint32]", sparse_array(2 * frames, np.uint32)).reshape(-1, 2)
         self._orders = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
-        self._lists = self._heads, self._counts, self._links, self._orders, self._rules
+        self._lists = Lists(self._heads, self._counts, self._links, self._orders, self._rules)
         mfns, orders = fragmenter.decompose(*self.zones.cut(free.starts, free.frames), behaviour.largest_block)
         if behaviour.keeps_upper_half:  # Xen frees all memory upwards when it starts: the highest block is in front
             mfns, orders = mfns[::-1].copy(), orders[::-1].copy()
-        self._heap.push_blocks(*self._lists, mfns, orders)
+        self._heap.push_blocks(self._lists, mfns, orders)
 
     def __len__(self) -> int:
         """Return the frames that the machine spans, free or not."""
@@ -73,7 +74,7 @@ class Heap:
         """Return (first mfns, orders) of every free block, list by list, head first: as they will be allocated."""
         total = int(self._counts.sum())
         mfns, orders = np.empty(total, np.uint64), np.empty(total, np.uint8)
-        self._heap.collect_blocks(self._orders, self._heads, self._links, mfns, orders)
+        self._heap.collect_blocks(self._lists, mfns, orders)
         return mfns, orders
 
     def digest_fields(self) -> Iterator[Field]:
@@ -123,7 +124,7 @@ class Heap:
         self._rules[LIMIT] = origin.limit
         room = min(extents, self._most_runs(order))
         mfns, lengths = np.empty(room, np.uint64), np.empty(room, np.uint64)
-        runs = self._heap.alloc_runs(*self._lists, self.zones.search(origin), order, extents, mfns, lengths)
+        runs = self._heap.alloc_runs(self._lists, self.zones.search(origin), order, extents, mfns, lengths)
         return mfns[:runs], lengths[:runs]
 
     def _most_runs(self, order: int) -> int:
@@ -151,7 +152,7 @@ class Heap:
         free_inside = np.flatnonzero(self._orders[mfn : mfn + frames])
         if free_inside.size:
             raise OwnershipError(mfn + int(free_inside[0]), "is free already")
-        self.free_runs(np.array([mfn], np.uint64), np.array([frames], np.uint64))
+        self._heap.free(*self._lists, mfn, order)
 
     @journaled
     def free_runs(self, mfns: Array, frames: Array) -> None:
@@ -164,7 +165,7 @@ class Heap:
         last = mfns + np.minimum(frames, np.uint64(len(self)))  # no sum wraps round
         if len(last) and max(int(mfns.max()), int(frames.max()), int(last.max())) > len(self):
             raise AddressError("mfn", int(last.max()) - 1, "is beyond the machine")
-        self._heap.free_runs(*self._lists, mfns, frames)
+        self._heap.free_runs(self._lists, mfns, frames)
 
     def _check_order(self, order: int) -> None:
         if not 0 <= order <= MAX_HEAP_ORDER:

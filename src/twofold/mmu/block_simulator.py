@@ -4,30 +4,17 @@
 general path uses (`formats.mmu_state`), `give` fills the arrays again.
 """
 
-from typing import NamedTuple
-
 import numpy as np
 
 from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Words
+from twofold.formats.operands import Caches
 from twofold.kernels import blocks
 from twofold.kernels._rows import EMPTY
 from twofold.kernels.blocks.regions import NUMBER_MASK
 from twofold.kernels.blocks.state import OWNER
 from twofold.kernels.lru_simd import touch_rows
 from twofold.mmu.block_work import make_work
-
-
-class State(NamedTuple):
-    """What the structures of an MMU hold: its `structures`, `tags` and `values`."""
-
-    structures: Counts
-    tags: Words
-    values: Words
-
-    def copy(self) -> "State":
-        """Return a copy of the arrays."""
-        return State(self.structures.copy(), self.tags.copy(), self.values.copy())
 
 
 class BlockSimulator:
@@ -37,7 +24,7 @@ class BlockSimulator:
     """
 
     def __init__(
-        self, memory: Words, shapes: Words, settings: Counts, state: State, *, notes_lines: bool = False
+        self, memory: Words, shapes: Words, settings: Counts, state: Caches, *, notes_lines: bool = False
     ) -> None:
         self._work = make_work(state.structures, notes_lines=notes_lines)
         self._inputs = memory, shapes, settings
@@ -101,11 +88,11 @@ class BlockSimulator:
         """Return the numbers of the structures that have rows of their own."""
         return [int(number) for number in np.flatnonzero(self._work.rows.places[:, OWNER])]
 
-    def state(self) -> State:
+    def state(self) -> Caches:
         """Return a copy of the arrays."""
         return self._state.copy()
 
-    def set(self, state: State) -> None:
+    def set(self, state: Caches) -> None:
         """Fill the arrays."""
         for mine, given in zip(self._state, state, strict=True):
             mine[...] = given

@@ -11,9 +11,10 @@ import numpy as np
 from twofold.formats import mmu_state as at
 from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Words
+from twofold.formats.operands import Caches
 from twofold.kernels._rows import WIDTHS
 from twofold.kernels.blocks.regions import MAX_GUEST_LEVELS
-from twofold.mmu.block_simulator import BlockSimulator, State
+from twofold.mmu.block_simulator import BlockSimulator
 from twofold.mmu.block_work import FAMILIES
 from twofold.mmu.pieces import LEAST_PIECE, run_in_pieces
 
@@ -48,7 +49,7 @@ def _is_plain_format(shape: Words, settings: Counts) -> bool:
 class BlockPath:
     """Traces of loads through the block simulator, over one MMU's arrays, which it shares."""
 
-    def __init__(self, memory: Words, shapes: Words, settings: Counts, state: State) -> None:
+    def __init__(self, memory: Words, shapes: Words, settings: Counts, state: Caches) -> None:
         self._simulators = [BlockSimulator(memory, shapes, settings, state)]  # one for each thread that was ever used
 
     def run(self, gvas: Words, counters: Counts, threads: int = 1) -> int:

@@ -27,10 +27,10 @@ from twofold.formats.arrays import Marks, Words
 from twofold.formats.engine import MmuEngine
 from twofold.formats.guest import FOUR_LEVEL_SHAPE
 from twofold.formats.kinds import FETCH
+from twofold.formats.operands import Caches
 from twofold.formats.table_formats import NPT
 from twofold.kernels import mmu as kernels
 from twofold.mmu import blocks
-from twofold.mmu.block_simulator import State
 from twofold.mmu.layout import lay_out, settings_of
 from twofold.mmu.profile import CpuProfile
 from twofold.mmu.stats import MmuStats
@@ -242,7 +242,7 @@ class Mmu:
     def _count_blocks(self, gvas: Words, threads: int) -> tuple[int, MmuStats]:
         """Run loads as far as the block simulator gets; return how many, and what they counted."""
         if self._block_path is None:
-            state = State(self._structures, self._tags, self._values)
+            state = Caches(self._structures, self._tags, self._values)
             self._block_path = blocks.BlockPath(self._memory, self._shapes, self._settings, state)
         done = len(gvas)
         while done > 0:
@@ -262,9 +262,7 @@ class Mmu:
             gvas,
             kinds,
             self._settings,
-            self._structures,
-            self._tags,
-            self._values,
+            Caches(self._structures, self._tags, self._values),
             counters,
             fault,
         )

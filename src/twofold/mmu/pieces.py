@@ -18,7 +18,8 @@ import numpy as np
 
 from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Words
-from twofold.mmu.block_simulator import BlockSimulator, State
+from twofold.formats.operands import Caches
+from twofold.mmu.block_simulator import BlockSimulator
 
 LEAST_PIECE: Final = 1 << 18  # accesses: what comes before and after it would take longer than a smaller one
 WARMUP: Final = 1 << 16  # accesses, twice before a piece; or more: a part of what a long piece has
@@ -32,8 +33,8 @@ class Piece(NamedTuple):
     """
 
     counters: Counts
-    begin: State
-    end: State
+    begin: Caches
+    end: Caches
     first_lines: Halves
 
 
@@ -117,7 +118,7 @@ def _run_piece(simulator: BlockSimulator, gvas: Words, start: int, end: int) -> 
     return Piece(counters, begin, simulator.state(), simulator.first_lines())
 
 
-def end_of(piece: Piece, true: State, owners: list[int]) -> State | None:
+def end_of(piece: Piece, true: Caches, owners: list[int]) -> Caches | None:
     """Return the state behind a piece that in truth began with another one than assumed, None when that is not certain.
 
     true : the state where the piece begins

@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from twofold.formats import findings as at
 from twofold.formats.engine import Engine
+from twofold.formats.operands import Findings, KnownFrames, Tables
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import FrameTable, Use
 from twofold.machine.arena import sparse_array
@@ -44,12 +45,9 @@ class Audit:
         progress: Progress | None = None,
     ) -> None:
         self._engine = engine.audit
-        self._shape = table_format.shape
-        self._memory = memory
-        self._root = int(root)
+        self._tables = Tables(memory, table_format.shape, int(root))
         self._progress = progress
-        self._rows = np.zeros((MAX_FINDINGS, 5), np.uint64)
-        self._counts = np.zeros(at.COUNT_COLUMNS, np.int64)
+        self._findings = Findings.room_for(MAX_FINDINGS)
 
     def of_machine(self, table: FrameTable, m2p: Array, orders: Marks, domid: int) -> AuditReport:
         """Audit a domain's P2M against frame table and M2P, and back.
@@ -63,34 +61,34 @@ class Audit:
         marks: Marks = sparse_array(frames, np.uint8)  # type: ignore[assignment]
         for first, count in _steps(frames):
             self._engine.mark_owners(table.owner, table.use, domid, _USES, marks, first, count)
-        self._walk(marks, m2p, _NO_WORDS, orders)
+        known = KnownFrames(marks, m2p, orders, _NO_WORDS)
+        self._walk(known)
         for first, count in _steps(frames):
-            self._engine.audit_frames(m2p, marks, first, count, self._rows, self._counts)
+            self._engine.audit_frames(known, first, count, self._findings)
             self._tell(first + count, frames)
         return self._report(())
 
     def of_tables(self, tables: Array) -> AuditReport:
         """Audit tables of which nothing else is known. `tables` : uint64[n], the frames that hold them, ascending."""
-        marks: Marks = sparse_array(len(self._memory), np.uint8)  # type: ignore[assignment]
+        marks: Marks = sparse_array(len(self._tables.memory), np.uint8)  # type: ignore[assignment]
         marks[tables.astype(np.int64)] = at.OWN_TABLE
-        self._walk(marks, _NO_WORDS, tables, np.zeros(0, np.uint8))
+        self._walk(KnownFrames(marks, _NO_WORDS, np.zeros(0, np.uint8), tables))
         return self._report(("there is no M2P and no frame table: who owns a frame was not checked",))
 
-    def _walk(self, marks: Marks, m2p: Array, tables: Array, orders: Marks) -> None:
+    def _walk(self, known: KnownFrames) -> None:
         cursor = np.zeros(at.CURSOR, np.int64)
-        self._engine.start(cursor, self._shape, marks, self._root, self._rows, self._counts)
-        cursor[at.HAS_OWNERS] = bool(len(m2p))
-        step = self._engine.audit_tables
-        while step(self._memory, self._shape, m2p, tables, orders, marks, cursor, self._rows, self._counts, _STEP):
-            self._tell(0, len(marks))
+        self._engine.start(cursor, self._tables, known.marks, self._findings)
+        cursor[at.HAS_OWNERS] = bool(len(known.m2p))
+        while self._engine.audit_tables(self._tables, known, cursor, self._findings, _STEP):
+            self._tell(0, len(known.marks))
 
     def _tell(self, done: int, total: int) -> None:
         if self._progress:
             self._progress(done, total)
 
     def _report(self, skipped: tuple[str, ...]) -> AuditReport:
-        counts = self._counts.tolist()
-        kept = self._rows[: min(counts[at.FINDINGS], MAX_FINDINGS)].tolist()
+        counts = self._findings.counts.tolist()
+        kept = self._findings.rows[: min(counts[at.FINDINGS], MAX_FINDINGS)].tolist()
         return AuditReport(
             orphans=counts[at.ORPHANS],
             m2p_bad=counts[at.M2P_BAD_FRAMES],

@@ -13,15 +13,13 @@ import numpy.typing as npt
 from twofold.errors import EncodingError, PoolExhaustedError, SizeError
 from twofold.formats import p2m_state as at
 from twofold.formats.arrays import as_word
-from twofold.formats.p2m_types import (
-    RAM_TYPES,
-    P2MType,
-)
+from twofold.formats.operands import Pieces, Pool
+from twofold.formats.p2m_types import RAM_TYPES, P2MType
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Hardware, Unmapped
 from twofold.machine.journal import journaled
-from twofold.p2m.edits import Editor, Pieces
+from twofold.p2m.edits import Editor
 from twofold.p2m.exact import ExactRanges
 from twofold.p2m.feed import ChangeFeed, ChangeKind, ChangeListener, FlushListener
 from twofold.p2m.linear import LinearMapping
@@ -63,8 +61,9 @@ class P2MTables(P2MView):
         self.domid = domid
         self._feed = ChangeFeed()
         self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
-        tables = self._memory, self._shape, int(root), pool.stock, pool.state
-        self._editor = Editor(hardware.engine, table_format, tables, self._feed)
+        self._editor = Editor(
+            hardware.engine, table_format, self.tables_for_walk, Pool(pool.stock, pool.state), self._feed
+        )
         self._edit = self._editor.edit
         self._owed = 0
         self._done = 0
@@ -125,11 +124,12 @@ class P2MTables(P2MView):
         gfns, mfns, frames : uint64[pieces];  sizes : mask of leaf levels for each piece (`level_masks`)
         spared : free tables that something else is to have
         """
-        memory, words, root, _, state = self._tables
+        state = self._pool.state
         if spared:
             state = state.copy()
             state[at.FREE] = max(0, int(state[at.FREE]) - spared)
-        return int(self._p2m.plan_map(memory, words, root, state, gfns, mfns, frames, sizes, extent_frames))
+        pieces = Pieces(gfns, mfns, frames, sizes)
+        return int(self._p2m.plan_map(self._editor.tables, state, pieces, extent_frames))
 
     def map(
         self,
@@ -141,14 +141,13 @@ class P2MTables(P2MView):
         access: str = "rwx",
     ) -> None:
         """Map pieces that `plan` has shown to fit; flushes when a present entry was replaced."""
-        self._map(ChangeKind.SET, (gfns, mfns, frames, sizes), type_, access)
+        self._map(ChangeKind.SET, Pieces(gfns, mfns, frames, sizes), type_, access)
 
     def _map(self, kind: ChangeKind, pieces: Pieces, type_: P2MType, access: str) -> None:
-        gfns, _, frames, _ = pieces
-        if not len(gfns):
+        if not len(pieces.gfns):
             return
-        self._edit(kind, "map_pieces", *pieces, self._flags_of(type_, access))
-        self._note(type_, int((gfns + frames).max()))
+        self._edit(kind, "map_pieces", pieces, self._flags_of(type_, access))
+        self._note(type_, int((pieces.gfns + pieces.frames).max()))
 
     def _note(self, type_: P2MType, end: int) -> None:
         """Remember what was mapped, then settle."""
@@ -165,13 +164,13 @@ class P2MTables(P2MView):
 
     @property
     def _tables(self) -> tuple[Array, Array, int, Array, Masks]:
-        """Return what every change takes first: memory, shape, root, stock, state."""
-        return self._editor.tables
+        """Return what a change of one thing takes first: memory, shape, root, stock, state."""
+        return self._editor.parts
 
     def detach(self) -> None:
         """Let go of the machine's memory, so that it can be given back to the host; nothing works afterwards."""
-        memory, *rest = self._editor.tables
-        self._editor.tables = memory[:0], *rest  # type: ignore[assignment]
+        tables = self._editor.tables
+        self._editor.work_on(tables._replace(memory=tables.memory[:0]))
         self._linear = None
 
     # -- removing -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ somebody wants to know, and what the call made of it is told after it. What a ma
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ from twofold.formats import leaf_runs as run
 from twofold.formats import p2m_state as at
 from twofold.formats import shape as form
 from twofold.formats.engine import Engine
+from twofold.formats.operands import Leaves, Pieces, Pool, Tables
 from twofold.formats.status import OK
 from twofold.formats.table_formats import TableFormat
 from twofold.p2m.feed import Change, ChangeFeed, ChangeKind, LeafRuns
@@ -28,8 +30,6 @@ Masks = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.uint8]
 Kernel = Callable[..., Any]
 Arguments = tuple[Any, ...]
-Tables = tuple[Array, Array, int, Array, Masks]  # memory, shape, root, stock, state
-Pieces = tuple[Array, Array, Array, Masks]  # gfns, mfns, frames, sizes
 
 
 def _constant(values: npt.ArrayLike, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -51,36 +51,45 @@ class Editor:
     ----------
     engine : `kernels` or `spec`
     table_format : how the tables' entries are made
-    tables : what every kernel that changes them takes first
+    tables, pool : what kernels work on
     feed : who listens
 
     NAMES : every kernel that changes tables, and the module that it is in
+    BULK : those that take tables and pool as two operands; the others, called for one thing, take their parts
     """
 
     NAMES: Final = {
         **dict.fromkeys(("map_pieces", "change_one", "unmap", "unmap_pieces", "split"), "p2m"),
         **dict.fromkeys(("split_range", "merge", "merge_range"), "resize"),
     }
+    BULK: Final = {"map_pieces", "unmap_pieces", "split_range", "merge_range"}
 
-    def __init__(self, engine: Engine, table_format: TableFormat, tables: Tables, feed: ChangeFeed) -> None:
-        self.tables = tables
+    def __init__(self, engine: Engine, table_format: TableFormat, tables: Tables, pool: Pool, feed: ChangeFeed) -> None:
+        self._engine = engine
+        self._pool = pool
         self._feed = feed
         self._lookup = engine.lookup
         self._format = table_format
         self._bits = table_format.geometry.index_bits
         self._all = (1 << len(table_format.geometry.leaf_orders)) - 1
-        self._counts = memoryview(tables[4])  # type: ignore[arg-type]  # single counts: a third of an array's time
+        self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
         self._said: dict[np.uint64, tuple[Marks, Marks, bool]] = {}
-        self._edits: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-            name: (getattr(getattr(engine, module), name), getattr(self, f"_{name}"))
-            for name, module in self.NAMES.items()
-        }
+        self.work_on(tables)
+
+    def work_on(self, tables: Tables) -> None:
+        """Let kernels change these tables from now on."""
+        self.tables, self.parts = tables, (*tables, *self._pool)
+        self._edits: dict[str, tuple[Kernel, Callable[..., Any]]] = {}
+        for name, module in self.NAMES.items():
+            first = (tables, self._pool) if name in self.BULK else self.parts
+            kernel = partial(getattr(getattr(self._engine, module), name), *first)
+            self._edits[name] = kernel, getattr(self, f"_{name}")
 
     def edit(self, kind: ChangeKind, name: str, *arguments: Any) -> Any:
         """Call the kernel of this name, tell what it did, and return its answer."""
         kernel, tell = self._edits[name]
         if not self._feed.is_watched:
-            return kernel(*self.tables, *arguments)
+            return kernel(*arguments)
         if self._feed.is_telling:
             self._feed.check_quiet()
         return tell(kind, kernel, arguments)
@@ -92,10 +101,9 @@ class Editor:
         feed, counts = self._feed, self._counts
         has_large = counts[at.LEAVES + 1] or counts[at.LEAVES + 2] or counts[at.PLACES]  # as `_has_large`, in place
         if frames > 1 or feed.wants_before or has_large:
-            numbers = (np.array((number,), np.uint64) for number in (gfn, mfn, frames))
-            return self._map(kind, kernel, arguments, (*numbers, np.array((sizes,), np.int64)))  # type: ignore[arg-type]
+            return self._map(kind, kernel, arguments, Pieces.of_one(gfn, mfn, frames, sizes))
         replaced = counts[at.REPLACED]
-        status = int(kernel(*self.tables, *arguments))
+        status = int(kernel(*arguments))
         if status == OK and feed.wants_ranges and counts[at.REPLACED] != replaced:
             feed.owe(one_range(gfn, 1))
         if status == OK and feed.wants_changes:
@@ -107,15 +115,14 @@ class Editor:
         return status
 
     def _map_pieces(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
-        gfns, mfns, frames, sizes, _ = arguments
-        self._map(kind, kernel, arguments, (gfns, mfns, frames, sizes))
+        self._map(kind, kernel, arguments, arguments[0])
 
     def _map(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments, pieces: Pieces) -> int:
         """Map pieces by one call; when it refuses, nothing is told."""
         is_looked_at = self._feed.wants_before or self._feed.wants_ranges or self._has_large
-        asked = apart(Ranges(pieces[0], pieces[2])) if is_looked_at else NONE
+        asked = apart(Ranges(pieces.gfns, pieces.frames)) if is_looked_at else NONE
         seen, replaced, freed = self._look(asked), self._counts[at.REPLACED], self._counts[at.FREED]
-        status = int(kernel(*self.tables, *arguments) or OK)
+        status = int(kernel(*arguments) or OK)
         if status != OK:
             return status
         gfns, mfns, frames, levels = segments(pieces, self._bits, aligns_whole=bool(self._counts[at.ALIGNS_WHOLE]))
@@ -130,7 +137,7 @@ class Editor:
             shown = mfns.copy() if is_present else np.full_like(mfns, INVALID_MFN)
             after = LeafRuns(gfns.copy(), shown, frames.copy(), orders, *said)
             rest = without(apart(seen.ranges), asked)
-            self._tell(kind, Ranges(pieces[0].copy(), pieces[2].copy()), rest, after, seen)
+            self._tell(kind, Ranges(pieces.gfns.copy(), pieces.frames.copy()), rest, after, seen)
         return status
 
     def _over_tables(self, seen: LeafRuns, large: Ranges, orders: Marks) -> Ranges:
@@ -155,17 +162,17 @@ class Editor:
 
     def _unmap(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
         asked = one_range(*arguments)
-        seen, state, freed = self._look(asked), self.tables[4].tobytes(), self._counts[at.FREED]
-        kernel(*self.tables, *arguments)
-        if self.tables[4].tobytes() != state:
+        seen, state, freed = self._look(asked), self._pool.state.tobytes(), self._counts[at.FREED]
+        kernel(*arguments)
+        if self._pool.state.tobytes() != state:
             self._tell_unmapped(kind, asked, seen, tables_went=self._counts[at.FREED] != freed)
 
     def _unmap_pieces(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> int:
         gfns, frames = arguments
-        seen, state = self._look(apart(Ranges(gfns, frames)), may_join=False), self.tables[4].tobytes()
+        seen, state = self._look(apart(Ranges(gfns, frames)), may_join=False), self._pool.state.tobytes()
         freed = self._counts[at.FREED]
-        done = int(kernel(*self.tables, *arguments))
-        if self.tables[4].tobytes() != state:
+        done = int(kernel(*arguments))
+        if self._pool.state.tobytes() != state:
             asked = apart(Ranges(gfns[:done], frames[:done]))
             if done < len(gfns):  # what only the others would have touched is as it was
                 mine, _, part = common(seen.ranges, asked)
@@ -186,14 +193,14 @@ class Editor:
 
     def _split(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
         seen, splits = self._leaves(one_range(arguments[0], 1)), self._counts[at.SPLITS]
-        kernel(*self.tables, *arguments)
+        kernel(*arguments)
         if self._counts[at.SPLITS] != splits:
             self._tell_resized(kind, seen.ranges, self._leaves(seen.ranges), seen)
 
     def _split_range(self, kind: ChangeKind, kernel: Kernel, arguments: Arguments) -> None:
         gfn, frames, allowed = arguments
         seen = self._leaves(one_range(gfn, frames), self._all & ~allowed)
-        kernel(*self.tables, *arguments)
+        kernel(*arguments)
         if len(seen.gfns):
             lower = [_next_allowed(level, allowed) * self._bits for level in range(self._all.bit_length())]
             orders = np.array(lower, np.uint8)[seen.orders // self._bits]
@@ -203,7 +210,7 @@ class Editor:
         gfn, level, _ = arguments
         where = one_range(gfn, 1 << self._bits * level)
         seen = self._leaves(where) if self._feed.wants_before else _NOTHING
-        merged = int(kernel(*self.tables, *arguments))
+        merged = int(kernel(*arguments))
         if merged:
             self._tell_resized(kind, where, self._leaves(where), seen)
         return merged
@@ -213,7 +220,7 @@ class Editor:
         where, wanted = one_range(gfn, frames), 1 << level
         seen = self._leaves(where) if self._feed.wants_before else _NOTHING
         large = apart(self._leaves(where, wanted).ranges)
-        merged = int(kernel(*self.tables, *arguments))
+        merged = int(kernel(*arguments))
         if merged:
             after = self._leaves(where, wanted)
             new = apart(after.ranges)
@@ -254,11 +261,11 @@ class Editor:
 
     def _leaves(self, where: Ranges, wanted: int | None = None, *, joined: bool = False) -> LeafRuns:
         """Return the leaves and places that touch ranges; `wanted`, `joined` as `spec.lookup.collect_leaf_runs`."""
-        state = self.tables[4]
+        state = self._pool.state
         there = int(state[at.LEAVES : at.LEAVES + at.MAX_LEAF_LEVELS].sum() + state[at.PLACES])
         rows = np.empty((min(there, int(where.frames.sum())), run.COLUMNS), np.uint64)
         found = self._lookup.collect_leaf_runs(
-            *self.tables[:3], *where, self._all if wanted is None else wanted, int(joined), rows
+            *self.tables, *where, self._all if wanted is None else wanted, int(joined), rows
         )
         return self._described(rows[: int(found)])
 
@@ -268,7 +275,8 @@ class Editor:
             return _NOTHING
         gfns, frames, levels, entries = (rows[:, column].copy() for column in range(run.COLUMNS))
         leaves = np.empty(len(rows), LEAF_DTYPE)
-        self._lookup.describe(self._format.shape, self._format.accesses, gfns, levels.astype(np.uint8), entries, leaves)
+        found = Leaves(gfns, levels.astype(np.uint8), entries)
+        self._lookup.describe(self._format.shape, self._format.accesses, found, leaves)
         return LeafRuns(
             gfns, leaves["mfn"].copy(), frames, *(leaves[name].copy() for name in ("order", "type", "access"))
         )

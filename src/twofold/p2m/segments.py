@@ -3,13 +3,13 @@
 import numpy as np
 import numpy.typing as npt
 
+from twofold.formats.operands import Pieces
 from twofold.formats.p2m_state import MAX_LEAF_LEVELS
 
 Array = npt.NDArray[np.uint64]
 Masks = npt.NDArray[np.int64]
 Marks = npt.NDArray[np.uint8]
 Truths = npt.NDArray[np.bool_]
-Pieces = tuple[Array, Array, Array, Masks]  # gfns, mfns, frames, sizes
 Segments = tuple[Array, Array, Array, Marks]  # gfns, mfns, frames, levels
 
 

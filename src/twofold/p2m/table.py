@@ -12,6 +12,7 @@ import numpy.typing as npt
 from twofold.errors import AddressError, OwnershipError, P2MTypeError, SizeError
 from twofold.formats import p2m_state as at
 from twofold.formats import shape
+from twofold.formats.operands import Pieces
 from twofold.formats.p2m_types import (
     HOLE_TYPES,
     PLACE_TYPES,
@@ -264,7 +265,7 @@ class P2M(P2MTables):
         allowed = int(self._pool.state[at.SIZES])
         if order is not None:
             allowed &= (2 << self.geometry.level_of(order)) - 1
-        need = int(self._resize.plan_split_range(*self.tables_for_walk, where.start, len(where), allowed))
+        need = int(self._resize.plan_split_range(self.tables_for_walk, where.start, len(where), allowed))
         self._require_tables(need, where.start)
         for step in steps_of(where, progress):
             self._edit(ChangeKind.SPLIT, "split_range", step.start, len(step), allowed)
@@ -368,7 +369,7 @@ class P2M(P2MTables):
         gfns = np.array([gfn], np.uint64)
         self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
         self._hardware.arena.copy(old, lengths, mfn)
-        pieces = gfns, *new, mask
+        pieces = Pieces(gfns, new[0], new[1], mask)
         backing = Backing(gfns, lambda: self._map(ChangeKind.MOVE, pieces, entry.type, entry.access))
         with self._feed.held():
             self._hardware.ledger.take(*new, self.domid, Use.RAM, backing, in_place=True)
@@ -405,7 +406,7 @@ class P2M(P2MTables):
         self._flags_of(type, access or "rwx")
         if changed:
             self._require(self.plan(gfns, mfns, lengths, masks, changed), 1, gfn)
-        self._map(ChangeKind.TYPE, (gfns, mfns, lengths, masks), type, access or "rwx")
+        self._map(ChangeKind.TYPE, Pieces(gfns, mfns, lengths, masks), type, access or "rwx")
         return changed
 
     def _check_range(self, gfns: range) -> None:

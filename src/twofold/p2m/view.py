@@ -8,6 +8,7 @@ import numpy.typing as npt
 from twofold.errors import AddressError, SizeError, UnknownNameError
 from twofold.formats import shape
 from twofold.formats.engine import Engine
+from twofold.formats.operands import Leaves, Tables
 from twofold.formats.p2m_types import CHANGEABLE_TYPES, RAM_TYPES, P2MType
 from twofold.formats.status import OK
 from twofold.formats.table_formats import TableFormat
@@ -76,9 +77,9 @@ class P2MView:
         return self._arena.tables_of(self.format.entry_dtype)
 
     @property
-    def tables_for_walk(self) -> tuple[Array, Array, int]:
-        """Return what a walk of these tables takes first: memory, shape, root."""
-        return self._memory, self._shape, int(self.root)
+    def tables_for_walk(self) -> Tables:
+        """Return what a walk of these tables takes first."""
+        return Tables(self._memory, self._shape, int(self.root))
 
     @property
     def engine(self) -> Engine:
@@ -183,8 +184,9 @@ class P2MView:
             # Half as many bytes compete for the cache with the entries themselves, wherever the words fit.
             word = np.uint32 if self._arena.frames < _SHORT_WORD_FRAMES else np.uint64
             regions = cast("Array", np.empty(regions_needed, word))
-            lookup.flatten(self._memory, self._shape, int(self.root), regions)
-            lookup.translate_flat(self._memory, self._shape, regions, flat, found)
+            tables = self.tables_for_walk
+            lookup.flatten(tables, regions)
+            lookup.translate_flat(tables, regions, flat, found)
         return mfns
 
     @property
@@ -219,15 +221,10 @@ class P2MView:
     def leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
         """Return the rows of a range; a large leaf that reaches into it from below is the first."""
         room = min(self._rows(), frames + 1)
-        gfns, levels, entries = np.empty(room, np.uint64), np.empty(room, np.uint8), np.empty(room, np.uint64)
-        found = int(
-            self._engine.lookup.collect_leaves(
-                self._memory, self._shape, int(self.root), gfn, frames, gfns, levels, entries
-            )
-        )
+        leaves = Leaves.room_for(room)
+        found = int(self._engine.lookup.collect_leaves(self.tables_for_walk, gfn, frames, leaves))
         rows = np.empty(found, LEAF_DTYPE)
-        leaves = gfns[:found], levels[:found], entries[:found]
-        self._engine.lookup.describe(self._shape, self.format.accesses, *leaves, rows)
+        self._engine.lookup.describe(self._shape, self.format.accesses, leaves.first(found), rows)
         return rows
 
     def runs(self, gfn: int, frames: int) -> tuple[Array, Array, Array]:

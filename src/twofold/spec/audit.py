@@ -12,6 +12,7 @@ import numpy as np
 from twofold.formats import findings as at
 from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Marks, Owners, Words
+from twofold.formats.operands import Findings, KnownFrames, Tables
 from twofold.formats.p2m_types import (
     OTHERS_TYPES,
     PLACE_TYPES,
@@ -33,11 +34,12 @@ from twofold.spec.heap import is_free
 from twofold.units import SHARED_M2P
 
 
-def note(findings: Words, counts: Counts, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
+def note(findings: Findings, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
     """Count a finding, and write it while there is room."""
     # invariant: an audit counts all findings, whatever room there is to write them.
-    if counts[at.FINDINGS] < len(findings):
-        findings[counts[at.FINDINGS]] = (code, gfn, mfn, level, entry)
+    rows, counts = findings
+    if counts[at.FINDINGS] < len(rows):
+        rows[counts[at.FINDINGS]] = (code, gfn, mfn, level, entry)
     counts[at.FINDINGS] += 1
 
 
@@ -60,14 +62,15 @@ def mark_owners(
             marks[mfn] = at.OTHERS
 
 
-def start(cursor: Counts, shape: Words, marks: Marks, root: int, out_findings: Words, counts: Counts) -> None:
+def start(cursor: Counts, tables: Tables, marks: Marks, out_findings: Findings) -> None:
     """Put the root on the cursor's stack; without a root inside the machine there is nothing to audit."""
+    _, shape, root = tables
     cursor[at.DEPTH] = 0
     # invariant: no frame beyond the machine is read.
     if root >= len(marks):
-        note(out_findings, counts, at.TABLE_OUTSIDE, 0, root, int(shape[form.LEVELS]), 0)
+        note(out_findings, at.TABLE_OUTSIDE, 0, root, int(shape[form.LEVELS]), 0)
         return
-    push(cursor, shape, marks, root, 0, counts)
+    push(cursor, shape, marks, root, 0, out_findings.counts)
 
 
 def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, counts: Counts) -> None:
@@ -82,24 +85,12 @@ def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, count
     counts[at.TABLES] += 1
 
 
-def audit_tables(
-    memory: Words,
-    shape: Words,
-    m2p: Words,
-    tables: Words,
-    orders: Marks,
-    marks: Marks,
-    cursor: Counts,
-    out_findings: Words,
-    counts: Counts,
-    budget: int,
-) -> int:
+def audit_tables(tables: Tables, known: KnownFrames, cursor: Counts, out_findings: Findings, budget: int) -> int:
     """Visit entries until the tables are done or the budget is used up; return 1 while there is more.
 
-    tables : where nobody knows who holds a frame, those that hold tables, ascending
-    orders : the heap's, which say what is free (`spec.heap`);  m2p : its complement, as the machine keeps it
     budget : frames and entries to look at, about
     """
+    (memory, shape, _), marks, counts = tables, known.marks, out_findings.counts
     while cursor[at.DEPTH] and budget > 0:
         depth = int(cursor[at.DEPTH])
         level, here = int(shape[form.LEVELS]) - depth, at.STACK + at.STACK_COLUMNS * (depth - 1)
@@ -117,21 +108,21 @@ def audit_tables(
             continue
         cursor[at.IS_EMPTY + level] = 0
         if not is_present(shape, entry):
-            check_place(shape, gfn, level, entry, out_findings, counts)
+            check_place(shape, gfn, level, entry, out_findings)
         elif is_leaf(shape, entry, level):
-            check_bits(shape, gfn, level, entry, out_findings, counts)
+            check_bits(shape, gfn, level, entry, out_findings)
             budget -= span(shape, level)
             # invariant: an entry whose type no leaf can have says nothing about frames.
-            if not check_type(shape, gfn, level, entry, out_findings, counts):
+            if not check_type(shape, gfn, level, entry, out_findings):
                 continue
             if cursor[at.HAS_OWNERS]:
-                check_leaf(shape, m2p, orders, marks, gfn, level, entry, out_findings, counts)
-            elif holds_any(tables, leaf_frame(shape, entry, level), span(shape, level)):
-                note(out_findings, counts, at.LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
+                check_leaf(shape, known, gfn, level, entry, out_findings)
+            elif holds_any(known.tables, leaf_frame(shape, entry, level), span(shape, level)):
+                note(out_findings, at.LEAF_ONTO_TABLE, gfn, leaf_frame(shape, entry, level), level, entry)
         # invariant: an entry that hardware refuses leads to no table.
-        elif check_bits(shape, gfn, level, entry, out_findings, counts):
+        elif check_bits(shape, gfn, level, entry, out_findings):
             below = frame_of(shape, entry)
-            if check_table(marks, gfn, below, level, entry, out_findings, counts):
+            if check_table(marks, gfn, below, level, entry, out_findings):
                 push(cursor, shape, marks, below, gfn, counts)
     return int(cursor[at.DEPTH] > 0)
 
@@ -141,78 +132,67 @@ def type_number(shape: Words, entry: int) -> int:
     return entry >> int(shape[form.TYPE_SHIFT]) & int(shape[form.TYPE_MASK])
 
 
-def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> None:
+def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> None:
     """Check an entry that holds a place."""
-    counts[at.PLACES] += 1
+    out_findings.counts[at.PLACES] += 1
     number = entry >> int(shape[form.PLACE_SHIFT]) & int(shape[form.PLACE_MASK])
     # Xen 4.17 xen/arch/x86/include/asm/p2m.h, p2m_type_t: which types an entry without a frame can have.
     if number not in PLACE_TYPES:
-        note(out_findings, counts, at.BAD_TYPE, gfn, 0, level, entry)
+        note(out_findings, at.BAD_TYPE, gfn, 0, level, entry)
     elif level and number in SMALL_TYPES:
-        note(out_findings, counts, at.BAD_SIZE, gfn, 0, level, entry)
+        note(out_findings, at.BAD_SIZE, gfn, 0, level, entry)
 
 
-def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Check what hardware refuses in a present entry; a mark "to be recalculated" is counted, and no finding."""
     bad = malformed(shape, entry, level)
     # Xen 4.17 xen/arch/x86/mm/p2m-ept.c, resolve_misconfig: a mark is a misconfiguration that is meant.
     if needs_recalc(shape, entry, level):
-        counts[at.RECALC] += 1
+        out_findings.counts[at.RECALC] += 1
         bad &= ~int(shape[form.RECALC_MASK])
     if not bad:
         return True
     code = at.MISALIGNED if is_leaf(shape, entry, level) and not bad & ~int(shape[form.FRAME]) else at.RESERVED_BITS
-    note(out_findings, counts, code, gfn, frame_of(shape, entry), level, entry)
+    note(out_findings, code, gfn, frame_of(shape, entry), level, entry)
     return False
 
 
-def check_table(
-    marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Words, counts: Counts
-) -> bool:
+def check_table(marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Check where an entry points; return whether that table is to be visited."""
     # invariant: a table is visited once, lies inside the machine and belongs to the domain.
     if below >= len(marks):
-        note(out_findings, counts, at.TABLE_OUTSIDE, gfn, below, level, entry)
+        note(out_findings, at.TABLE_OUTSIDE, gfn, below, level, entry)
         return False
     if marks[below] & at.VISITED:
-        note(out_findings, counts, at.TABLE_TWICE, gfn, below, level, entry)
+        note(out_findings, at.TABLE_TWICE, gfn, below, level, entry)
         return False
     if marks[below] & at.WHO != at.OWN_TABLE:
-        note(out_findings, counts, at.TABLE_NOT_OWNED, gfn, below, level, entry)
+        note(out_findings, at.TABLE_NOT_OWNED, gfn, below, level, entry)
         return False
     return True
 
 
-def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Words, counts: Counts) -> bool:
+def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Count a leaf and check its type; return whether a leaf may have it at all."""
-    counts[at.PRESENT] += 1
+    out_findings.counts[at.PRESENT] += 1
     mfn, type_ = leaf_frame(shape, entry, level), type_number(shape, entry)
     # Xen 4.17 xen/arch/x86/include/asm/p2m.h, p2m_type_t: which types have a frame, and which never a large one.
     if type_ not in PRESENT_TYPES:
-        note(out_findings, counts, at.BAD_TYPE, gfn, mfn, level, entry)
+        note(out_findings, at.BAD_TYPE, gfn, mfn, level, entry)
         return False
     if level and type_ in SMALL_TYPES:
-        note(out_findings, counts, at.BAD_SIZE, gfn, mfn, level, entry)
+        note(out_findings, at.BAD_SIZE, gfn, mfn, level, entry)
     return True
 
 
-def check_leaf(
-    shape: Words,
-    m2p: Words,
-    orders: Marks,
-    marks: Marks,
-    gfn: int,
-    level: int,
-    entry: int,
-    out_findings: Words,
-    counts: Counts,
-) -> None:
+def check_leaf(shape: Words, known: KnownFrames, gfn: int, level: int, entry: int, out_findings: Findings) -> None:
     """Check each frame of one leaf: one finding a kind."""
+    marks, m2p, orders, _ = known
     mfn, frames, type_ = leaf_frame(shape, entry, level), span(shape, level), type_number(shape, entry)
     # invariant: no frame beyond the machine is asked for its owner; a device's registers may be there.
     if mfn + frames > len(marks):
         if type_ != P2MType.MMIO_DIRECT:
-            note(out_findings, counts, at.LEAF_OUTSIDE, gfn, mfn, level, entry)
+            note(out_findings, at.LEAF_OUTSIDE, gfn, mfn, level, entry)
         frames = max(0, len(marks) - mfn)
     onto_table, of_other, is_nobodys, on_ram, bad = 0, 0, 0, 0, 0
     for index in range(frames):
@@ -231,7 +211,7 @@ def check_leaf(
                 bad += 1
             elif who == at.OWN_RAM:
                 marks[mfn + index] |= at.GOOD
-    counts[at.P2M_BAD_FRAMES] += bad
+    out_findings.counts[at.P2M_BAD_FRAMES] += bad
     # invariant: one finding a kind and leaf, so a large leaf does not drown all others.
     for found, code in (
         (onto_table, at.LEAF_ONTO_TABLE),
@@ -241,7 +221,7 @@ def check_leaf(
         (bad, at.P2M_BAD),
     ):
         if found:
-            note(out_findings, counts, code, gfn, mfn, level, entry)
+            note(out_findings, code, gfn, mfn, level, entry)
 
 
 def holds_any(tables: Words, mfn: int, frames: int) -> bool:
@@ -250,11 +230,12 @@ def holds_any(tables: Words, mfn: int, frames: int) -> bool:
     return first < len(tables) and int(tables[first]) < mfn + frames
 
 
-def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings: Words, counts: Counts) -> None:
+def audit_frames(known: KnownFrames, first: int, frames: int, out_findings: Findings) -> None:
     """Check for every RAM frame of the domain in a range that the gfn in its M2P entry maps it.
 
     No gfn makes it an orphan, unless it is shared, so that its M2P names nobody, or a special page of the hypervisor.
     """
+    marks, m2p, counts = known.marks, known.m2p, out_findings.counts
     # Xen 4.17 xen/arch/x86/mm/p2m.c, audit_p2m: the other direction, from what the domain owns to what maps it.
     owned = (marks[first : first + frames] & at.WHO) == at.OWN_RAM
     for mfn in (first + np.flatnonzero(owned)).tolist():
@@ -262,4 +243,4 @@ def audit_frames(m2p: Words, marks: Marks, first: int, frames: int, out_findings
             counts[at.ORPHANS] += 0 if marks[mfn] & at.SPECIAL else 1
         elif not marks[mfn] & at.GOOD and int(~m2p[mfn]) != SHARED_M2P:
             counts[at.M2P_BAD_FRAMES] += 1
-            note(out_findings, counts, at.M2P_BAD, int(~m2p[mfn]), mfn, 0, 0)
+            note(out_findings, at.M2P_BAD, int(~m2p[mfn]), mfn, 0, 0)

@@ -10,6 +10,7 @@ import numpy as np
 from twofold.formats import leaf_runs as run
 from twofold.formats import shape as form
 from twofold.formats.arrays import Marks, Rows, Words
+from twofold.formats.operands import Leaves, Tables
 from twofold.formats.regions import HOLE, KIND_BITS, KIND_MASK, MARKED, TABLE, WHOLE
 from twofold.formats.shape import frame_of, is_empty, is_leaf, is_present, leaf_frame, needs_recalc, span
 from twofold.formats.walk_state import EXECUTE
@@ -46,8 +47,9 @@ def look_up(memory: Words, shape: Words, root: int, gfn: int) -> int:
     return INVALID_MFN
 
 
-def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
+def flatten(tables: Tables, out_regions: Words) -> None:
     """Write the word of each region, from gfn 0 on."""
+    memory, shape, root = tables
     for region in range(len(out_regions)):
         table, word, gfn = root, HOLE, region * span(shape, 1)
         for level in range(top_level(shape), 0, -1):
@@ -64,8 +66,9 @@ def flatten(memory: Words, shape: Words, root: int, out_regions: Words) -> None:
         out_regions[region] = word
 
 
-def translate_flat(memory: Words, shape: Words, regions: Words, gfns: Words, out_mfns: Words) -> None:
+def translate_flat(tables: Tables, regions: Words, gfns: Words, out_mfns: Words) -> None:
     """Look up each gfn through `regions`; the same answers as `translate`."""
+    memory, shape, _ = tables
     for index, gfn in enumerate(gfns.tolist()):
         region, slot = gfn >> int(shape[form.BITS]), gfn & (span(shape, 1) - 1)
         word = int(regions[region]) if region < len(regions) else HOLE
@@ -92,21 +95,14 @@ def clear_frames(memory: Words, shape: Words, root: int, gfn: int, frames: int) 
     return frames
 
 
-def collect_leaves(
-    memory: Words,
-    shape: Words,
-    root: int,
-    gfn: int,
-    frames: int,
-    out_gfns: Words,
-    out_levels: Marks,
-    out_entries: Words,
-) -> int:
+def collect_leaves(tables: Tables, gfn: int, frames: int, out_leaves: Leaves) -> int:
     """Write every leaf and every entry that holds a place of a range, ascending; return how many.
 
     A large one that reaches into the range from below is written too, with its own first gfn. It stops when the arrays
     are full. MARKED is put beside the level of what stands below a marked table.
     """
+    memory, shape, root = tables
+    out_gfns, out_levels, out_entries = out_leaves
     found, here = 0, gfn
     while here < gfn + frames:
         table, level, _ = end_of_walk(memory, shape, root, here)
@@ -126,12 +122,12 @@ def collect_leaves(
     return found
 
 
-def describe(shape: Words, accesses: Marks, gfns: Words, levels: Marks, entries: Words, out_rows: Rows) -> None:
+def describe(shape: Words, accesses: Marks, leaves: Leaves, out_rows: Rows) -> None:
     """Write what `collect_leaves` found as rows: gfn, mfn, order, type, access, present, recalc.
 
     accesses : the number of an access by what a present entry says of it (`TableFormat.accesses`)
     """
-    for row, (gfn, found, entry) in enumerate(zip(gfns.tolist(), levels.tolist(), entries.tolist(), strict=True)):
+    for row, (gfn, found, entry) in enumerate(zip(*(column.tolist() for column in leaves), strict=True)):
         level, present = found & ~MARKED, is_present(shape, entry)
         shift, mask = (form.TYPE_SHIFT, form.TYPE_MASK) if present else (form.PLACE_SHIFT, form.PLACE_MASK)
         says = entry >> int(shape[form.ACCESS_SHIFT]) & int(shape[form.ACCESS_MASK])

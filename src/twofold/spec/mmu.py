@@ -23,6 +23,7 @@ from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Marks, Words
 from twofold.formats.kinds import FETCH, LOAD, STORE
 from twofold.formats.mmu_state import GUEST, P2M
+from twofold.formats.operands import Caches
 from twofold.formats.shape import frame_of, is_leaf, leaf_frame, span
 from twofold.formats.status import NOT_PRESENT, OK, OUTSIDE
 from twofold.spec.walk import check_entry, index_of
@@ -126,8 +127,9 @@ def next_random(structures: Counts, number: int) -> int:
     return word
 
 
-def touch(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> int:
+def touch(caches: Caches, number: int, context: int, page: int) -> int:
     """Use the entry of a page number; return its slot from then on, or -1 for a miss."""
+    structures, tags, values = caches
     if structures[number, at.INSERTED] == 0:
         return -1
     ways = int(structures[number, at.WAYS])
@@ -145,8 +147,9 @@ def touch(structures: Counts, tags: Words, values: Words, number: int, context: 
     return front + way
 
 
-def insert(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int, value: int) -> None:
+def insert(caches: Caches, number: int, context: int, page: int, value: int) -> None:
     """Keep an entry that just missed: in an empty way if there is one, else in the place of one that drops out."""
+    structures, tags, values = caches
     ways, policy = int(structures[number, at.WAYS]), int(structures[number, at.POLICY])
     if ways == 0:
         return
@@ -167,13 +170,13 @@ def insert(structures: Counts, tags: Words, values: Words, number: int, context:
         point_away(tags, front, ways, way)
 
 
-def keep(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int, value: int) -> None:
+def keep(caches: Caches, number: int, context: int, page: int, value: int) -> None:
     """Keep an entry that may be there already, as a clean one is when a store walks again."""
-    slot = touch(structures, tags, values, number, context, page)
+    slot = touch(caches, number, context, page)
     if slot >= 0:
-        values[slot] = value
+        caches.values[slot] = value
     else:
-        insert(structures, tags, values, number, context, page, value)
+        insert(caches, number, context, page, value)
 
 
 def drop(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
@@ -229,14 +232,7 @@ def fail(out_fault: Words, status: int, nested: int, address: int, level: int, e
 
 
 def deepest(
-    shape: Words,
-    settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
-    counters: Counts,
-    dimension: int,
-    page: int,
+    shape: Words, settings: Counts, caches: Caches, counters: Counts, dimension: int, page: int
 ) -> tuple[int, int]:
     """Return (level, slot): where a walk may start, by the deepest cached entry; the top level and -1 for none."""
     first = at.HOST_TABLES if dimension == P2M else at.GUEST_TABLES
@@ -245,7 +241,7 @@ def deepest(
     top = int(shape[form.LEVELS]) - 1
     # Intel SDM vol. 3, "Paging-Structure Caches": the entry furthest down saves the most reads, so level 1 comes first.
     for level in range(top):
-        slot = touch(structures, tags, values, first + level, context, page >> int(shape[form.BITS]) * (level + 1))
+        slot = touch(caches, first + level, context, page >> int(shape[form.BITS]) * (level + 1))
         if slot >= 0:
             counters[hits + level] += 1
             return level, slot
@@ -280,9 +276,7 @@ def translate_gpa(
     memory: Words,
     shapes: Words,
     settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
+    caches: Caches,
     counters: Counts,
     out_fault: Words,
     gpa: int,
@@ -293,19 +287,19 @@ def translate_gpa(
     # step 1: the nested TLB, for every size of leaf; a store through a clean entry has to set D by a walk
     # Intel SDM vol. 3, "Caching Translation Information": guest-physical mappings are cached beside combined ones.
     for size in range(at.SIZES):
-        slot = touch(structures, tags, values, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
-        if slot >= 0 and not (kind == STORE and settings[at.MARKS] and int(values[slot]) & at.CLEAN):
+        slot = touch(caches, at.NESTED_TLB + size, vmid, gfn >> shift_of(size))
+        if slot >= 0 and not (kind == STORE and settings[at.MARKS] and int(caches.values[slot]) & at.CLEAN):
             counters[at.NESTED_HITS] += 1
-            clean = int(values[slot]) & at.CLEAN
-            return OK, int(values[slot]) & ~at.CLEAN | inside(gfn, size), size, clean
+            clean = int(caches.values[slot]) & at.CLEAN
+            return OK, int(caches.values[slot]) & ~at.CLEAN | inside(gfn, size), size, clean
     counters[at.NESTED_MISSES] += 1
     top = int(shape[form.LEVELS]) - 1
     if gfn >> int(shape[form.FRAME_BITS]):
         return fail(out_fault, NOT_PRESENT, 1, gpa, top, 0), 0, 0, 0
     # step 2: start below the deepest P2M entry that is cached
     # invariant: caches change how many entries are read, never where a walk of unchanged tables ends.
-    level, slot = deepest(shape, settings, structures, tags, values, counters, P2M, gfn)
-    table = int(settings[at.P2M_ROOT]) if slot < 0 else int(values[slot])
+    level, slot = deepest(shape, settings, caches, counters, P2M, gfn)
+    table = int(settings[at.P2M_ROOT]) if slot < 0 else int(caches.values[slot])
     # step 3: walk down to the leaf
     # AMD APM vol. 2, "Nested Paging": the P2M is walked as ordinary tables are, with gpas for addresses.
     while True:
@@ -316,7 +310,7 @@ def translate_gpa(
                 return fail(out_fault, OUTSIDE, 1, gpa, level, table << FRAME_SHIFT), 0, 0, 0
             entry = read_entry(memory, shape, table, index)
             counters[at.HOST_READS + level] += 1
-            charge(settings, structures, tags, counters, address_of(shape, table, index))
+            charge(settings, caches.structures, caches.tags, counters, address_of(shape, table, index))
         else:
             entry = loaded_root(settings, at.P2M_ROOTS + index)
         status = check_entry(shape, entry, level)
@@ -330,20 +324,18 @@ def translate_gpa(
         if leaf:
             break
         table = frame_of(shape, entry)
-        insert(structures, tags, values, at.HOST_TABLES + level - 1, vmid, gfn >> int(shape[form.BITS]) * level, table)
+        insert(caches, at.HOST_TABLES + level - 1, vmid, gfn >> int(shape[form.BITS]) * level, table)
         level -= 1
     # step 4: keep the leaf in the nested TLB
     # invariant: an entry holds the first frame of its page, so that it serves every gpa inside.
     size, clean = size_of(shape, level), clean_of(shape, entry) if settings[at.MARKS] else 0
     mfn = leaf_frame(shape, entry, level) | gfn & (span(shape, level) - 1)
     number, page = at.NESTED_TLB + size, gfn >> shift_of(size)
-    keep(structures, tags, values, number, vmid, page, mfn - inside(mfn, size) | clean)
+    keep(caches, number, vmid, page, mfn - inside(mfn, size) | clean)
     return OK, mfn, size, clean
 
 
-def fill(
-    settings: Counts, structures: Counts, tags: Words, values: Words, number: int, page: int, size: int, value: int
-) -> None:
+def fill(settings: Counts, caches: Caches, number: int, page: int, size: int, value: int) -> None:
     """Keep a translation in a TLB at its size, or smashed: the 2M piece that was used of a 1G page.
 
     number : first structure of the TLB;  value : mfn of the page itself, not of its first frame, and CLEAN
@@ -352,19 +344,10 @@ def fill(
     smash = settings[at.SMASH_L1 if number < at.L2 else at.SMASH_L2]
     stored = 1 if smash and size == at.SIZES - 1 else size
     frame = value - inside(value, stored)
-    keep(structures, tags, values, number + stored, int(settings[at.ASID]), page >> shift_of(stored), frame)
+    keep(caches, number + stored, int(settings[at.ASID]), page >> shift_of(stored), frame)
 
 
-def lookup(
-    shapes: Words,
-    settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
-    counters: Counts,
-    gva: int,
-    kind: int,
-) -> bool:
+def lookup(shapes: Words, settings: Counts, caches: Caches, counters: Counts, gva: int, kind: int) -> bool:
     """Return whether a TLB translates this access; a hit in the L2 TLB refills the L1 TLB."""
     page, asid = page_of(shapes[GUEST], gva), int(settings[at.ASID])
     is_fetch, needs_dirty = kind == FETCH, kind == STORE and bool(settings[at.MARKS])
@@ -373,23 +356,23 @@ def lookup(
     )
     # Intel SDM vol. 3, "Accessed and Dirty Flags": a store needs D in the leaf, so a clean entry does not serve it.
     for size in range(at.SIZES):
-        slot = touch(structures, tags, values, level_1 + size, asid, page >> shift_of(size))
+        slot = touch(caches, level_1 + size, asid, page >> shift_of(size))
         if slot >= 0:
-            if needs_dirty and int(values[slot]) & at.CLEAN:
+            if needs_dirty and int(caches.values[slot]) & at.CLEAN:
                 counters[at.DIRTY_WALKS] += 1
                 return False
             counters[(at.FETCH_HITS if is_fetch else at.L1_HITS) + size] += 1
             return True
     # invariant: an access is counted in one of L1 hits, L2 hits and walks.
     for size in range(at.SIZES):
-        slot = touch(structures, tags, values, level_2 + size, asid, page >> shift_of(size))
+        slot = touch(caches, level_2 + size, asid, page >> shift_of(size))
         if slot >= 0:
-            if needs_dirty and int(values[slot]) & at.CLEAN:
+            if needs_dirty and int(caches.values[slot]) & at.CLEAN:
                 counters[at.DIRTY_WALKS] += 1
                 return False
             counters[at.L2_HITS + size] += 1
             counters[at.L2_TLB_CYCLES] += settings[at.L2_TLB_PENALTY]
-            fill(settings, structures, tags, values, level_1, page, size, int(values[slot]) | inside(page, size))
+            fill(settings, caches, level_1, page, size, int(caches.values[slot]) | inside(page, size))
             return True
     return False
 
@@ -398,9 +381,7 @@ def walk(
     memory: Words,
     shapes: Words,
     settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
+    caches: Caches,
     counters: Counts,
     out_fault: Words,
     gva: int,
@@ -408,7 +389,7 @@ def walk(
 ) -> int:
     """Walk the tables for one address and fill the caches; return the status."""
     shape, page, asid = shapes[GUEST], page_of(shapes[GUEST], gva), int(settings[at.ASID])
-    state = (settings, structures, tags, values, counters)
+    state = (settings, caches, counters)
     is_nested = bool(settings[at.NESTED])
     holds_mfn = bool(settings[at.COMBINED]) or not is_nested  # paging-structure entries
     counters[at.WALKS] += 1
@@ -417,7 +398,7 @@ def walk(
     # step 1: start below the deepest guest entry that is cached
     # invariant: caches change how many entries are read, never where a walk of unchanged tables ends.
     level, slot = deepest(shape, *state, GUEST, page)
-    table = int(settings[at.GUEST_ROOT]) if slot < 0 else int(values[slot])
+    table = int(settings[at.GUEST_ROOT]) if slot < 0 else int(caches.values[slot])
     translated, fresh = not is_nested or (slot >= 0 and holds_mfn), False
     while True:
         index = index_of(shape, page, level)
@@ -432,14 +413,14 @@ def walk(
                     return status
             if fresh:  # an entry is kept once the table it points to has been found
                 key = page >> int(shape[form.BITS]) * (level + 1)
-                insert(structures, tags, values, at.GUEST_TABLES + level, asid, key, mfn if holds_mfn else table)
+                insert(caches, at.GUEST_TABLES + level, asid, key, mfn if holds_mfn else table)
             # step 3: read the guest's entry
             # invariant: no frame beyond the machine is read.
             if mfn >= len(memory):
                 return fail(out_fault, OUTSIDE, 0, gva, level, mfn << FRAME_SHIFT)
             entry = read_entry(memory, shape, mfn, index)
             counters[at.GUEST_READS + level] += 1
-            charge(settings, structures, tags, counters, address_of(shape, mfn, index))
+            charge(settings, caches.structures, caches.tags, counters, address_of(shape, mfn, index))
         else:
             entry = loaded_root(settings, at.GUEST_ROOTS + index)
         status = check_entry(shape, entry, level)
@@ -468,8 +449,8 @@ def walk(
     # AMD APM vol. 2, "Page Splintering": a TLB entry covers no more than both leaves do.
     counters[at.ENTRIES + size] += 1
     is_fetch = kind == FETCH
-    fill(settings, structures, tags, values, int(settings[at.FETCH_L1]) if is_fetch else at.L1, page, size, mfn | clean)
-    fill(settings, structures, tags, values, int(settings[at.FETCH_L2]) if is_fetch else at.L2, page, size, mfn | clean)
+    fill(settings, caches, int(settings[at.FETCH_L1]) if is_fetch else at.L1, page, size, mfn | clean)
+    fill(settings, caches, int(settings[at.FETCH_L2]) if is_fetch else at.L2, page, size, mfn | clean)
     return OK
 
 
@@ -479,9 +460,7 @@ def run(
     gvas: Words,
     kinds: Marks,
     settings: Counts,
-    structures: Counts,
-    tags: Words,
-    values: Words,
+    caches: Caches,
     counters: Counts,
     out_fault: Words,
 ) -> int:
@@ -491,7 +470,7 @@ def run(
     kinds : uint8[accesses], LOAD, STORE or FETCH; or of length 0 when all are loads
     Nothing is undone on a fault: what was cached before it stays cached.
     """
-    state = (settings, structures, tags, values, counters)
+    state = (settings, caches, counters)
     for number, gva in enumerate(gvas.tolist()):
         kind = int(kinds[number]) if len(kinds) else LOAD
         if not lookup(shapes, *state, gva, kind):

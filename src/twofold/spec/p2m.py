@@ -15,11 +15,10 @@ their gfns, so that only the gfns' alignment counts.
 Source: Xen 4.17 xen/arch/x86/mm/p2m-pt.c for what an entry holds; the order of work is DESIGN.md's.
 """
 
-import numpy as np
-
 from twofold.formats import p2m_state as at
 from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Words
+from twofold.formats.operands import Pieces, Pool, Tables
 from twofold.formats.p2m_state import CANNOT_ENCODE, NOTHING
 from twofold.formats.shape import (
     child_leaf,
@@ -145,17 +144,7 @@ def path_need(
     return 0
 
 
-def plan_map(
-    memory: Words,
-    shape: Words,
-    root: int,
-    state: Counts,
-    gfns: Words,
-    mfns: Words,
-    frames: Words,
-    sizes: Counts,
-    extent_frames: int,
-) -> int:
+def plan_map(tables: Tables, state: Counts, pieces: Pieces, extent_frames: int) -> int:
     """Return how many whole extents, from the first on, can be mapped. Changes nothing.
 
     The free tables may not suffice for more, or an entry cannot hold a frame: then the answer is the complement of the
@@ -165,6 +154,7 @@ def plan_map(
 
     Exact for pieces in ascending order; in another order a table may be counted more than once.
     """
+    (memory, shape, root), (gfns, mfns, frames, sizes) = tables, pieces
     need, before, previous, counted = 0, 0, NOTHING, 0
     for piece in range(len(gfns)):
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
@@ -188,22 +178,13 @@ def plan_map(
     return before // extent_frames
 
 
-def map_pieces(
-    memory: Words,
-    shape: Words,
-    root: int,
-    stock: Words,
-    state: Counts,
-    gfns: Words,
-    mfns: Words,
-    frames: Words,
-    sizes: Counts,
-    flags: int,
-) -> None:
+def map_pieces(tables: Tables, pool: Pool, pieces: Pieces, flags: int) -> None:
     """Map all pieces, replacing what was there; the plan has shown that the tables suffice.
 
     flags : all bits of a 4K entry but its frame number; not present ones make entries that hold a place
     """
+    (memory, shape, root), (stock, state) = tables, pool
+    gfns, mfns, frames, sizes = pieces
     for piece in range(len(gfns)):
         gfn, mfn, left = int(gfns[piece]), int(mfns[piece]), int(frames[piece])
         while left:
@@ -230,14 +211,13 @@ def change_one(
     flags: int,
 ) -> int:
     """Plan and map one piece; return OK, NO_TABLES or UNENCODABLE, the last two with nothing changed."""
-    piece = (np.array([number], np.uint64) for number in (gfn, mfn, frames))
-    gfns, mfns, lengths = piece
-    masks = np.array([sizes], np.int64)
+    tables = Tables(memory, shape, root)
+    piece = Pieces.of_one(gfn, mfn, frames, sizes)
     # invariant: nothing is touched unless the plan covers all of it.
-    planned = plan_map(memory, shape, root, state, gfns, mfns, lengths, masks, frames)
+    planned = plan_map(tables, state, piece, frames)
     if planned != 1:
         return UNENCODABLE if planned < 0 else NO_TABLES
-    map_pieces(memory, shape, root, stock, state, gfns, mfns, lengths, masks, flags)
+    map_pieces(tables, Pool(stock, state), piece, flags)
     return OK
 
 
@@ -425,10 +405,9 @@ def unmap(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
         prune(memory, shape, root, stock, state, end - 1)
 
 
-def unmap_pieces(
-    memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfns: Words, frames: Words
-) -> int:
+def unmap_pieces(tables: Tables, pool: Pool, gfns: Words, frames: Words) -> int:
     """Make many ranges holes, one after the other, each whole; return how many, fewer when one lacks tables."""
+    (memory, shape, root), (stock, state) = tables, pool
     for piece in range(len(gfns)):
         gfn, length = int(gfns[piece]), int(frames[piece])
         # invariant: each range is removed whole or not at all.

@@ -8,6 +8,7 @@ Source: for what may be merged, the opposite of Xen's splitting, xen/arch/x86/mm
 from twofold.formats import p2m_state as at
 from twofold.formats import shape as form
 from twofold.formats.arrays import Counts, Words
+from twofold.formats.operands import Pool, Tables
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.shape import (
     frame_of,
@@ -28,11 +29,12 @@ def beyond(shape: Words, gfn: int, level: int) -> int:
     return (gfn & ~(size - 1)) + size
 
 
-def plan_split_range(memory: Words, shape: Words, root: int, gfn: int, frames: int, allowed: int) -> int:
+def plan_split_range(tables: Tables, gfn: int, frames: int, allowed: int) -> int:
     """Return the tables it takes until no leaf that starts in a range has a size that is not allowed.
 
     allowed : mask of levels; a leaf of another level is split down until its level is in it
     """
+    memory, shape, root = tables
     need, here = 0, gfn
     while here < gfn + frames:
         _, level, entry = end_of_walk(memory, shape, root, here)
@@ -41,19 +43,18 @@ def plan_split_range(memory: Words, shape: Words, root: int, gfn: int, frames: i
             if cannot_split(shape, entry, level):
                 return CANNOT_ENCODE
             # invariant: all slots of a leaf whose size is not allowed go down, so tables multiply from level to level.
-            tables, below = 1, level - 1
+            made, below = 1, level - 1
             while not allowed >> below & 1:
-                tables = tables * span(shape, 1) + 1
+                made = made * span(shape, 1) + 1
                 below -= 1
-            need += tables
+            need += made
         here = beyond(shape, here, level)
     return need
 
 
-def split_range(
-    memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, frames: int, allowed: int
-) -> None:
+def split_range(tables: Tables, pool: Pool, gfn: int, frames: int, allowed: int) -> None:
     """Split every leaf of a range whose size is not allowed, as planned by `plan_split_range`."""
+    (memory, shape, root), (stock, state) = tables, pool
     here = gfn
     while here < gfn + frames:
         table, level, entry = end_of_walk(memory, shape, root, here)
@@ -171,18 +172,9 @@ def has_type(shape: Words, entry: int, types: int) -> bool:
     return bool(types >> (entry >> int(shape[form.TYPE_SHIFT]) & int(shape[form.TYPE_MASK])) & 1)
 
 
-def merge_range(
-    memory: Words,
-    shape: Words,
-    root: int,
-    stock: Words,
-    state: Counts,
-    gfn: int,
-    frames: int,
-    level: int,
-    unmergeable: int,
-) -> int:
+def merge_range(tables: Tables, pool: Pool, gfn: int, frames: int, level: int, unmergeable: int) -> int:
     """Merge what can be merged to leaves of this level in a range of whole such leaves; return how many."""
+    (memory, shape, root), (stock, state) = tables, pool
     merged = 0
     # invariant: what must not be merged is left as it is, and is no reason to stop.
     for here in range(gfn, gfn + frames, span(shape, level)):

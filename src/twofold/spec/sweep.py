@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from twofold.formats.arrays import Halves, Words
 from twofold.formats.mixing import GOLDEN, MASK64
+from twofold.formats.operands import Uses
 from twofold.formats.sweep_state import DEAD, NOW, WIDE
 
 
@@ -74,28 +75,17 @@ def move_to_front(stack: npt.NDArray[np.unsignedinteger], tag: int) -> int:
     return position
 
 
-def count_distances(
-    gvas: Words,
-    page_shift: int,
-    out_page_at: Words,
-    out_dead: Halves,
-    out_keys: Words,
-    out_times: Halves,
-    out_state: Words,
-    out_histogram: Words,
-) -> None:
+def count_distances(gvas: Words, page_shift: int, out_uses: Uses, out_histogram: Words) -> None:
     """Add to `out_histogram[distance]` each address whose page was used before, to its last word all others.
 
     Parameters
     ----------
     gvas : addresses in order
     page_shift : log2 of the page size [bytes]
-    out_page_at : uint64[times], the page number + 1 that was last used then; 0 is a dead time
-    out_dead : uint32[times + 1], the Fenwick tree of dead times
-    out_keys, out_times : uint64[], uint32[], of a power of two of at least 2 * times: from page number + 1 to time
-    out_state : uint64[STATE]; all of the above start as zero
+    out_uses : to begin with all zero
     out_histogram : uint64[entries + 1], fewer entries than times; last are pages used the first time, or too long ago
     """
+    out_page_at, out_dead, out_keys, out_times, out_state = out_uses
     entries, hash_shift = len(out_histogram) - 1, 65 - len(out_keys).bit_length()
     for gva in gvas.tolist():
         key, now = (gva >> int(page_shift)) + 1, int(out_state[NOW])
@@ -103,7 +93,7 @@ def count_distances(
             out_histogram[0] += np.uint64(1)
             continue
         if now == len(out_page_at):
-            renumber(entries, out_page_at, out_dead, out_keys, out_times, out_state)
+            renumber(entries, out_uses)
         now, dead = out_state.tolist()
         place = find(out_keys, hash_shift, key)
         if int(out_keys[place]) == key:
@@ -146,10 +136,9 @@ def add_at(tree: Halves, time: int) -> None:
         node += node & -node
 
 
-def renumber(
-    entries: int, out_page_at: Words, out_dead: Halves, out_keys: Words, out_times: Halves, out_state: Words
-) -> None:
+def renumber(entries: int, out_uses: Uses) -> None:
     """Give the latest `entries` pages the first times, in their order, and forget all others."""
+    out_page_at, out_dead, out_keys, out_times, out_state = out_uses
     live = [key for key in out_page_at.tolist() if key][-entries:]
     hash_shift = 65 - len(out_keys).bit_length()
     for array in (out_page_at, out_dead, out_keys, out_state):

@@ -35,6 +35,7 @@ import numpy as np
 from twofold.formats.arrays import Bytes, Counts, Words
 from twofold.formats.champsim import FIRST_LOAD, FIRST_STORE, RECORD_WORDS
 from twofold.formats.kinds import FETCH, LOAD, STORE
+from twofold.formats.operands import LineProgram
 from twofold.formats.trace_program import (
     ACCESSES,
     ARGUMENT,
@@ -77,15 +78,7 @@ from twofold.formats.trace_program import (
 )
 
 
-def scan_lines(
-    text: Bytes,
-    program: Counts,
-    patterns: Counts,
-    words: Bytes,
-    state: Counts,
-    registers: Words,
-    out_accesses: Words,
-) -> int:
+def scan_lines(text: Bytes, program: LineProgram, state: Counts, registers: Words, out_accesses: Words) -> int:
     """Emit the accesses of the lines of a text.
 
     Returns
@@ -100,7 +93,7 @@ def scan_lines(
             return MORE
         before = (int(state[ACCESSES]), int(state[FETCHES]))
         stop = end - (end > start and text[end - 1] == ord("\r"))
-        status = scan_line(text[start:stop], program, patterns, words, state, registers, out_accesses)
+        status = scan_line(text[start:stop], program, state, registers, out_accesses)
         if status != MORE:
             state[ACCESSES], state[FETCHES] = before
             return status
@@ -108,46 +101,36 @@ def scan_lines(
         state[POSITION] = min(end + 1, len(text))
 
 
-def scan_line(
-    line: Bytes,
-    program: Counts,
-    patterns: Counts,
-    words: Bytes,
-    state: Counts,
-    registers: Words,
-    out_accesses: Words,
-) -> int:
+def scan_line(line: Bytes, program: LineProgram, state: Counts, registers: Words, out_accesses: Words) -> int:
     """Take one line through its stages; return MORE when it is done, else FULL or NO_MATCH."""
     registers[:] = 0
     stage, at = 0, 0
     while stage != LAST_STAGE:
-        chosen, after = choose(line, at, stage, program, patterns, words, registers)
+        chosen, after = choose(line, at, stage, program, registers)
         if after < 0:
             return NO_MATCH
         state[SEEN + chosen] = 1
-        emits = int(patterns[chosen, EMITS])
+        emits = int(program.patterns[chosen, EMITS])
         if emits != NOTHING and not emit(emits, state, registers, out_accesses):
             return FULL
-        stage, at = int(patterns[chosen, NEXT]), after
+        stage, at = int(program.patterns[chosen, NEXT]), after
     return MORE
 
 
-def choose(
-    line: Bytes, at: int, stage: int, program: Counts, patterns: Counts, words: Bytes, registers: Words
-) -> tuple[int, int]:
+def choose(line: Bytes, at: int, stage: int, program: LineProgram, registers: Words) -> tuple[int, int]:
     """Return (pattern, where it ends) of the first pattern of a stage that matches; (0, -1) when none does."""
-    for index, (own_stage, first, _, _) in enumerate(patterns.tolist()):
-        after = match(line, at, program[first:], words, registers) if own_stage == stage else -1
+    for index, (own_stage, first, _, _) in enumerate(program.patterns.tolist()):
+        after = match(line, at, program.operations[first:], program.words, registers) if own_stage == stage else -1
         if after >= 0:
             return index, after
     return 0, -1
 
 
-def match(line: Bytes, at: int, program: Counts, words: Bytes, registers: Words) -> int:
+def match(line: Bytes, at: int, operations: Counts, words: Bytes, registers: Words) -> int:
     """Run a pattern on a line from `at`; return where it ends, -1 where it does not match."""
     operation = 0
     while True:
-        code, argument = program[operation].tolist()
+        code, argument = operations[operation].tolist()
         operation += 1
         if code == END:
             return at if at == len(line) else -1
@@ -162,7 +145,7 @@ def match(line: Bytes, at: int, program: Counts, words: Bytes, registers: Words)
                 return -1
             at += 1
         elif code == FIND:
-            wanted = bytes(program[operation : operation + argument, ARGUMENT].astype(np.uint8))
+            wanted = bytes(operations[operation : operation + argument, ARGUMENT].astype(np.uint8))
             found = bytes(line).find(wanted, at)
             if found < 0:
                 return -1

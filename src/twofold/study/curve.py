@@ -18,7 +18,8 @@ from twofold import kernels
 from twofold.errors import SizeError
 from twofold.formats.arrays import as_word
 from twofold.formats.engine import Engine
-from twofold.formats.sweep_state import LANES, STATE
+from twofold.formats.operands import Uses
+from twofold.formats.sweep_state import LANES
 from twofold.guest.addresses import Gvas, TraceLike, blocks_of
 from twofold.study.traces import stream_trace
 from twofold.units import FRAME_SHIFT, Order, order_name, parse_order
@@ -210,18 +211,12 @@ class _Full:
         self._engine = engine.sweep
         self._shift = as_word(FRAME_SHIFT + order)
         times = 1 << (2 * entries - 1).bit_length()  # renumbering comes once in `entries` accesses at most
-        self._state = (
-            np.zeros(times, np.uint64),  # page at each time
-            np.zeros(times + 1, np.uint32),  # the tree of dead times
-            np.zeros(2 * times, np.uint64),  # page numbers, and their times
-            np.zeros(2 * times, np.uint32),
-            np.zeros(STATE, np.uint64),
-        )
+        self._uses = Uses.none(times)
         self._histogram = np.zeros(entries + 1, np.uint64)
 
     def count(self, gvas: Gvas) -> None:
         """Take accesses, in order."""
-        self._engine.count_distances(gvas, self._shift, *self._state, self._histogram)
+        self._engine.count_distances(gvas, self._shift, self._uses, self._histogram)
 
     def forget_counts(self) -> None:
         """Count from zero again, with what the set holds."""

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from twofold.formats import trace_program as at
-from twofold.formats.arrays import Bytes, Counts
+from twofold.formats.operands import LineProgram
 from twofold.formats.trace_program import LAST_STAGE, NOTHING
 
 _HOLE: Final = re.compile(r"\{([^{}]*)\}")
@@ -58,17 +58,8 @@ class Line:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Program:
-    """Lines, compiled: the arrays that `scan_lines` takes."""
-
-    program: Counts
-    patterns: Counts
-    words: Bytes
-
-
-def compile_lines(lines: Iterable[Line], words: Mapping[str, int]) -> Program:
-    """Return the arrays of these lines.
+def compile_lines(lines: Iterable[Line], words: Mapping[str, int]) -> LineProgram:
+    """Return these lines compiled.
 
     Parameters
     ----------
@@ -87,7 +78,7 @@ def compile_lines(lines: Iterable[Line], words: Mapping[str, int]) -> Program:
     for row, (word, code) in zip(table, words.items(), strict=True):
         text = word.encode()
         row[: at.WORD_TEXT + len(text)] = code, len(text), *text
-    return Program(np.array(program, np.int64), np.array(patterns, np.int64), table)
+    return LineProgram(np.array(program, np.int64), np.array(patterns, np.int64), table)
 
 
 def _operations(template: str) -> list[Operation]:

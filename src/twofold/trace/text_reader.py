@@ -97,14 +97,12 @@ class TextReader:
 
     def _scan(self) -> int:
         """Run the kernel on what is there; a last line without an end is a line where the format allows that."""
-        state, compiled = self._state, self._compiled
+        state = self._state
         is_last = int(state[at.IS_LAST])
         state[at.ACCESSES] = 0
         state[at.IS_LAST] = is_last and not self._form.is_written_whole
         text = self._text[: self._length]
-        status = kernels.scan_lines(
-            text, compiled.program, compiled.patterns, compiled.words, state, self._registers, self._out
-        )
+        status = kernels.scan_lines(text, self._compiled, state, self._registers, self._out)
         state[at.IS_LAST] = is_last
         return int(status)
 
@@ -154,9 +152,7 @@ def count_accesses(head: bytes, form: TextFormat, *, is_whole: bool) -> int:
     state[at.IS_LAST] = is_whole and not form.is_written_whole
     status = kernels.scan_lines(
         np.frombuffer(head, np.uint8).copy(),
-        compiled.program,
-        compiled.patterns,
-        compiled.words,
+        compiled,
         state,
         np.zeros(at.REGISTERS, np.uint64),
         np.empty((at.COLUMNS, 2 * len(head) + 2), np.uint64),
