@@ -62,7 +62,7 @@ def live_until_it_fails() -> None:
 @pytest.mark.parametrize("edit", sorted(Editor.NAMES))
 def test_a_change_that_is_not_told_is_noticed(edit, monkeypatch):
     """Each mutant lets the kernel work and tells nothing of it."""
-    monkeypatch.setattr(Editor, f"_{edit}", lambda self, kind, kernel, arguments: kernel(*self.tables, *arguments))
+    monkeypatch.setattr(Editor, f"_{edit}", lambda self, kind, kernel, arguments: kernel(*arguments))
     with pytest.raises(AssertionError):
         live_until_it_fails()
 
@@ -81,20 +81,25 @@ def test_a_part_that_is_not_told_is_noticed(lost, monkeypatch):
         live_until_it_fails()
 
 
-def changing_kernels() -> set[str]:
-    """Return the kernels that change the tables of a P2M: those that take its stock, but for the pool's own."""
-    found = {
+def kernels_that_take(*parameters: str) -> set[str]:
+    """Return the kernels of a P2M's tables that have these parameters."""
+    return {
         name
         for module in (spec.p2m, spec.resize)
         for name, function in inspect.getmembers(module, inspect.isfunction)
-        if {"memory", "root", "stock"} <= set(inspect.signature(function).parameters)
+        if {*parameters} <= set(inspect.signature(function).parameters)
     }
+
+
+def changing_kernels() -> set[str]:
+    """Return the kernels that change the tables of a P2M: those that take its stock, but for the pool's own."""
     steps = {"descend", "clear_first", "prune"}  # of the others
-    return found - steps
+    return kernels_that_take("memory", "root", "stock") - steps | kernels_that_take("tables", "pool")
 
 
 def test_every_kernel_that_changes_tables_is_called_in_one_place():
     assert changing_kernels() == set(Editor.NAMES)
+    assert kernels_that_take("tables", "pool") == Editor.BULK
     for module in (changes, table):
         tree = ast.parse(inspect.getsource(module))
         called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr != "split"}
