@@ -22,6 +22,7 @@ from twofold.domain import Machine, build
 from twofold.errors import NotPresentError
 from twofold.formats.p2m_types import P2MType
 from twofold.formats.table_formats import GUEST_SHAPES, NPT_PAE
+from twofold.formats.walk_state import MAX_STEPS, READ, STEP_COLUMNS, WRITE
 from twofold.freemaps import FreeMap
 from twofold.guest import Guest
 from twofold.mmu import Mmu, load_profile
@@ -114,8 +115,8 @@ def work():
             mmu.run(np.zeros(1, np.uint64))
         mmu.invalidate_page(0)
         exercise_mmu(machine.arena.tables, int(p2m.root))
-        guest = Guest(domain, footprint="64KiB")
-        guest.walk(guest.area_base)
+        guest = Guest(domain, footprint="64KiB", accessed_dirty="clear")
+        exercise_walks(guest)
         exercise_blocks(guest)
         exercise(p2m)
         for workload in WORKLOADS.values():
@@ -129,14 +130,30 @@ def work():
     with Machine("64MiB", paging="2-level") as machine:  # entries of 32 bits
         domain = machine.create_domain("16MiB")
         build(domain, "small")
-        guest = Guest(domain, mode="2-level", footprint="64KiB")
-        guest.walk(guest.area_base)
+        guest = Guest(domain, mode="2-level", footprint="64KiB", accessed_dirty="clear")
+        exercise_walks(guest)
         exercise(domain.p2m)
 
 
+def exercise_walks(guest):
+    """Look at an address, store to it, and access what nobody has mapped: in the guest's tables, and in the P2M."""
+    steps = np.zeros((MAX_STEPS, STEP_COLUMNS), np.uint64)
+    guest.walk(guest.area_base)
+    assert guest.access(guest.area_base, WRITE, steps)[2]
+    assert guest.access(0, READ, steps).is_guests
+    mfn = guest.domain.p2m.get_entry(guest.tables.root).mfn
+    guest.domain.p2m.unmap(guest.tables.root, 1)
+    assert guest.access(guest.area_base, READ, steps).in_walk
+    guest.domain.p2m.set_entry(guest.tables.root, mfn, 0)
+
+
 def exercise(p2m):
-    """Do everything that a P2M can do once."""
+    """Do everything that a P2M can do once, and one thing while somebody listens."""
+    told = []
+    p2m.on_change(told.append, before=True)
     p2m.set_entry(0, 0, 0)
+    p2m.off_change(told.append)
+    assert told
     p2m.set_entries([0, 1], [0, 1])
     p2m.remove_entries([1])
     p2m.unmap(0, 1)
