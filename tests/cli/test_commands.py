@@ -54,6 +54,7 @@ def example_of(help_text):
     return argv
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "command",
     [

@@ -13,6 +13,8 @@ import pytest
 from twofold.domain import DomainOptions, Machine, build
 from twofold.units import FRAME_BYTES
 
+pytestmark = pytest.mark.medium
+
 MODULES = {
     "house_design": """
 from twofold.domain import Mem

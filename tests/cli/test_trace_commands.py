@@ -226,6 +226,7 @@ def test_an_access_counts_for_the_page_of_its_first_byte(twofold):
     assert json.loads(done.out)["curves"][0]["misses"] == [3, 2, 2]
 
 
+@pytest.mark.medium
 def test_a_trace_comes_by_standard_input_too(twofold, executable):
     done = subprocess.run(
         [executable, "curve", "-", "--from", "csv", "--ways", "1", "--csv"],

@@ -184,6 +184,7 @@ def test_every_field_has_a_mutant(machine):
     assert len(set(names)) == len(names)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", MUTANTS)
 def test_each_field_alone_changes_the_digest(machine, name):
     before, digest = fields_of(machine), machine.digest()

@@ -140,6 +140,7 @@ def test_a_reader_that_another_package_installs_opens_what_it_knows(path, tmp_pa
         assert tables.get_entry(0).mfn == tf.INVALID_MFN
 
 
+@pytest.mark.medium
 def test_the_command_line_uses_what_is_installed(path, tmp_path, monkeypatch):
     install(tmp_path, monkeypatch, elf=ELF)
     import twofold

@@ -128,6 +128,7 @@ def test_a_right_machine_has_no_findings(table_format):
     assert counts[at.PRESENT] == 21
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("slot", [0, 63, 64, 129])  # the edges of blocks, and what is left after them
 @pytest.mark.parametrize(
     "table_format", [P2M_FORMATS[name] for name in ("npt", "npt-2", "ept")], ids=lambda each: each.name

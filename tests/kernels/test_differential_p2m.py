@@ -233,6 +233,7 @@ def test_retired_tables_wait_in_both_until_they_are_released():
     agree(slow, fast)
 
 
+@pytest.mark.medium
 @given(st.booleans(), st.integers(1, 2), st.sampled_from([3, 5, 7]), st.integers(0, 511))
 def test_a_split_leaf_keeps_its_flags_in_both(pat, level, sizes, slot):
     entry = 5 << 18 << 12 | npt.leaf_flags(P2MType.GRANT_MAP_RW, level) | (x86.LARGE_PAT if pat else 0)

@@ -79,6 +79,7 @@ def test_tables_are_only_read_unless_walks_update_them(profile, seed):
     assert np.array_equal(tables.memory, mmu._memory)
 
 
+@pytest.mark.medium
 @relaxed
 @given(profile=profiles(), seed=st.integers(0, 2**32), asids=st.lists(st.integers(0, 3), min_size=1, max_size=4))
 def test_both_engines_drop_the_same(profile, seed, asids):

@@ -27,7 +27,10 @@ from twofold.units import FRAME_SHIFT
 
 KINDS = [("4-level", "4-level"), ("4-level", "pae"), ("4-level", "2-level"), ("pae", "pae"), ("pae", "2-level")]
 # Seeds and probes: slow ones 20,000 a kind.
-CASES = [(0, 400), *(pytest.param(seed, 5000, marks=pytest.mark.slow) for seed in range(1, 5))]
+CASES = [
+    pytest.param(0, 400, marks=pytest.mark.medium),
+    *(pytest.param(seed, 5000, marks=pytest.mark.slow) for seed in range(1, 5)),
+]
 CODE = 0x300000
 GUEST_LEVELS = {"4-level": 4, "pae": 3, "2-level": 2}
 FOOTPRINT = {"4K": "1MiB", "large": "32MiB"}

@@ -27,6 +27,7 @@ def live(name: str, steps: int, seed: int = 1, *, before: bool = True, **how) ->
     return mirror
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("behaviour", ["twofold", "xen-4.17"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("name", FORMATS)

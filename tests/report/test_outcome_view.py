@@ -117,6 +117,7 @@ def test_modes_and_cpus_stand_over_their_rows():
 # -- any outcome, any width -------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @settings(max_examples=20)
 @given(outcome=outcomes(), width=st.sampled_from(WIDTHS), every_row=st.booleans())
 def test_no_line_is_too_long_and_no_figure_is_cut(outcome, width, every_row):

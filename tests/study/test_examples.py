@@ -22,6 +22,7 @@ def test_a_scenario_file_describes_a_comparison():
     assert 0 < cells["toolstack"][1] < 1, "fragmented enough to matter"
 
 
+@pytest.mark.medium
 def test_the_threads_table_has_the_large_pages_of_each_of_its_modes():
     path = EXAMPLES / "thread-2007.toml"
     scenario = make_scenario(load_scenario(path), path)

@@ -44,6 +44,7 @@ def outcome():
     return compare(tiny(modes=EVERY, designs=["small", "opportunistic"], cpus=["none"]))
 
 
+@pytest.mark.medium
 def test_every_mode_answers_alike_and_walks_as_far_as_its_tables_reach(outcome):
     assert {row.mode for row in outcome.rows} == {mode.name for mode in outcome.scenario.full_modes}
     assert len({row.mode for row in outcome.rows}) == len(EVERY) == 21
