@@ -126,6 +126,7 @@ from .trace import (
     get_workload,
 )
 from .units import INVALID_GFN, INVALID_MFN
+from .version import __version__
 
 __all__ = [
     "AREA_BASE",
@@ -224,6 +225,7 @@ __all__ = [
     "WalkStep",
     "Workload",
     "WriteRefusedError",
+    "__version__",
     "build",
     "canonical",
     "capture_trace",

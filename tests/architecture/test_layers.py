@@ -6,7 +6,7 @@ import pytest
 from source_tree import Module, imports, modules
 
 LAYERS = (
-    "units errors files registry",
+    "units errors files registry version",
     "formats",
     "spec kernels",
     "machine freemaps",
@@ -18,6 +18,7 @@ LAYERS = (
     "study",
     "report",
     "cli",
+    "__main__",
 )
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
 WITHIN_A_LAYER = {

@@ -7,20 +7,39 @@ modules are imported inside the subcommand that uses them, so that `--help` stay
 import contextlib
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from twofold.cli import audit, build, compare, cpus, curve, host, replay, run, simulate, trace, walk, workloads
+from twofold.version import __version__
 
 app = typer.Typer(
     name="twofold",
-    help="Build guest memory as a hypervisor does, run real code on it, and price its page sizes.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},  # commands have them from here
 )
+
+
+def _version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        sys.stdout.write(f"twofold {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def twofold(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Build guest memory as a hypervisor does, run real code on it, and price its page sizes."""
+
+
 app.command()(compare.compare)
 app.command()(build.build)
 app.command()(run.run)
@@ -42,7 +61,7 @@ EXIT_INTERRUPTED = 130
 def main() -> None:
     """Run the command line; every expected failure is one line, never a traceback."""
     try:
-        code = app(standalone_mode=False) or 0
+        code = app(prog_name="twofold", standalone_mode=False) or 0
         sys.stdout.flush()  # here, where a reader that has gone can be told apart
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
