@@ -12,6 +12,7 @@ from twofold.freemaps import FreeMap
 from twofold.mmu import load_profile
 from twofold.study import Cell, Row, Scenario, cells_of, compare, make_scenario, run_cell
 from twofold.study.bench import Bench
+from twofold.study.cells import CellTrace
 
 FIELDS = {
     "host": {"size": "1GiB", "free": 0.9, "fragmentation": 0.4},
@@ -106,6 +107,7 @@ CHANGES = [
     {"base": None},
     {"free_map": "0" * 64},
     {"machine_bytes": 1 << 31},
+    {"trace": CellTrace("0" * 64, "contiguous")},
 ]
 
 

@@ -2,7 +2,7 @@
 
 from twofold.guest.addresses import canonical
 from twofold.guest.engine import ACCESS_DTYPE, Engine, EngineSession, Start, Stop, engine_names, get_engine
-from twofold.guest.foreign import TraceGuest, TracePolicy
+from twofold.guest.foreign import PAGES, TraceGuest, TracePolicy, policies
 from twofold.guest.guest import Guest, area_base, default_footprint
 from twofold.guest.program import Program
 from twofold.guest.run import RunResult, check_answer, load_program, run
@@ -12,6 +12,7 @@ from twofold.guest.walks import NestedStep
 
 __all__ = [
     "ACCESS_DTYPE",
+    "PAGES",
     "AddressSpace",
     "Engine",
     "EngineSession",
@@ -35,5 +36,6 @@ __all__ = [
     "get_engine",
     "load_program",
     "mode_bits",
+    "policies",
     "run",
 ]

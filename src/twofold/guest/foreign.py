@@ -32,6 +32,11 @@ BLOCK_FRAMES: Final = 1 << ORDER_2M
 _NUMBER_MASK: Final = np.uint64((1 << FOUR_LEVEL.frame_bits) - 1)
 
 
+def policies(geometry: Geometry) -> tuple[str, ...]:
+    """Return how the pages of a guest with tables of this shape may be chosen: 1G where it has such pages."""
+    return tuple(pages for pages in PAGES if pages != "1G" or ORDER_1G in geometry.leaf_orders)
+
+
 @dataclass(frozen=True)
 class TracePolicy:
     """How the addresses of a trace are mapped.
@@ -74,7 +79,7 @@ class TracePolicy:
         if self.pages == "4K":
             return {ORDER_4K: numbers}
         if self.pages == "1G":
-            if ORDER_1G not in geometry.leaf_orders:
+            if self.pages not in policies(geometry):
                 raise GuestError(f"a {geometry.name} guest has no pages of 1G")
             return {ORDER_1G: np.unique(numbers >> np.uint64(ORDER_1G))}
         order = geometry.leaf_orders[1]

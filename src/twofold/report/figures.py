@@ -32,6 +32,7 @@ CHARTS: Final = (
     ),
     ("cycles_per_access", "Cycles per access", "translation and the program's own cycles together"),
 )
+OF_A_TRACE: Final = {"cycles_per_access": "translation alone: what the program takes besides is in no trace"}
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ def _picture(picture: Picture) -> Figure:
 def chart_drawings(outcome: Outcome) -> list[Drawing]:
     """Return both bar charts for every CPU."""
     cpus = list(dict.fromkeys(cell[0] for cell in outcome.cells()))
+    other = {} if outcome.scenario.trace is None else OF_A_TRACE
+    charts = [(column, title, other.get(column, note)) for column, title, note in CHARTS]
     return [
         Drawing(
             f"{column.replace('_', '-')}-{number}",
@@ -117,7 +120,7 @@ def chart_drawings(outcome: Outcome) -> list[Drawing]:
             {"data": list(_bars(outcome, cpu, column)), "layout": _bar_layout()},
         )
         for number, cpu in enumerate(cpus)
-        for column, title, note in CHARTS
+        for column, title, note in charts
     ]
 
 

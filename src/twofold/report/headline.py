@@ -106,6 +106,8 @@ def _gains(answer: Answer, group: Alike) -> str:
     first, *others = group.gains
     alone = first.least.workload if answer.workloads == 1 else "programs"
     verb = "runs" if answer.workloads == 1 else "run"
+    if answer.is_of_trace:  # what the program takes besides is in no trace
+        alone, verb = f"the accesses of {alone}", "are translated"
     pages = "" if first.guest_pages == "4K" else f" with {first.guest_pages} guest pages"
     more = "".join(f", with {gain.guest_pages} guest pages {_upper(gain)}" for gain in others)
     return f"{alone} {verb} {_range(answer, first)} as fast{pages}{more}"

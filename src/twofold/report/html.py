@@ -111,9 +111,16 @@ def _host_facts(outcome: Outcome) -> list[tuple[str, str]]:
         ("free extents", f"{', '.join(extents)} (aligned, larger blocks included)"),
         ("free map", f"SHA-256 {host.digest[:DIGEST_DIGITS]}"),
         ("guest", f"{format_bytes(outcome.guest_bytes)}, layout {outcome.scenario.guest.layout}"),
-        ("workload area", format_bytes(outcome.footprint)),
+        _touched(outcome),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _touched(outcome: Outcome) -> tuple[str, str]:
+    """Return what the programs work in, or what a trace touches."""
+    if outcome.scenario.trace is None:
+        return "workload area", format_bytes(outcome.footprint)
+    return "trace", f"{outcome.scenario.programs[0]}, {format_bytes(outcome.footprint)} of 4K pages touched"
 
 
 def _scenario_facts(outcome: Outcome) -> list[tuple[str, str]]:

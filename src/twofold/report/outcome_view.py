@@ -70,7 +70,7 @@ def _available(outcome: Outcome) -> list[tuple[Key, ...]]:
         key=lambda cells: (
             _places(outcome, cells[0]),
             scenario.guest_pages.index(cells[0].guest_pages),
-            scenario.workloads.index(cells[0].workload),
+            scenario.programs.index(cells[0].workload),
         ),
     )
 

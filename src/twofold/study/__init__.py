@@ -2,8 +2,9 @@
 
 from twofold.study.answer import Alike, Answer, Best, Gain, Impossible, ModeAnswer, answer_of, impossible, shared_rows
 from twofold.study.cells import Cell, cells_of
-from twofold.study.compare import COLD_LINE, Progress, compare, run_cell
+from twofold.study.compare import COLD_LINE, compare, run_cell
 from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
+from twofold.study.held import Progress
 from twofold.study.hosts import THIS_HOST, default_memory, free_map
 from twofold.study.modes import Mode, lay_over
 from twofold.study.outcome import HostSummary, Outcome, Spread, host_summary

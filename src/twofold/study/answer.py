@@ -79,6 +79,7 @@ class Answer:
     states : host states tried
     cpus, workloads : how many
     modes : what was found in each
+    is_of_trace : whether a trace was priced, whose gain is of translation alone
     """
 
     guest_bytes: int
@@ -86,6 +87,7 @@ class Answer:
     cpus: int
     workloads: int
     modes: tuple[ModeAnswer, ...]
+    is_of_trace: bool = False
 
 
 def answer_of(outcome: Outcome) -> Answer:
@@ -95,11 +97,12 @@ def answer_of(outcome: Outcome) -> Answer:
         guest_bytes=outcome.guest_bytes,
         states=len(scenario.seeds),
         cpus=len(scenario.cpus),
-        workloads=len(scenario.workloads),
+        workloads=len(scenario.programs),
         modes=tuple(
             ModeAnswer(mode.name, mode.sizes(), tuple(_groups(outcome, mode.name)), _is_against_4k(outcome, mode.name))
             for mode in scenario.full_modes
         ),
+        is_of_trace=scenario.trace is not None,
     )
 
 

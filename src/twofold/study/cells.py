@@ -8,12 +8,14 @@ first: `Cell`; then `compare.run_cell`, which makes the row.
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import Any, NamedTuple
 
 from twofold.domain import SmallDesign
 from twofold.freemaps import FreeMap
 from twofold.guest import default_footprint
+from twofold.study.held import HeldTrace, Progress, held_trace
 from twofold.study.hosts import HostStates, free_digest
 from twofold.study.modes import Frozen, Mode
 from twofold.study.row import VERSION, Key, variant_name
@@ -29,6 +31,13 @@ class Base(NamedTuple):
     design: str
 
 
+class CellTrace(NamedTuple):
+    """A trace that a cell prices in place of a workload: its loads and stores by their SHA-256, and their pages."""
+
+    digest: str
+    placement: str
+
+
 class Cell(Frozen):
     """One row to be. Frozen, and whole: `model_dump_json` takes it to another machine.
 
@@ -38,7 +47,8 @@ class Cell(Frozen):
     mode : with every choice made
     cpu : the whole profile
     guest : with its memory and its workload's area as numbers
-    workload_seed : of the programs and their addresses
+    workload_seed : of the programs and their addresses, and of where a trace's pages are
+    trace : None where a workload is run
     base : what its speed-up is measured against; None where nothing is
     free_map : SHA-256 of the host's free memory
     """
@@ -58,6 +68,7 @@ class Cell(Frozen):
     base: Base | None
     free_map: str
     machine_bytes: int
+    trace: CellTrace | None = None
 
     @property
     def key(self) -> Key:
@@ -75,7 +86,8 @@ class Cell(Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 of all of it: the same on every machine, another when anything differs that the row depends on."""
-        text = json.dumps([VERSION, self.model_dump(mode="json")], sort_keys=True, separators=(",", ":"))
+        fields = self.model_dump(mode="json", exclude={"trace"} if self.trace is None else None)
+        text = json.dumps([VERSION, fields], sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -85,7 +97,7 @@ class Cell(Frozen):
 
     @property
     def footprint(self) -> int:
-        """The workload's area [bytes]."""
+        """The workload's area, or what a trace touches [bytes]."""
         return parse_bytes(self.guest.footprint or 0)
 
     @property
@@ -102,18 +114,35 @@ def cells_of(scenario: Scenario, free: FreeMap | None = None) -> tuple[Cell, ...
     free : the host's free memory, where the caller has it already; None: as the scenario says
     """
     states = HostStates(scenario.host, scenario.seed, free)
-    return tuple(cell for seed in scenario.seeds for cell in cells_of_seed(scenario, seed, states))
+    with trace_of(scenario) as held:
+        return tuple(cell for seed in scenario.seeds for cell in cells_of_seed(scenario, seed, states, held))
 
 
-def cells_of_seed(scenario: Scenario, seed: int, states: HostStates) -> Iterator[Cell]:
-    """Yield the cells of one host state: by CPU, mode, workload, guest pages, behaviour and design."""
+@contextmanager
+def trace_of(scenario: Scenario, progress: Progress | None = None) -> Iterator[HeldTrace | None]:
+    """Open the trace of a comparison; None where it is about workloads."""
+    given = scenario.trace
+    if given is None:
+        yield None
+        return
+    warmup, accesses = scenario.warmup_accesses, scenario.accesses
+    with held_trace(given.file, given.format, warmup=warmup, accesses=accesses, progress=progress) as held:
+        yield held
+
+
+def cells_of_seed(scenario: Scenario, seed: int, states: HostStates, held: HeldTrace | None = None) -> Iterator[Cell]:
+    """Yield the cells of one host state: by CPU, mode, workload, guest pages, behaviour and design.
+
+    held : the scenario's trace, where it has one
+    """
     first, state = states.get(scenario.seed), states.get(seed)
     common: dict[str, Any] = {
         "seed": seed,
-        "guest": whole_guest(scenario, first),
-        "accesses": scenario.accesses,
+        "guest": whole_guest(scenario, first, held),
+        "accesses": scenario.accesses if held is None else held.accesses,
         "warmup": scenario.warmup_accesses,
-        "executed": scenario.executed,
+        "executed": scenario.executed if held is None else 0,
+        "trace": _cell_trace(scenario, held),
         "workload_seed": scenario.seed,
         "base": _base(scenario),
         "free_map": free_digest(state),
@@ -121,19 +150,28 @@ def cells_of_seed(scenario: Scenario, seed: int, states: HostStates) -> Iterator
     }
     for cpu, mode in product(scenario.cpus, scenario.full_modes):
         whole = mode.model_copy(update={"guest_mode": mode.guest, "page_sizes": mode.sizes()})
-        sides = (scenario.workloads, scenario.pages_of(mode), scenario.behaviours, scenario.designs)
+        sides = (scenario.programs, scenario.pages_of(mode), scenario.behaviours, scenario.designs)
         for workload, pages, behaviour, design in product(*sides):
             own = common | {"workload": workload, "guest_pages": pages, "behaviour": behaviour, "design": design}
             yield Cell(cpu=cpu, mode=whole, **own)
 
 
-def whole_guest(scenario: Scenario, free: FreeMap) -> GuestScenario:
+def _cell_trace(scenario: Scenario, held: HeldTrace | None) -> CellTrace | None:
+    if held is None or scenario.trace is None:
+        return None
+    return CellTrace(held.digest, scenario.trace.placement)
+
+
+def whole_guest(scenario: Scenario, free: FreeMap, held: HeldTrace | None = None) -> GuestScenario:
     """Return a scenario's guest with every number in it; all modes have one area, so that they compare."""
     memory, asked = guest_memory(scenario, free), scenario.guest.footprint
     frames = memory >> FRAME_SHIFT
-    area = (
-        min(default_footprint(frames, mode.guest) for mode in scenario.modes) if asked is None else parse_bytes(asked)
-    )
+    if held is not None:
+        area = held.footprint
+    elif asked is None:
+        area = min(default_footprint(frames, mode.guest) for mode in scenario.modes)
+    else:
+        area = parse_bytes(asked)
     numbers = {"memory": str(memory), "footprint": str(area), "page_sizes": None}
     return scenario.guest.model_copy(update=numbers)
 

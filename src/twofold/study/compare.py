@@ -4,7 +4,6 @@
 which they stand in one guest.
 """
 
-from collections.abc import Callable
 from typing import Final
 
 from twofold.domain import SmallDesign
@@ -13,6 +12,7 @@ from twofold.kernels import is_cold
 from twofold.mmu import ASSUMPTIONS
 from twofold.study.bench import Bench, Measured
 from twofold.study.cells import Cell, cells_of_seed, whole_guest
+from twofold.study.held import HeldTrace, Progress
 from twofold.study.outcome import Outcome, Picture, host_summary
 from twofold.study.pictures import free_picture, p2m_picture
 from twofold.study.row import Row, variant_name
@@ -20,7 +20,6 @@ from twofold.study.scenario import Scenario
 from twofold.trace import get_workload
 from twofold.units import format_bytes, parse_bytes
 
-Progress = Callable[[str, int, int], None]  # what is being done, cells done, cells in all
 COLD_LINE: Final = "compiling the kernels for this machine, once: about 20 seconds"
 
 
@@ -69,11 +68,11 @@ def compare(
         tell(COLD_LINE, 0, 0)
     rows: list[Row] = []
     pictures: dict[str, Picture] = {}
-    with Bench(scenario, free) as bench:
-        first = bench.states.get(scenario.seed)
+    with Bench(scenario, free, progress) as bench:
+        held, first = bench.held, bench.states.get(scenario.seed)
         pictures["host"] = free_picture(first)
         for seed in scenario.seeds:
-            cells = tuple(cells_of_seed(scenario, seed, bench.states))
+            cells = tuple(cells_of_seed(scenario, seed, bench.states, held))
             bench.expect(cells)
             found: dict[Cell, Row] = {}
             for cell in _by_guest(cells):
@@ -82,7 +81,7 @@ def compare(
                     pictures[cell.key.variant] = p2m_picture(bench.domain_of(cell))
                 tell(cell.name, len(rows) + len(found), len(cells) * len(scenario.seeds))
             rows += [found[cell] for cell in cells]
-    guest = whole_guest(scenario, first)
+    guest = whole_guest(scenario, first, held)
     footprint = parse_bytes(guest.footprint or 0)
     return Outcome(
         scenario=scenario,
@@ -90,7 +89,11 @@ def compare(
         guest_bytes=parse_bytes(guest.memory or 0),
         footprint=footprint,
         rows=tuple(rows),
-        assumptions=_assumptions(scenario, first, footprint),
+        assumptions=(
+            *((first.assumption,) if first.assumption else ()),
+            *(_of_workloads(scenario, footprint) if held is None else _of_trace(scenario, held)),
+            *ASSUMPTIONS,
+        ),
         pictures=pictures,
     )
 
@@ -103,8 +106,8 @@ def _by_guest(cells: tuple[Cell, ...]) -> list[Cell]:
 
 
 def _cycles(cell: Cell, found: Measured) -> float | None:
-    """Return all cycles of an access: translation and the workload's own."""
-    own = get_workload(cell.workload).cycles_per_access
+    """Return all cycles of an access: translation and the workload's own, which nobody knows of a trace."""
+    own = get_workload(cell.workload).cycles_per_access if cell.trace is None else 0.0
     return None if found.stats is None else found.stats.cycles_per_access + own
 
 
@@ -128,34 +131,59 @@ def _row(cell: Cell, found: Measured, base: float | None) -> Row:
         footprint=cell.footprint,
         cell_digest=cell.digest,
         tables_digest=found.tables,
+        trace_digest=cell.trace.digest if cell.trace else "",
         leaves=dict(built.leaves),
         large_share=built.large_share,
         tables=built.tables,
         calls=built.calls,
         extents_refused=sum(built.extents_failed.values()),
-        answer=f"{found.answer:#x}" if stats else None,
+        answer=None if found.answer is None else f"{found.answer:#x}",
         misses_per_1000=stats.misses_per_1000 if stats else None,
         reads_per_walk=stats.reads_per_walk if stats else None,
         walk_cycles_per_access=stats.walk_cycles_per_access if stats else None,
         cycles_per_access=cycles,
-        speedup=None if base is None or cycles is None else base / cycles,
+        speedup=_speedup(base, cycles),
         not_available=found.reason,
     )
 
 
-def _assumptions(scenario: Scenario, free: FreeMap, footprint: int) -> tuple[str, ...]:
-    """Return everything that the figures rest on, a sentence each."""
+def _speedup(base: float | None, cycles: float | None) -> float | None:
+    """Return how many times as fast; None where there is nothing to compare, or nothing that took any time."""
+    if base is None or cycles is None:
+        return None
+    if not cycles:
+        return None if base else 1.0
+    return base / cycles
+
+
+def _of_workloads(scenario: Scenario, footprint: int) -> tuple[str, ...]:
+    """Return what the figures of workloads rest on, a sentence each."""
     workloads = (get_workload(name) for name in scenario.workloads)
-    base = variant_name(SmallDesign.name, scenario.behaviours[0])
     return (
-        *((free.assumption,) if free.assumption else ()),
         f"Each cell counts {scenario.accesses} accesses after a warm-up of {scenario.warmup_accesses}.",
         f"The workload's area is {format_bytes(footprint)}, spread evenly over the guest's memory.",
         f"Each program is executed for {scenario.executed} steps, and its answer is checked.",
-        f"Speed-up is cycles per access under `{base}` over those here: translation plus the workload's own.",
+        f"Speed-up is cycles per access under {_base(scenario)} over those here: translation plus the workload's own.",
         *(
             f"{item.name} takes {item.cycles_per_access:g} cycles an access apart from translation: {item.assumption}"
             for item in workloads
         ),
-        *ASSUMPTIONS,
     )
+
+
+def _of_trace(scenario: Scenario, held: HeldTrace) -> tuple[str, ...]:
+    """Return what the figures of a trace rest on, a sentence each."""
+    placement = scenario.trace.placement if scenario.trace else ""
+    counted = f"{held.accesses} loads and stores after a warm-up of {held.warmup}"
+    theirs = f"its page sizes and their places ({placement}) are a policy's, not those that the program had"
+    measure = f"Speed-up is cycles of translation under {_base(scenario)} over those here"
+    return (
+        f"{held.name} is priced: {counted}, SHA-256 {held.digest} (addresses and kinds, warm-up included).",
+        f"They touch {len(held.gvas)} pages of 4K, which a guest is made for: {theirs}.",
+        "Nothing is executed: there is no answer to check.",
+        f"{measure}: what the program takes besides is in no trace, and its own speed-up is nearer to 1.",
+    )
+
+
+def _base(scenario: Scenario) -> str:
+    return f"`{variant_name(SmallDesign.name, scenario.behaviours[0])}`"

@@ -147,9 +147,13 @@ class Outcome:
         return json.dumps(document, indent=1) + "\n"
 
     def scenario_fields(self) -> dict[str, Any]:
-        """Return the scenario as it is saved: without where its host was read from, which the digest says."""
+        """Return the scenario as it is saved: without where host and trace were read from, which digests say."""
         fields = self.scenario.model_dump(mode="json")
         del fields["host"]["snapshot"]
+        trace = fields.pop("trace")
+        if trace is not None:
+            digest = self.rows[0].trace_digest
+            fields["trace"] = {"name": self.scenario.programs[0], "digest": digest, "placement": trace["placement"]}
         return fields
 
     def to_csv(self) -> str:

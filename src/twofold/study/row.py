@@ -82,7 +82,8 @@ class Row:
     tables: int = _built("tables", "tables", "count", brief=True)
     calls: int = _built("calls", "calls", "count")
     extents_refused: int = _built("refused", "extents\nrefused", "count")
-    answer: str | None = None  # what the program computed, in hex
+    trace_digest: str = ""  # of a trace of one's own, its loads and stores; empty where a workload ran
+    answer: str | None = None  # what the program computed, in hex; None where a trace was priced
     misses_per_1000: float | None = _priced("miss/1000", "TLB misses\nper 1000\naccesses", "tenths", brief=True)
     reads_per_walk: float | None = _priced("reads", "reads\nper walk", "hundredths", brief=True)
     walk_cycles_per_access: float | None = _priced("walking", "walk cycles\nper access", "hundredths")

@@ -14,10 +14,14 @@ from pydantic_core import PydanticCustomError
 from twofold.domain import Exact, design_names, get_layout
 from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
 from twofold.files import read_bounded
+from twofold.formats.geometry import GEOMETRIES
+from twofold.guest import PAGES, TracePolicy, policies
 from twofold.machine import get_behaviour
 from twofold.mmu import CpuProfile, load_profile, make_profile
+from twofold.study.held import trace_name
 from twofold.study.modes import Frozen, Mode, checked
 from twofold.trace import DEFAULT_WORKLOADS, get_workload
+from twofold.trace.readers import FORMATS
 from twofold.units import order_name, parse_bytes, parse_order, parse_page_sizes
 
 DEFAULT_CPU: Final = "zen3"
@@ -59,13 +63,43 @@ def _profile(given: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+def _guest_pages(text: str) -> str:
+    """Return a guest page size as it is called, "4k" as "4K"; or a policy of a trace's pages."""
+    try:
+        return text if text in PAGES else order_name(parse_order(text))
+    except SizeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_trace_format(name: str) -> None:
+    if name not in FORMATS:
+        raise UnknownNameError("trace format", name, FORMATS)
+
+
+def _check_placement(name: str) -> None:
+    TracePolicy(placement=name)
+
+
 def _all_guest_pages(data: dict[str, Any]) -> tuple[str, ...]:
     """Return every page size that a guest of these modes has; nothing where the modes are wrong."""
-    orders = {order for mode in data.get("modes", ()) for order in mode.guest_orders}
-    return tuple(map(order_name, sorted(orders)))
+    modes = data.get("modes", ())
+    if data.get("trace") is not None:
+        return tuple(dict.fromkeys(text for mode in modes for text in policies(GEOMETRIES[mode.guest])))
+    return tuple(map(order_name, sorted({order for mode in modes for order in mode.guest_orders})))
 
 
-_SIDE: Final = (Field(min_length=1), AfterValidator(_once))  # a list that makes a side of the comparison
+def _all_workloads(data: dict[str, Any]) -> tuple[str, ...]:
+    """Return the default workloads; a trace takes their place."""
+    return DEFAULT_WORKLOADS if data.get("trace") is None else ()
+
+
+def _all_accesses(data: dict[str, Any]) -> int | None:
+    """Return how many accesses are counted: of a trace, all."""
+    return DEFAULT_ACCESSES if data.get("trace") is None else None
+
+
+_ONCE: Final = AfterValidator(_once)
+_SIDE: Final = (Field(min_length=1), _ONCE)  # a list that makes a side of the comparison
 Size = Annotated[str, checked(parse_bytes)]
 Cpu = Annotated[CpuProfile, BeforeValidator(_profile)]
 
@@ -117,15 +151,29 @@ class GuestScenario(Frozen):
     exact: tuple[ExactScenario, ...] = ()
 
 
+class TraceScenario(Frozen):
+    """A trace of one's own, priced in place of workloads.
+
+    file : of any format, packed perhaps; "-" is standard input
+    format : its name; None: by what the file holds
+    placement : where the guest has its pages: see `TracePolicy`
+    """
+
+    file: Annotated[str, checked(_check_file)]
+    format: Annotated[str, checked(_check_trace_format)] | None = None
+    placement: Annotated[str, checked(_check_placement)] = "contiguous"
+
+
 class Scenario(Frozen):
     """A comparison: host state x modes x behaviours x designs x guest page sizes x workloads x CPUs.
 
-    Guest page sizes are those that the guest's own mode has: 2M in PAE, 4M in 2-level mode. A CPU is kept whole, so a
-    scenario means the same wherever it goes.
+    Guest page sizes are those that the guest's own mode has: 2M in PAE, 4M in 2-level mode; with a trace, how its pages
+    are chosen: 4K, thp, 1G. A CPU is kept whole, so a scenario means the same wherever it goes.
     """
 
     host: HostScenario = HostScenario()
     guest: GuestScenario = GuestScenario()
+    trace: TraceScenario | None = None
     modes: Annotated[tuple[Mode, ...], *_SIDE] = (Mode(),)
     designs: Annotated[tuple[Annotated[str, checked(_check_design)], ...], *_SIDE] = (
         "small",
@@ -133,16 +181,30 @@ class Scenario(Frozen):
         "opportunistic",
     )
     behaviours: Annotated[tuple[Annotated[str, checked(_check_behaviour)], ...], *_SIDE] = ("twofold",)
-    guest_pages: Annotated[tuple[Annotated[str, checked(parse_order)], ...], *_SIDE] = Field(
+    guest_pages: Annotated[tuple[Annotated[str, AfterValidator(_guest_pages)], ...], *_SIDE] = Field(
         default_factory=_all_guest_pages
     )
-    workloads: Annotated[tuple[Annotated[str, checked(get_workload)], ...], *_SIDE] = DEFAULT_WORKLOADS
+    workloads: Annotated[tuple[Annotated[str, checked(get_workload)], ...], _ONCE] = Field(
+        default_factory=_all_workloads
+    )
     cpus: Annotated[tuple[Cpu, ...], *_SIDE] = Field(default_factory=lambda: (load_profile(DEFAULT_CPU),))
-    accesses: Annotated[int, Field(ge=1)] = DEFAULT_ACCESSES
-    warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many
+    accesses: Annotated[int, Field(ge=1)] | None = Field(default_factory=_all_accesses)  # None: all of a trace
+    warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many; of a trace, none
     executed: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000  # steps that the engine runs, for the answer
     seed: Annotated[int, Field(ge=0)] = 0
     repeat: Annotated[int, Field(ge=1, le=1000)] = 5  # seeds tried on a synthetic host
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.trace is None:
+            for name in ("workloads", "accesses"):
+                if not getattr(self, name):
+                    raise _problem(name, "there has to be one")
+        elif self.workloads:
+            raise _problem("workloads", "a trace takes their place: give one of them")
+        elif self.guest.footprint is not None:
+            raise _problem("guest.footprint", "a trace says by itself what it touches")
+        return self
 
     @model_validator(mode="after")
     def _pages_fit(self) -> Self:
@@ -154,15 +216,29 @@ class Scenario(Frozen):
             raise _problem("modes", str(error)) from None
         for mode in self.modes:
             if not self.pages_of(mode):
-                raise _problem("guest_pages", str(_lacking(self.guest_pages[0], [mode])))
+                raise _problem("guest_pages", str(self._lacking(self.guest_pages[0], [mode])))
         for text in self.guest_pages:
             if not any(text in self.pages_of(mode) for mode in self.modes):
-                raise _problem("guest_pages", str(_lacking(text, self.modes)))
+                raise _problem("guest_pages", str(self._lacking(text, self.modes)))
         return self
 
     def pages_of(self, mode: Mode) -> tuple[str, ...]:
         """Return the guest page sizes of the comparison that a guest of this mode has."""
-        return tuple(text for text in self.guest_pages if parse_order(text) in mode.guest_orders)
+        has = self._pages_in(mode)
+        return tuple(text for text in self.guest_pages if text in has)
+
+    def _pages_in(self, mode: Mode) -> tuple[str, ...]:
+        """Return what the pages of a guest of this mode may be."""
+        if self.trace is not None:
+            return policies(GEOMETRIES[mode.guest])
+        return tuple(map(order_name, mode.guest_orders))
+
+    def _lacking(self, page: str, modes: Iterable[Mode]) -> SizeError:
+        """Return the refusal of a guest page size that none of these modes has."""
+        guests = {mode.guest: ", ".join(self._pages_in(mode)) for mode in modes}
+        whose = "" if self.trace is None else " for a trace"
+        have = "; ".join(f"a {mode} guest{whose}; it has {sizes}" for mode, sizes in guests.items())
+        return SizeError(page, f"is no page size of {have}")
 
     @property
     def full_modes(self) -> tuple[Mode, ...]:
@@ -172,19 +248,17 @@ class Scenario(Frozen):
     @property
     def warmup_accesses(self) -> int:
         """Accesses that fill the caches without being counted."""
-        return self.accesses // 2 if self.warmup is None else self.warmup
+        return (self.accesses or 0) // 2 if self.warmup is None and self.trace is None else self.warmup or 0
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What is priced, by name: the workloads, or the trace."""
+        return self.workloads if self.trace is None else (trace_name(self.trace.file),)
 
     @property
     def seeds(self) -> range:
         """The seeds of the hosts tried: one unless the host is synthetic."""
         return range(self.seed, self.seed + (self.repeat if self.host.synthetic else 1))
-
-
-def _lacking(page: str, modes: Iterable[Mode]) -> SizeError:
-    """Return the refusal of a guest page size that none of these modes has."""
-    guests = {mode.guest: ", ".join(map(order_name, mode.guest_orders)) for mode in modes}
-    have = "; ".join(f"a {mode} guest; it has {sizes}" for mode, sizes in guests.items())
-    return SizeError(page, f"is no page size of {have}")
 
 
 def _problem(field: str, message: str) -> PydanticCustomError:

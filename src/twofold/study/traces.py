@@ -1,6 +1,6 @@
 """Trace files in bounded memory: their addresses as a stream, and what they cost on the tables of a guest."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -9,15 +9,15 @@ from twofold.errors import SizeError
 from twofold.guest import TraceGuest, TracePolicy
 from twofold.guest.addresses import Gvas, Kinds, blocks_of
 from twofold.mmu import MmuStats
+from twofold.study.held import Progress, open_trace, read_accesses
 from twofold.study.hosts import free_map
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate
 from twofold.study.sites import first_site, guest_memory
-from twofold.trace import Trace, open_reader
+from twofold.trace import Trace
 from twofold.units import format_bytes, parse_bytes
 
 Block = TypeVar("Block")
-Progress = Callable[[str, int, int], None]
 
 _STATUS: Final = Path("/proc/self/status")
 _RESIDENT: Final = ("RssAnon:", "RssFile:")  # RssShmem is the machine's own memory, the tables
@@ -54,37 +54,41 @@ class TracePrice:
 
 
 def price_trace(
-    path: Path,
+    path: str | Path,
     scenario: Scenario,
     policy: TracePolicy | None = None,
     *,
+    source_format: str | None = None,
     max_memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> TracePrice:
-    """Return what the loads and stores of a trace file cost in a guest that maps what they touch.
+    """Return what the loads and stores of a trace cost in a guest that maps what they touch.
 
     Parameters
     ----------
-    path : a trace file
+    path : of any format, packed perhaps; "-" is standard input
     scenario : its host, guest, first mode, behaviour and design, first CPU, warmup
     policy : page sizes and placement inside the guest; None: 4K pages
+    source_format : name of the trace's format; None: by what it holds
     max_memory : give up rather than hold more, the machine's memory aside; None: no bound [bytes]
-    progress : called before each block: text, accesses done, accesses in all
+    progress : called as the file is read, and before each block: text, bytes or accesses done, and in all
 
     Raises
     ------
+    UnknownNameError : no such format
     FormatError : the file is no trace, not whole, or does not match its checksums
     GuestError : the guest's memory cannot hold what the trace touches
     SizeError : more memory than may be held
     """
     watch = MemoryWatch(max_memory)
-    trace = Trace.load(path)
-    free, site = free_map(scenario.host, scenario.seed), first_site(scenario)
-    with site.machine(free) as machine:
-        domain, _ = site.build(machine, guest_memory(scenario, free))
-        # Verified here, where a checksum costs less than beside the model.
-        guest = TraceGuest(domain, trace.verified(), policy, site.mode.guest)
-        stats = simulate(watch.over(_reported(trace, progress)), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
+    with open_trace(path, source_format, progress=progress) as trace:
+        free, site = free_map(scenario.host, scenario.seed), first_site(scenario)
+        with site.machine(free) as machine:
+            domain, _ = site.build(machine, guest_memory(scenario, free))
+            # Verified here, where a checksum costs less than beside the model.
+            guest = TraceGuest(domain, trace.verified(), policy, site.mode.guest)
+            blocks = watch.over(_reported(trace, progress))
+            stats = simulate(blocks, guest, scenario.cpus[0], warmup=scenario.warmup or 0)
     return TracePrice(stats, watch.most)
 
 
@@ -105,27 +109,8 @@ def stream_trace(
     accesses: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Gvas]:
-    """Yield the addresses of the loads and stores of a trace file of any format, in order, in blocks.
-
-    Parameters
-    ----------
-    path : the file, packed perhaps; "-" is standard input
-    source_format : name of its format; None: by what it holds
-    accesses : so many of them at most, and the file is read no further; None: all
-    progress : called as the file is read: text, bytes done, bytes in all
-
-    Raises
-    ------
-    UnknownNameError : no such format
-    FormatError : no trace; or one that is broken, or does not match its checksums: what stands before was yielded
-    """
-    left = accesses
-    for gvas in blocks_of(open_reader(Path(path), source_format, progress).blocks()):
-        yield gvas[:left]
-        if left is not None:
-            left -= min(left, len(gvas))
-            if not left:
-                return
+    """Yield the addresses that `read_accesses` finds in a trace of any format, in order, in blocks."""
+    yield from blocks_of(read_accesses(path, source_format, accesses=accesses, progress=progress))
 
 
 class MemoryWatch:
