@@ -50,7 +50,7 @@ def test_a_trace_is_told_apart_and_shown_in_json(twofold):
     done = twofold("trace", "info", TRACES / "instructions.champsim.xz", "--json")
     assert (done.code, done.err) == (0, "")
     shown = json.loads(done.out)
-    assert (shown["version"], shown["source"], shown["accesses"]) == (1, "champsim", 68)
+    assert (shown["version"], shown["source"], shown["accesses"]) == (2, "champsim", 68)
     assert shown["pages"] == {"4K": 27, "2M": 4, "1G": 3}
 
 

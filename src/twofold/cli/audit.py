@@ -1,12 +1,12 @@
 """`twofold audit`: tables that somebody else made, checked."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twofold.cli import options
+from twofold.cli.documents import print_json
 
 EXIT_FINDINGS = 1
 
@@ -36,7 +36,7 @@ def audit(
     reader: Annotated[
         str | None, typer.Option(help="Which reader opens the file.", show_default="the one that knows it")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Check page tables: structure, and frame table and M2P where they are known. Exit code 1 when something is wrong.
@@ -45,6 +45,8 @@ def audit(
     file is, its first bytes say, not its name.
 
     Example:
+
+        twofold build --size 4GiB --design small --save machine.twomachine
 
         twofold audit machine.twomachine
     """
@@ -59,10 +61,7 @@ def audit(
             )
         )
     if json:
-        import json as encoder
-
-        document = {"version": 1, "path": str(path), "tables": [each.as_dict() for each in audited]}
-        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
+        print_json(2, path=str(path), tables=[each.as_dict() for each in audited])
     else:
         show(audit_view(audited))
     if not all(each.report.clean for each in audited):

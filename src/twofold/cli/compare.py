@@ -7,40 +7,47 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twofold.cli import options
+from twofold.cli.building import Building, taking_apart
+from twofold.cli.documents import STDOUT, put
 
 if TYPE_CHECKING:
     from twofold.study import Outcome
 
 
+@taking_apart
 def compare(
+    *,
     scenario: Annotated[Path | None, typer.Option(help="TOML file with everything below; options win over it.")] = None,
-    host: options.Host = None,
-    size: options.HostSize = None,
-    free: options.Free = None,
-    fragmentation: options.Fragmentation = None,
-    packing: options.Packing = None,
-    guest: options.Memory = None,
-    layout: options.Layout = None,
-    page_sizes: options.PageSizes = None,
-    host_paging: options.HostPaging = None,
-    table_format: options.TableFormat = None,
-    guest_mode: options.GuestMode = None,
-    paging: options.Paging = None,
-    exact: options.Exact = None,
-    behaviour: options.Behaviour = None,
-    designs: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
-    guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="all of its mode")] = None,
+    building: Building,
+    designs: options.Designs = None,
+    guest_pages: Annotated[
+        str | None, typer.Option(help="Guest page sizes; with --trace 4K, thp, 1G.", show_default="all of its mode")
+    ] = None,
     workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="gups,chase,lookup,stream")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Price this trace instead of workloads, of any format; - is standard input.")
+    ] = None,
+    trace_format: options.TraceFormat = None,
+    placement: Annotated[
+        str | None,
+        typer.Option(help="Where a trace's pages are: as in simulate.", show_default="contiguous"),
+    ] = None,
     cpu: Annotated[str | None, typer.Option(help="CPU profiles, or TOML files.", show_default="zen3")] = None,
     footprint: options.Footprint = None,
-    accesses: Annotated[int | None, typer.Option(help="Accesses counted in a cell.", show_default="1000000")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Accesses before that.", show_default="half as many")] = None,
-    seed: options.Seed = None,
+    accesses: Annotated[
+        int | None, typer.Option(help="Accesses counted in a cell.", show_default="1000000; all of a trace")
+    ] = None,
+    warmup: Annotated[
+        int | None, typer.Option(help="Accesses before that.", show_default="half as many; none of a trace")
+    ] = None,
     repeat: Annotated[int | None, typer.Option(help="Seeds tried on a synthetic host.", show_default="5")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Write the result there; - is stdout.")] = Path("-"),
-    report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", writable=True, help="Write the result there; - is stdout.", show_default="-"),
+    ] = None,
+    report: options.Report = None,
     every_row: Annotated[bool, typer.Option("--all", help="Print every row, with every figure and its range.")] = False,
     assumptions: Annotated[bool, typer.Option("--assumptions", help="Print every assumption, and the host.")] = False,
     quiet: options.Quiet = False,
@@ -57,38 +64,40 @@ def compare(
     from twofold.files import check_target
     from twofold.study import compare as run_comparison
 
-    given = {
-        "host": options.host_fields(host, size, free, fragmentation, packing),
-        "guest": options.guest_fields(guest, layout, page_sizes, footprint, exact),
-        "designs": options.names(designs),
-        "guest_pages": options.names(guest_pages),
-        "workloads": options.names(workload),
-        "cpus": options.names(cpu),
-        "accesses": accesses,
-        "warmup": warmup,
-        "behaviours": options.names(behaviour),
-        "seed": seed,
-        "repeat": repeat,
-    }
+    result = STDOUT if output is None else output
     if json and csv:
         raise typer.BadParameter("give one of --json and --csv")
-    modes = options.mode_fields(host_paging, table_format, guest_mode, paging)
-    chosen = options.scenario_from(scenario, given, modes)
-    for target in (output, report):
-        if target not in {None, Path("-")}:
+    if report == STDOUT == result and (json or csv or output is not None):
+        raise typer.BadParameter("--report - and the result would share standard output: write one to a file, -o FILE")
+    if trace is not None and (workload or footprint):
+        raise typer.BadParameter("--trace stands in place of --workload and --footprint: give one of them")
+    if trace is None and scenario is None and (trace_format or placement):
+        raise typer.BadParameter("--from and --placement say something of a --trace, and there is none")
+    chosen = building.scenario(
+        scenario,
+        footprint=footprint,
+        designs=options.names(designs),
+        guest_pages=options.names(guest_pages),
+        workloads=options.names(workload),
+        trace=options.trace_fields(trace, trace_format, placement),
+        cpus=options.names(cpu),
+        accesses=accesses,
+        warmup=warmup,
+        repeat=repeat,
+    )
+    for target in (result, report):
+        if target is not None and target != STDOUT:
             check_target(target)
-    folder = Path.cwd() if output == Path("-") else output.parent
+    folder = Path.cwd() if result == STDOUT else result.parent
     free_memory, snapshot = options.live_snapshot(chosen.host, folder)
     with Bar(quiet=quiet) as bar:
         outcome = interruptible(lambda: run_comparison(chosen, free=free_memory, progress=bar.update))
     if json or csv:
-        _write(outcome.to_json() if json else outcome.to_csv(), output)
-    else:
-        _print(outcome, output, every_row=every_row, assumptions=assumptions, has_report=report is not None)
+        put(outcome.to_json() if json else outcome.to_csv(), result)
+    elif output is not None or report != STDOUT:  # the page says all that the table does
+        _print(outcome, result, every_row=every_row, assumptions=assumptions, has_report=report is not None)
     if report is not None:
-        from twofold.report import write_report
-
-        write_report(outcome, report)
+        _write_page(outcome, report)
     if free_memory is not None and snapshot is not None:
         free_memory.save(snapshot)
     if not quiet:
@@ -101,25 +110,22 @@ def _print(outcome: "Outcome", output: Path, *, every_row: bool, assumptions: bo
     from twofold.report.terminal import render, show
 
     view = outcome_view(outcome, every_row=every_row, assumptions=assumptions, has_report=has_report)
-    if output == Path("-"):
+    if output == STDOUT:
         show(view)
     else:
-        _write(render(view), output)
+        put(render(view), output)
 
 
-def _write(text: str, output: Path) -> None:
-    """Write text to standard output, or whole to a file."""
-    from twofold.files import write_text
+def _write_page(outcome: "Outcome", report: Path) -> None:
+    """Write the page of a result."""
+    from twofold.report import report_html
 
-    if output == Path("-"):
-        sys.stdout.write(text)
-    else:
-        write_text(output, text)
+    put(report_html(outcome), report)
 
 
 def _tell(snapshot: Path | None, report: Path | None) -> None:
     """Say on standard error what was written."""
     if snapshot is not None:
         sys.stderr.write(f"this host's free memory: {snapshot} (repeat with --host {snapshot})\n")
-    if report is not None:
+    if report is not None and report != STDOUT:
         sys.stderr.write(f"report: {report}\n")

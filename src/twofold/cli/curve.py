@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twofold.cli import options
+from twofold.cli.documents import STDOUT, put
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +41,9 @@ def curve(
     ] = None,
     max_memory: options.MaxMemory = None,
     seed: options.Seed = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON, with every number of ways.")] = False,
+    json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    report: options.Report = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Count the misses of every size of a TLB on a trace, in one pass. Of a trace file, loads and stores count.
@@ -57,7 +58,11 @@ def curve(
     from twofold.files import check_target
     from twofold.study import MemoryWatch, curves, stream_trace
 
-    if report is not None:
+    if json and csv:
+        raise typer.BadParameter("give one of --json and --csv")
+    if report == STDOUT and (json or csv):
+        raise typer.BadParameter("--report - and --json or --csv would share standard output: write the page to a file")
+    if report is not None and report != STDOUT:
         check_target(report)
     sizes, numbers, watch = options.names(page_sizes) or [], _numbers(sets), MemoryWatch(max_memory)
     is_file = _is_file(source)
@@ -72,12 +77,13 @@ def curve(
             most = warmup + (accesses or DEFAULT_ACCESSES)
             trace = _workload(source, seed or 0, footprint or DEFAULT_FOOTPRINT, most, skew)
         found = interruptible(lambda: curves(watch.over(trace), sizes, numbers, ways, warmup=warmup))
-    _print(found, "json" if json else "csv" if csv else "table")
+    if report != STDOUT:
+        _print(found, "json" if json else "csv" if csv else "table")
     if report is not None:
-        from twofold.report import write_curves
+        from twofold.report import curves_html
 
-        write_curves(found, title, report)
-        if not quiet:
+        put(curves_html(found, title), report)
+        if report != STDOUT and not quiet:
             sys.stderr.write(f"report: {report}\n")
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from twofold.cli import options
+from twofold.cli.documents import print_json
 
 app = typer.Typer(
     help="Show or save the free memory of a host.",
@@ -17,7 +18,10 @@ app = typer.Typer(
 
 
 @app.command()
-def show(host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented", or a file.')] = "this") -> None:
+def show(
+    host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented", or a file.')] = "this",
+    json: options.Json = False,
+) -> None:
     """Show how much is free, in which block sizes, and how that is known.
 
     Example:
@@ -29,7 +33,13 @@ def show(host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented"
     from twofold.study import free_map, host_summary
 
     scenario = options.scenario_from(None, {"host": {"snapshot": host}})
-    print_all(host_lines(host_summary(free_map(scenario.host, 0))))
+    summary = host_summary(free_map(scenario.host, 0))
+    if json:
+        from dataclasses import asdict
+
+        print_json(1, **asdict(summary))
+    else:
+        print_all(host_lines(summary))
 
 
 @app.command()

@@ -31,6 +31,11 @@ Behaviour = Annotated[
     str | None,
     typer.Option("--behaviour", help="Hypervisors, comma-separated: twofold and xen-4.17.", show_default="twofold"),
 ]
+Designs = Annotated[
+    str | None,
+    typer.Option("--design", "--designs", help="Designs, comma-separated.", show_default="all three"),
+]
+Design = Annotated[str, typer.Option("--design", "--designs", help="Design that builds the guest.")]
 HostPaging = Annotated[
     str | None,
     typer.Option(help="The hypervisor's own mode: 4-level, 5-level, pae or 2-level.", show_default="4-level"),
@@ -54,6 +59,11 @@ TraceFormat = Annotated[
     str | None, typer.Option("--from", help="Format of the trace file.", show_default="by what it holds")
 ]
 MaxMemory = Annotated[str | None, typer.Option(help="Give up rather than hold more, tables aside, like 512MiB.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document: docs/json.md.")]
+Report = Annotated[
+    Path | None,
+    typer.Option(writable=True, help="Also write one self-contained HTML page; - is stdout, which then has no table."),
+]
 Seed = Annotated[int | None, typer.Option(help="What everything random starts from.", show_default="0")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no talk on standard error.")]
 Footprint = Annotated[
@@ -108,6 +118,12 @@ def guest_fields(
     return {name: value for name, value in given.items() if value is not None}
 
 
+def trace_fields(file: Path | None, source_format: str | None, placement: str | None) -> dict[str, str]:
+    """Return the trace part of a scenario from options; only what was given."""
+    given = {"file": None if file is None else str(file), "format": source_format, "placement": placement}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def mode_fields(
     host_paging: str | None, table_format: str | None, guest_mode: str | None, paging: str | None
 ) -> dict[str, list[str]]:
@@ -128,6 +144,9 @@ def scenario_from(path: Path | None, given: dict[str, Any], modes: dict[str, lis
         fields["modes"] = lay_over(
             fields.get("modes", [{}]), modes or {}, without=["page_sizes"] * ("page_sizes" in given.get("guest", {}))
         )
+    for name, other in (("trace", "workloads"), ("workloads", "trace")):
+        if given.get(name) and not given.get(other):  # which takes the place of what the file has
+            fields.pop(other, None)
     for name, value in given.items():
         if isinstance(value, dict) and isinstance(fields.get(name), dict):
             fields[name] = {**fields[name], **value}
@@ -136,8 +155,14 @@ def scenario_from(path: Path | None, given: dict[str, Any], modes: dict[str, lis
     return make_scenario(fields, "options" if path is None else path)
 
 
+_ONE_OF = {"designs": "--design", "behaviours": "--behaviour", "guest_pages": "--guest-pages", "cpus": "--cpu"}
+
+
 def single_guest(fields: dict[str, Any], modes: dict[str, list[str]]) -> "Scenario":
-    """Return the scenario of one guest, in one mode."""
+    """Return the scenario of one guest, in one mode, with one of everything."""
+    for name, option in _ONE_OF.items():
+        if len(listed := fields.get(name) or ()) > 1:
+            raise typer.BadParameter(f"this command takes one {option}, not {','.join(listed)}")
     scenario = scenario_from(None, fields, modes)
     if len(scenario.modes) > 1:
         raise typer.BadParameter("this command takes one mode: no lists in --host-paging and what goes with it")

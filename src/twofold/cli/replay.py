@@ -7,16 +7,20 @@ from typing import Annotated
 import typer
 
 from twofold.cli import options
+from twofold.cli.documents import print_json
 
 EXIT_DIVERGED = 1
 
 
 def replay(
-    path: Annotated[Path, typer.Argument(help="A journal: what Machine(..., journal=PATH) in Python has written.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A journal: of build --save-journal, or of Machine(journal=PATH) in Python."),
+    ],
     max_machine: Annotated[
         str | None, typer.Option(help="Refuse a journal of a larger machine, like 4TiB.", show_default="1TiB")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Do the operations of a journal again, hold each answer against it, and show the machine that they lead to.
@@ -25,6 +29,8 @@ def replay(
     a killed process left, is replayed as far as it is whole; then the exit code is 3, and the offset is told.
 
     Example:
+
+        twofold build --size 4GiB --design small --save-journal machine.journal
 
         twofold replay machine.journal
     """
@@ -42,9 +48,7 @@ def replay(
         sys.stderr.write(f"twofold: {error}\n")
         raise typer.Exit(EXIT_DIVERGED) from None
     if json:
-        import json as encoder
-
-        sys.stdout.write(encoder.dumps({"version": 1, "path": str(path), **replayed.as_dict()}, indent=1) + "\n")
+        print_json(1, path=str(path), **replayed.as_dict())
     else:
         show(replay_view(replayed))
     replayed.machine.close()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twofold.cli import options
+from twofold.cli.building import Building, taking_apart
+from twofold.cli.documents import print_json
 
 if TYPE_CHECKING:
     from twofold.guest import RunResult
@@ -14,25 +16,22 @@ if TYPE_CHECKING:
 EXIT_FAULT = 1
 
 
+@taking_apart
 def run(
     program: Annotated[str, typer.Argument(help="A workload (see `twofold workloads`), or an ELF file.")],
-    host: options.Host = None,
-    size: options.HostSize = None,
-    guest: options.Memory = None,
-    layout: options.Layout = None,
-    page_sizes: options.PageSizes = None,
-    host_paging: options.HostPaging = None,
-    table_format: options.TableFormat = None,
-    guest_mode: options.GuestMode = None,
-    paging: options.Paging = None,
-    design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
+    *,
+    building: Building,
+    design: options.Design = "toolstack",
     guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M, 4M or 1G.")] = "4K",
     footprint: options.Footprint = None,
     steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups, lines: what a step is.")] = 10_000,
     engine: Annotated[str, typer.Option(help="What executes it: unicorn, or an engine that is installed.")] = "unicorn",
     seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
-    seed: options.Seed = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    save_trace: Annotated[
+        Path | None,
+        typer.Option(writable=True, help="Save what it loaded and stored in its area, for twofold simulate."),
+    ] = None,
+    json: options.Json = False,
 ) -> None:
     """Execute a program in a guest; exit code 1 when a fault stops it.
 
@@ -41,16 +40,16 @@ def run(
         twofold run gups --size 4GiB --guest 1GiB --guest-pages 2M --steps 1000
     """
     from twofold.cli.foreground import interruptible
+    from twofold.files import check_target
     from twofold.guest import Program
     from twofold.guest import run as run_program
     from twofold.report.terminal import plain_table, show
     from twofold.study import guest_site
-    from twofold.trace import WORKLOADS
+    from twofold.trace import WORKLOADS, Trace
 
-    origin = options.host_fields(host, size, None, None, None)
-    inside = options.guest_fields(guest, layout, page_sizes, footprint, None)
-    fields = {"host": origin, "guest": inside, "designs": [design], "guest_pages": [guest_pages], "seed": seed}
-    scenario = options.single_guest(fields, options.mode_fields(host_paging, table_format, guest_mode, paging))
+    scenario = building.one_guest(design, footprint=footprint, guest_pages=options.names(guest_pages))
+    if save_trace is not None:
+        check_target(save_trace)
     chosen = (
         Program.workload(program, steps=steps, bits=scenario.modes[0].bits)
         if program in WORKLOADS or not Path(program).is_file()
@@ -62,6 +61,8 @@ def run(
             return run_program(site, chosen, engine, seconds=seconds)
 
     result = interruptible(work)
+    if save_trace is not None:
+        Trace.of(result.trace, source=f"run of {chosen.name}").save(save_trace)
     figures = {
         "exit_code": result.exit_code,
         "output": f"{result.output:#x}",
@@ -71,9 +72,7 @@ def run(
         "faults": list(result.faults),
     }
     if json:
-        import json as encoder
-
-        sys.stdout.write(encoder.dumps({"version": 1, **figures}, indent=1) + "\n")
+        print_json(1, **figures)
     else:
         show([plain_table(("what", "value"), ((name, str(value)) for name, value in figures.items() if value != []))])
     if result.faults:

@@ -1,26 +1,22 @@
-"""`twofold simulate`: what a trace file costs on the tables of a guest."""
+"""`twofold simulate`: what a trace costs on the tables of a guest."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twofold.cli import options
+from twofold.cli.building import Building, taking_apart
+from twofold.cli.documents import print_json
 
 
+@taking_apart
 def simulate(
-    trace: Annotated[Path, typer.Argument(help="A trace file; see `twofold trace`.")],
-    host: options.Host = None,
-    size: options.HostSize = None,
-    guest: options.Memory = None,
-    layout: options.Layout = None,
-    page_sizes: options.PageSizes = None,
-    host_paging: options.HostPaging = None,
-    table_format: options.TableFormat = None,
-    guest_mode: options.GuestMode = None,
-    paging: options.Paging = None,
-    design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
+    trace: Annotated[Path, typer.Argument(help="A trace of any format, packed or not; - is standard input.")],
+    *,
+    building: Building,
+    source_format: options.TraceFormat = None,
+    design: options.Design = "toolstack",
     guest_pages: Annotated[
         str, typer.Option(help="The guest's own pages: 4K; thp, 2M (4M) where 256 pages of one are touched; 1G.")
     ] = "4K",
@@ -30,13 +26,17 @@ def simulate(
     cpu: Annotated[str, typer.Option(help="CPU profile, or TOML file.")] = "zen3",
     warmup: Annotated[int, typer.Option(min=0, help="First accesses that are not counted.")] = 0,
     max_memory: options.MaxMemory = None,
-    seed: options.Seed = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Price the loads and stores of a trace on the tables of a guest. However long, a trace takes little memory.
 
+    It may be of any format that `twofold trace info` reads. One of another tool is kept in a nameless file meanwhile,
+    nine bytes an access, in TMPDIR.
+
     Example:
+
+        twofold run gups --size 4GiB --guest 1GiB --save-trace gups.twotrace
 
         twofold simulate gups.twotrace --size 4GiB --guest 1GiB
     """
@@ -46,24 +46,16 @@ def simulate(
     from twofold.study import price_trace
     from twofold.units import format_bytes
 
-    origin = options.host_fields(host, size, None, None, None)
-    inside = options.guest_fields(guest, layout, page_sizes, None, None)
-    fields = {
-        "host": origin,
-        "guest": inside,
-        "designs": [design],
-        "cpus": [cpu],
-        "warmup": warmup,
-        "seed": seed,
-    }
-    scenario = options.single_guest(fields, options.mode_fields(host_paging, table_format, guest_mode, paging))
+    scenario = building.one_guest(design, cpus=[cpu], warmup=warmup)
     policy = TracePolicy(guest_pages, placement=placement, seed=scenario.seed)
     with Bar(quiet=quiet) as bar:
-        price = interruptible(lambda: price_trace(trace, scenario, policy, max_memory=max_memory, progress=bar.update))
+        price = interruptible(
+            lambda: price_trace(
+                trace, scenario, policy, source_format=source_format, max_memory=max_memory, progress=bar.update
+            )
+        )
     if json:
-        import json as encoder
-
-        sys.stdout.write(encoder.dumps({"version": 1, **price.as_dict()}, indent=1) + "\n")
+        print_json(1, **price.as_dict())
     else:
         rows = [("accesses", f"{price.stats.accesses:,}"), *((what, f"{number:g}") for what, number in price.rows())]
         show([plain_table(("what", "value"), [*rows, ("held beside tables", format_bytes(price.resident_bytes))])])

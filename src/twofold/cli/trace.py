@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from twofold.cli import options
+from twofold.cli.documents import print_json
 
 if TYPE_CHECKING:
     from twofold.errors import FormatError
@@ -26,6 +27,7 @@ def convert(
     trace: Annotated[Path, typer.Argument(help="A trace of any format, packed or not; - is standard input.")],
     output: Annotated[Path, typer.Argument(help="The trace file to write, like gups.twotrace.")],
     source: options.TraceFormat = None,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a trace of another tool as a trace file.
@@ -37,7 +39,9 @@ def convert(
 
     Example:
 
-        twofold trace convert lackey.txt sample.twotrace
+        twofold run gups --size 4GiB --guest 1GiB --save-trace gups.twotrace
+
+        twofold trace convert gups.twotrace copy.twotrace
     """
     from twofold.cli.foreground import Bar, interruptible
     from twofold.files import check_target, draft_of
@@ -46,7 +50,10 @@ def convert(
     check_target(output)
     with Bar(quiet=quiet) as bar:
         converted = interruptible(lambda: convert_trace(trace, output, source, bar.update), draft_of(output))
-    if not quiet:
+    if json:
+        problem = "" if converted.problem is None else str(converted.problem)
+        print_json(1, path=str(output), accesses=converted.accesses, source=converted.source, problem=problem)
+    elif not quiet:
         sys.stderr.write(f"{output}: {converted.accesses:,} accesses, from {converted.source}\n")
     _end(converted.problem)
 
@@ -55,14 +62,16 @@ def convert(
 def info(
     trace: Annotated[Path, typer.Argument(help="A trace of any format; - is standard input.")],
     source: options.TraceFormat = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Show what is in a trace: accesses by kind, their span, footprint in pages of each size, vCPUs.
 
     Example:
 
-        twofold trace info lackey.txt
+        twofold run gups --size 4GiB --guest 1GiB --save-trace gups.twotrace
+
+        twofold trace info gups.twotrace
     """
     from twofold.cli.foreground import Bar, interruptible
     from twofold.report.terminal import plain_table, show
@@ -71,9 +80,7 @@ def info(
     with Bar(quiet=quiet) as bar:
         found, problem = interruptible(lambda: inspect_trace(trace, source, bar.update))
     if json:
-        import json as encoder
-
-        sys.stdout.write(encoder.dumps({"version": 1, **found.as_dict()}, indent=1) + "\n")
+        print_json(2, **found.as_dict(), problem="" if problem is None else str(problem))
     else:
         show([plain_table(("what", "value"), found.rows())])
     _end(problem)

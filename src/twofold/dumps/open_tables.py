@@ -229,10 +229,10 @@ class Audited:
     report: AuditReport
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything as plain numbers and texts; each finding with its sentence."""
+        """Return everything as plain numbers and texts; each finding with its sentence, and its entry in hex."""
         fields = asdict(self)
         for finding, row in zip(self.report.findings, fields["report"]["findings"], strict=True):
-            row["says"] = str(finding)
+            row |= {"entry": hex(finding.entry), "says": str(finding)}
         return fields
 
 

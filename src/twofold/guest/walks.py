@@ -1,6 +1,7 @@
 """A two-dimensional walk as people read it: numbered steps with what each entry says."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,10 @@ class NestedStep:
     entry: int
     maddr: int
     meaning: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON has them: an address and an entry in hex."""
+        return asdict(self) | {"entry": hex(self.entry), "maddr": hex(self.maddr)}
 
 
 def steps_of(rows: npt.NDArray[np.uint64], guest_shape: Words, p2m_shape: Words) -> tuple[NestedStep, ...]:

@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from twofold.domain import Built, Domain, DomainOptions, Machine, build
+from twofold.files import write_whole
 from twofold.formats import status as codes
 from twofold.freemaps import FreeMap
 from twofold.guest import Guest
@@ -50,9 +52,13 @@ class Site:
         """What is built."""
         return variant_name(self.design, self.behaviour, self.mode.name)
 
-    def machine(self, free: FreeMap) -> Machine:
-        """Return the machine that the guest is to be built on."""
-        return Machine(free=free, seed=self.seed, behaviour=self.behaviour, paging=self.mode.host_paging)
+    def machine(self, free: FreeMap, journal: Path | None = None) -> Machine:
+        """Return the machine that the guest is to be built on.
+
+        journal : write every operation to this file
+        """
+        mode = self.mode.host_paging
+        return Machine(free=free, seed=self.seed, behaviour=self.behaviour, paging=mode, journal=journal)
 
     def build(self, machine: Machine, memory: int) -> tuple[Domain, Built]:
         """Create the guest, with so much memory [bytes], and build it."""
@@ -94,7 +100,12 @@ def tables_digest(domain: Domain) -> str:
 
 
 def build_all(
-    scenario: Scenario, free: FreeMap, fallback: str | None = None, save: Path | None = None
+    scenario: Scenario,
+    free: FreeMap,
+    fallback: str | None = None,
+    *,
+    save: Path | None = None,
+    journal: Path | None = None,
 ) -> list[tuple[str, Built]]:
     """Build the guest by each design, behaviour and mode, each on a machine of its own; return what came of it.
 
@@ -102,16 +113,28 @@ def build_all(
     ----------
     fallback : for the design "toolstack" alone; see `domain.build`
     save : save each machine there, the last one stays
+    journal : save there what was done on each machine, for `replay`; the last one stays. Whole, or not at all
+
+    Raises
+    ------
+    BuildError : a design cannot build the guest on this host
+    FormatError : a file cannot be written
     """
-    builds = []
+    builds: list[tuple[str, Built]] = []
+
+    def build_one(site: Site, draft: Path | None) -> None:
+        with site.machine(free, draft) as machine:
+            builds.append((site.variant, site.build(machine, guest_memory(scenario, free))[1]))
+            if save is not None:
+                machine.save(save)
+
     for mode, behaviour, design in product(scenario.full_modes, scenario.behaviours, scenario.designs):
         chosen = fallback if design == "toolstack" else None
         site = Site(scenario.guest, mode, behaviour, design, scenario.seed, chosen)
-        with site.machine(free) as machine:
-            built = site.build(machine, guest_memory(scenario, free))[1]
-            builds.append((site.variant, built))
-            if save is not None:
-                machine.save(save)
+        if journal is None:
+            build_one(site, None)
+        else:
+            write_whole(journal, partial(build_one, site))
     return builds
 
 

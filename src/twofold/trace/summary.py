@@ -43,8 +43,9 @@ class TraceInfo:
     notes: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON has them."""
-        return asdict(self)
+        """Return the fields as JSON has them: addresses in hex."""
+        span = {"lowest": self.lowest, "highest": self.highest}
+        return asdict(self) | {name: None if gva is None else hex(gva) for name, gva in span.items()}
 
     def rows(self) -> list[tuple[str, str]]:
         """Return (what, value) as people read them."""

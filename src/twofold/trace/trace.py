@@ -47,6 +47,7 @@ class Trace:
         lengths: npt.ArrayLike | None = None,
         vcpus: npt.ArrayLike = 0,
         icounts: npt.ArrayLike = 0,
+        source: str = "memory",
     ) -> Self:
         """Return a trace of these columns; a single number stands for a whole column.
 
@@ -55,6 +56,7 @@ class Trace:
         gvas : guest virtual addresses, or the recording of a run, whose kinds and lengths are then taken
         kinds : 0 load, 1 store, 2 instruction fetch;  lengths : [bytes], 0 when not known
         vcpus : who made each access;  icounts : instructions begun in the whole trace up to it, 0 when not known
+        source : where the accesses come from, a few words
 
         Raises
         ------
@@ -66,7 +68,7 @@ class Trace:
             lengths = array["bytes"] if lengths is None else lengths
             array = array["gva"]
         given = {"kinds": 0 if kinds is None else kinds, "lengths": 0 if lengths is None else lengths}
-        return cls([TraceBlock.of(array, vcpus=vcpus, icounts=icounts, **given)])
+        return cls([TraceBlock.of(array, vcpus=vcpus, icounts=icounts, **given)], source)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,13 @@ class Workload:
     generate: Generate
     compute_answer: Answer
     is_skewed: bool = False  # whether its addresses take a skew
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what people choose by, as JSON has it; a step is its accesses, "r" or "w" each."""
+        words = {
+            name: getattr(self, name) for name in ("name", "title", "cycles_per_access", "assumption", "is_skewed")
+        }
+        return words | {"step": "".join("w" if is_store else "r" for is_store in self.kinds)}
 
     @property
     def accesses_per_step(self) -> int:
