@@ -1,6 +1,7 @@
 """One set of words: the same options, by the same names, wherever they mean something; and what they do."""
 
 import csv
+import gzip
 import io
 import json
 import lzma
@@ -169,6 +170,8 @@ def test_simulate_reads_what_curve_reads(twofold):
     found = json.loads(piped.stdout)
     found.pop("resident_bytes")
     assert found == wanted
+    (twofold.folder / "own.gz").write_bytes(gzip.compress((twofold.folder / "l.twotrace").read_bytes()))
+    assert document(twofold("simulate", "own.gz", *argv)) == wanted
     for name in TRACES.iterdir():
         curve = twofold("curve", name, "--ways", "1", "-q")
         assert twofold("simulate", name, *HOST, "-q").code == curve.code, name

@@ -1,7 +1,7 @@
 """A trace of one's own under study: opened for as many passes as are wanted, with what a comparison says of it.
 
-A trace file of our own is mapped as it is. The loads and stores of any other are read once, and kept in a file of our
-own layout that has no name: it is gone with the process, whatever ends it. So a pipe can be read twice too, and no
+A trace file of our own is mapped. The loads and stores of any other are read once, and kept in a file of our own layout
+that has no name: it is gone with the process, whatever ends it. So a pipe can be read twice too, and no
 trace has to fit in memory.
 """
 
@@ -20,7 +20,8 @@ from twofold.guest.addresses import Gvas, Kinds, accesses_of
 from twofold.trace import Trace, TraceBlock, open_reader
 from twofold.trace.pages import MAX_PAGES, PageSet
 from twofold.trace.readers import STDIN, StoredReader
-from twofold.trace.stored import TraceWriter
+from twofold.trace.stored import StoredParts, TraceWriter
+from twofold.trace.unpacked import temporary_writes
 from twofold.units import FRAME_BYTES, ORDER_4K
 
 Progress = Callable[[str, int, int], None]
@@ -65,11 +66,11 @@ def open_trace(
     """
     reader = open_reader(Path(path), source_format, progress)
     if isinstance(reader, StoredReader):
-        yield Trace.load(path)
+        yield Trace.of_parts(reader.parts)
         return
     with tempfile.TemporaryFile(prefix="twofold-") as file:
         _keep(file, reader.name, _first(accesses_of(reader.blocks()), accesses))
-        yield Trace.load(f"/proc/self/fd/{file.fileno()}")
+        yield Trace.of_parts(StoredParts(Path(path), file.fileno()))
 
 
 def _first(blocks: Iterable[tuple[Gvas, Kinds | None]], accesses: int | None) -> Iterator[tuple[Gvas, Kinds]]:
@@ -86,24 +87,14 @@ def _first(blocks: Iterable[tuple[Gvas, Kinds | None]], accesses: int | None) ->
 
 def _keep(file: BinaryIO, source: str, blocks: Iterable[tuple[Gvas, Kinds]]) -> None:
     """Write accesses to a file as a trace of our own."""
-    with _writing():
+    with temporary_writes():
         writer = TraceWriter(file, source)
     for gvas, kinds in blocks:  # what goes wrong in reading says so by itself
-        with _writing():
+        with temporary_writes():
             writer.append(TraceBlock.of(gvas, kinds=kinds))
-    with _writing():
+    with temporary_writes():
         writer.finish()
         file.flush()
-
-
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Say in one line that the folder of temporary files has no room."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"cannot hold the trace's accesses: {error.strerror or error}; TMPDIR names another folder"
-        raise FormatError(tempfile.gettempdir(), problem) from None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from twofold.trace.packed import ByteSource
 from twofold.trace.stored import StoredParts
 from twofold.trace.text_formats import TEXT_FORMATS, TextFormat, csv_format
 from twofold.trace.text_reader import TextReader, count_accesses
+from twofold.trace.unpacked import stored_parts
 
 OWN: Final = "twotrace"
 CSV: Final = "csv"
@@ -42,16 +43,16 @@ class StoredReader:
 
     def __init__(self, parts: StoredParts, progress: Progress | None) -> None:
         self.name = parts.header.source
-        self._parts = parts
+        self.parts = parts
         self._progress = progress
 
     def notes(self) -> tuple[str, ...]:
         """Return the notes of the file."""
-        return self._parts.header.notes
+        return self.parts.header.notes
 
     def blocks(self) -> Iterator[TraceBlock]:
         """Yield the parts that are whole; FormatError where they end too early."""
-        return self._parts.verified(self._progress)
+        return self.parts.verified(self._progress)
 
 
 def open_reader(path: Path, name: str | None = None, progress: Progress | None = None) -> Reader:
@@ -70,17 +71,17 @@ def open_reader(path: Path, name: str | None = None, progress: Progress | None =
     """
     if name is not None and name not in FORMATS:
         raise UnknownNameError("trace format", name, FORMATS)
-    if name == OWN:
-        return StoredReader(StoredParts(path), progress)
     raw = _open(path)
     source = ByteSource(path, raw if progress is None else _Watched(raw, path, progress))
+    if name == OWN:
+        return StoredReader(stored_parts(source), progress)
     if name == champsim.NAME:
         return ChampSimReader(source)
     if name in TEXT_FORMATS:  # at once: a program may still be writing
         return TextReader(source, TEXT_FORMATS[name])
     head = source.peek(_HEAD_BYTES) or source.read(1)  # which says why there is nothing
-    if name is None and head.startswith(MAGIC) and not source.packing:
-        return StoredReader(StoredParts(path), progress)
+    if name is None and head.startswith(MAGIC):
+        return StoredReader(stored_parts(source), progress)
     form = _find_format(path, head, name)
     if form is not None:
         return TextReader(source, form)

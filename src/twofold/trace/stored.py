@@ -114,15 +114,16 @@ class StoredParts(Sequence[TraceBlock]):
     Parameters
     ----------
     path : the file; it stays open as long as this object lives
+    file : its descriptor, where it is open already and stands at no path; a copy of that is used
 
     Attributes
     ----------
     problem : why the file is not whole, None when it is; the parts are those before that place
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: int | None = None) -> None:
         self.path = path
-        self._file = _open(path)
+        self._file = _open(path) if file is None else os.dup(file)
         weakref.finalize(self, os.close, self._file)
         self.bytes_ = os.fstat(self._file).st_size
         self.problem: FormatError | None = None

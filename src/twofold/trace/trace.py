@@ -78,7 +78,16 @@ class Trace:
         ------
         FormatError : no trace, or one that is not whole; `convert_trace` keeps what is whole
         """
-        parts = StoredParts(Path(path))
+        return cls.of_parts(StoredParts(Path(path)))
+
+    @classmethod
+    def of_parts(cls, parts: StoredParts) -> Self:
+        """Return the trace of an open trace file.
+
+        Raises
+        ------
+        FormatError : it is not whole
+        """
         if parts.problem is not None:
             raise parts.problem
         return cls(parts, parts.header.source, parts.header.notes)
