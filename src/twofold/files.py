@@ -48,8 +48,10 @@ def check_target(path: Path) -> None:
 
     Raises
     ------
-    FormatError : no file name, a folder, a device or pipe, or in a folder that does not exist
+    FormatError : no file name, "-", a folder, a device or pipe, or in a folder that does not exist
     """
+    if str(path) == "-":
+        raise FormatError(path, "is standard output, where this file cannot go; name a file")
     if not path.name or path.is_dir():
         raise FormatError(path, "is a folder, not a file to write")
     if path.exists() and not path.is_file():  # a new file would take its place, /dev/null's too

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import lzma
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_where_one_guest_is_built_a_list_is_refused_in_one_line(twofold, trace, 
     assert listed in done.line
 
 
+@pytest.mark.medium
 def test_what_a_word_does_it_does_in_every_command(twofold, trace):
     """The words that some commands lacked: a host that is made up otherwise, an exact range, a behaviour."""
     words = ("--free", "90%", "--fragmentation", "0", "--exact", "0:4MiB:4K", "--layout", "flat", "--seed", "3")
@@ -123,6 +125,7 @@ QUICK = (*ALL["compare"], *HOST)
 CURVE = ("curve", "kv", "--footprint", "1MiB", "--accesses", "1000", "--ways", "8")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("argv", [QUICK, CURVE], ids=["compare", "curve"])
 def test_a_page_on_standard_output_is_all_that_stands_there(twofold, argv):
     printed = twofold(*argv, "--report", "-")
@@ -163,18 +166,37 @@ def test_simulate_reads_what_curve_reads(twofold):
     assert wanted["stats"]["accesses"] == 60
     for form in ((TRACES / "lackey.txt",), ("l.xz",), (TRACES / "lackey.txt", "--from", "lackey")):
         assert document(twofold("simulate", *form, *argv)) == wanted
-    piped = subprocess.run(
-        [sys.executable, "-m", "twofold", "simulate", "-", *argv],
-        input=text, cwd=twofold.folder, capture_output=True, check=True,
-    )  # fmt: skip
-    found = json.loads(piped.stdout)
-    found.pop("resident_bytes")
-    assert found == wanted
     (twofold.folder / "own.gz").write_bytes(gzip.compress((twofold.folder / "l.twotrace").read_bytes()))
     assert document(twofold("simulate", "own.gz", *argv)) == wanted
-    for name in TRACES.iterdir():
-        curve = twofold("curve", name, "--ways", "1", "-q")
-        assert twofold("simulate", name, *HOST, "-q").code == curve.code, name
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("name", sorted(each.name for each in TRACES.iterdir()))
+def test_simulate_and_curve_read_the_same_files(twofold, name):
+    curve = twofold("curve", TRACES / name, "--ways", "1", "-q")
+    done = twofold("simulate", TRACES / name, *HOST, "-q")
+    assert done.code == curve.code
+    assert done.err == curve.err
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    "argv", [("simulate", "-"), ("compare", "--repeat", "1", "--guest-pages", "4K", "--trace", "-")]
+)
+def test_a_trace_comes_through_standard_input(twofold, argv):
+    with (TRACES / "lackey.txt").open("rb") as text:
+        piped = subprocess.run(
+            [sys.executable, "-m", "twofold", *argv, *HOST, "--json", "-q"],
+            stdin=text, cwd=twofold.folder, capture_output=True, check=True, text=True,
+        )  # fmt: skip
+    named = document(twofold(*argv[:-1], TRACES / "lackey.txt", *HOST, "--json", "-q"))
+    found = json.loads(piped.stdout)
+    if argv[0] == "simulate":
+        assert found["stats"] == named["stats"]
+    else:
+        figures = [[(row["trace_digest"], row["speedup"]) for row in each["rows"]] for each in (found, named)]
+        assert figures[0] == figures[1]
+        assert {row["workload"] for row in found["rows"]} == {"stdin"}
 
 
 def test_a_trace_that_breaks_off_is_priced_by_nobody(twofold):
@@ -186,6 +208,7 @@ def test_a_trace_that_breaks_off_is_priced_by_nobody(twofold):
     assert twofold.files() == ["t"]
 
 
+@pytest.mark.medium
 def test_what_a_trace_is_kept_in_is_gone_afterwards(twofold, tmp_path_factory):
     folder = tmp_path_factory.mktemp("temporary")
     (twofold.folder / "t").write_text(" L 1000,8\n S 2000,8\n")
@@ -212,6 +235,7 @@ def test_compare_prices_every_design_on_a_trace_as_simulate_does(twofold, trace)
     assert "t.twotrace" not in json.dumps(found["scenario"] | {"trace": ""})
 
 
+@pytest.mark.medium
 def test_the_trace_of_a_comparison_stands_wherever_a_workload_does(twofold, trace):
     argv = (*COMPARE, "--trace", "t.twotrace", "-q", "--assumptions")
     table = twofold(*argv, "--report", "page.html").out
@@ -224,6 +248,7 @@ def test_the_trace_of_a_comparison_stands_wherever_a_workload_does(twofold, trac
     assert len({row["trace_digest"] for row in rows} - {""}) == 1
 
 
+@pytest.mark.medium
 def test_the_digest_of_a_trace_is_that_of_its_accesses(twofold):
     """Of its format, and of fetches between them, nothing depends."""
     (twofold.folder / "a.txt").write_text("I  400000,4\n L 1000,8\n S 2000,8\n")
@@ -236,6 +261,7 @@ def test_the_digest_of_a_trace_is_that_of_its_accesses(twofold):
     assert same == own != other
 
 
+@pytest.mark.medium
 def test_a_scenario_file_has_a_trace_and_options_win_over_it(twofold, trace):
     (twofold.folder / "s.toml").write_text(
         'repeat = 1\nwarmup = 5\n[host]\nsize = "1GiB"\n[guest]\nmemory = "64MiB"\n'
@@ -352,6 +378,34 @@ def test_what_cannot_be_done_saves_nothing(twofold, argv):
     assert done.out == ""
     assert done.line.startswith("twofold: ")
     assert twofold.files() == []
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("run", "gups", *HOST, "--save-trace"),
+        ("build", *HOST, "--design", "small", "--save"),
+        ("build", *HOST, "--design", "small", "--save-journal"),
+        ("host", "snapshot"),
+        ("trace", "convert", TRACES / "lackey.txt"),
+        ("trace", "capture", "-o"),
+    ],
+    ids=lambda argv: " ".join(map(str, argv[-2:])),
+)
+def test_what_is_no_text_does_not_go_to_standard_output_nor_to_a_file_of_that_name(twofold, argv):
+    done = twofold(*argv, "-", *(("--", "true") if argv[-1] == "-o" else ()))
+    assert (done.code, done.out) == (3, "")
+    assert "-: is standard output, where this file cannot go" in done.line
+    assert twofold.files() == []
+
+
+def test_a_program_that_faults_leaves_the_trace_of_what_came_before(twofold):
+    tiny = runpy.run_path(str(Path(__file__).parents[1] / "guest" / "tiny_elf.py"))
+    (twofold.folder / "bad.elf").write_bytes(tiny["code"](tiny["load_from"](0xDEAD0000)))
+    done = twofold("run", "bad.elf", *HOST, "--save-trace", "bad.twotrace")
+    assert done.code == 1
+    assert "which is not mapped" in done.line
+    assert document(twofold("trace", "info", "bad.twotrace", "--json"))["source"] == "run of bad.elf"
 
 
 def test_a_journal_that_is_there_stays_whole_until_another_is(twofold):
