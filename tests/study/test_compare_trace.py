@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from twofold.domain import Machine, build
 from twofold.errors import FormatError, SizeError
+from twofold.guest import TraceGuest
 from twofold.report import report_html
 from twofold.report.headline import headline
-from twofold.study import Cell, Row, cells_of, compare, make_scenario, run_cell
+from twofold.study import Cell, Row, cells_of, compare, curve, make_scenario, run_cell, simulate
 from twofold.study.held import held_trace, open_trace, read_accesses
 from twofold.study.traces import resident_bytes
 from twofold.trace import Trace
@@ -93,6 +95,21 @@ def test_a_trace_is_the_same_wherever_it_lies_and_whatever_form_it_has(scenario,
         FIELDS | {"trace": {"file": str(tmp_path / "mine.twotrace"), "format": "lackey"}, "warmup": 1000}
     )
     assert compare(other).to_json() == outcome.to_json()
+
+
+def test_a_path_is_taken_wherever_a_trace_is(gvas, tmp_path):
+    kinds = (np.arange(3000) % 2).astype(np.uint8)
+    (tmp_path / "t.csv").write_text(
+        "gva,kind\n" + "".join(f"{gva:#x},{'RW'[kind]}\n" for gva, kind in zip(gvas[:3000], kinds, strict=True))
+    )
+    with Machine("256MiB") as machine:
+        domain = machine.create_domain("64MiB")
+        build(domain)
+        for path in (tmp_path / "t.csv", str(tmp_path / "t.csv")):
+            stats = simulate(path, TraceGuest(domain, path))
+            assert stats == simulate(gvas[:3000], TraceGuest(domain, gvas[:3000]))
+    assert curve(tmp_path / "t.csv", ways=8) == curve(gvas[:3000], ways=8)
+    assert make_scenario({"trace": {"file": tmp_path / "t.csv"}}).programs == ("t.csv",)
 
 
 def test_a_scenario_with_a_trace_goes_through_json(scenario):

@@ -5,6 +5,7 @@ instruction fetches.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -12,12 +13,12 @@ import numpy.typing as npt
 
 from twofold.formats.geometry import FOUR_LEVEL
 from twofold.formats.kinds import LOAD, STORE
-from twofold.trace import Trace, TraceBlock
+from twofold.trace import Trace, TraceBlock, open_reader
 from twofold.units import FRAME_SHIFT
 
 Gvas = npt.NDArray[np.uint64]
 Kinds = npt.NDArray[np.uint8]
-TraceLike = Trace | npt.ArrayLike | Iterable[Gvas | tuple[Gvas, Kinds] | TraceBlock]
+TraceLike = Trace | str | Path | npt.ArrayLike | Iterable[Gvas | tuple[Gvas, Kinds] | TraceBlock]
 
 BLOCK: Final = 1 << 20  # addresses of a long array that are looked at together
 GVA_BITS: Final = FRAME_SHIFT + FOUR_LEVEL.frame_bits
@@ -26,11 +27,17 @@ GVA_BITS: Final = FRAME_SHIFT + FOUR_LEVEL.frame_bits
 def accesses_of(trace: TraceLike) -> Iterator[tuple[Gvas, Kinds | None]]:
     """Yield (gvas, kinds of access) of the loads and stores of a trace, in order; None where it does not tell kinds.
 
-    trace : one array or list of gvas, what `run` recorded, a `Trace`, or an iterable of what follows each other: such
-        arrays, pairs of gvas and kinds, blocks of a `Trace`
+    trace : one array or list of gvas, what `run` recorded, a `Trace`, the path of a trace of any format, or an iterable
+        of what follows each other: such arrays, pairs of gvas and kinds, blocks of a `Trace`
+
+    Raises
+    ------
+    FormatError : the file is no trace, not whole, or does not match its checksums; what stands before was yielded
     """
     if isinstance(trace, Trace):
         yield from trace.accesses()
+    elif isinstance(trace, str | Path):
+        yield from map(_accesses, open_reader(Path(trace)).blocks())
     elif _is_array(trace):
         yield _accesses(np.asarray(trace) if isinstance(trace, np.ndarray) else np.asarray(trace, np.uint64))
     else:

@@ -98,7 +98,8 @@ class TraceGuest(AddressSpace):
     Parameters
     ----------
     domain : a domain that has been built; its memory is wiped
-    trace : gvas, one array or an iterable of arrays that follow each other; what `run` recorded; or a `Trace`
+    trace : gvas, one array or an iterable of arrays that follow each other; what `run` recorded; a `Trace`; or
+        the path of a trace of any format
     policy : page sizes and placement
     mode : the guest's own paging: "4-level", or "pae" and "2-level" for traces of 32-bit programs
 

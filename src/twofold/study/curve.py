@@ -8,7 +8,6 @@ the page size in a real TLB vary by address, which `simulate` has.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -21,7 +20,6 @@ from twofold.formats.engine import Engine
 from twofold.formats.operands import Uses
 from twofold.formats.sweep_state import LANES
 from twofold.guest.addresses import Gvas, TraceLike, blocks_of
-from twofold.study.traces import stream_trace
 from twofold.units import FRAME_SHIFT, Order, order_name, parse_order
 
 if TYPE_CHECKING:
@@ -86,9 +84,7 @@ class CurvePoint:
     misses_per_1000: float
 
 
-def curve(
-    trace: TraceLike | str | Path, page_size: str = "4K", sets: int = 1, ways: int | None = None, *, warmup: int = 0
-) -> Curve:
+def curve(trace: TraceLike, page_size: str = "4K", sets: int = 1, ways: int | None = None, *, warmup: int = 0) -> Curve:
     """Return the misses of a structure for every number of ways, in one pass over a trace.
 
     Parameters
@@ -110,7 +106,7 @@ def curve(
 
 
 def curves(
-    trace: TraceLike | str | Path,
+    trace: TraceLike,
     page_sizes: Sequence[str] = ("4K",),
     sets: Sequence[int] = (1,),
     ways: int | None = None,
@@ -125,7 +121,7 @@ def curves(
     if warmup < 0:
         raise SizeError(str(warmup), "is no number of accesses to warm up with")
     structures = [_structure(parse_order(size), number, ways, engine) for size in page_sizes for number in sets]
-    for block in stream_trace(trace) if isinstance(trace, str | Path) else blocks_of(trace):
+    for block in blocks_of(trace):
         cold = min(warmup, len(block))
         warmup -= cold
         for structure in structures:

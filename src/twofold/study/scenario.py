@@ -3,6 +3,7 @@
 A scenario and the host's free map decide every figure; a second run gives the same bytes.
 """
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -43,6 +44,10 @@ def _check_behaviour(name: str) -> None:
 def _check_file(name: str) -> None:
     if "\0" in name:
         raise FormatError(ascii(name), "is no file name")
+
+
+def _text(path: Any) -> Any:
+    return os.fspath(path) if isinstance(path, os.PathLike) else path
 
 
 def _once(side: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -159,7 +164,7 @@ class TraceScenario(Frozen):
     placement : where the guest has its pages: see `TracePolicy`
     """
 
-    file: Annotated[str, checked(_check_file)]
+    file: Annotated[str, BeforeValidator(_text), checked(_check_file)]
     format: Annotated[str, checked(_check_trace_format)] | None = None
     placement: Annotated[str, checked(_check_placement)] = "contiguous"
 

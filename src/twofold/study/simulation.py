@@ -26,7 +26,8 @@ def simulate(
     Parameters
     ----------
     trace : gvas in order, one array or an iterable of arrays that follow each other; what `run` recorded, which tells
-        stores from loads; a `Trace`, or its blocks, whose loads and stores are taken; or an iterable of (gvas, kinds)
+        stores from loads; a `Trace`, its blocks, or the path of a trace of any format, whose loads and stores are
+        taken; or an iterable of (gvas, kinds)
     cpu : a profile, its name, or the path of a TOML file
     warmup : so many first accesses fill the caches without being counted [accesses]
     events : what happens between accesses: tables change, entries are flushed
@@ -35,6 +36,7 @@ def simulate(
     Raises
     ------
     NotPresentError : an address that the guest has not mapped
+    FormatError : the file is no trace, not whole, or does not match its checksums
     """
     profile = load_profile(cpu) if isinstance(cpu, str) else cpu
     domain = guest.domain
