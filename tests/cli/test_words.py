@@ -8,6 +8,7 @@ import lzma
 import runpy
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,7 @@ def test_the_version_is_said_by_the_command_the_module_and_the_package(twofold):
     assert (done.code, done.out, done.err) == (0, f"twofold {tf.__version__}\n", "")
     module = subprocess.run([sys.executable, "-m", "twofold", "--version"], capture_output=True, text=True, check=True)
     assert module.stdout == done.out
+    assert metadata.version("twofold") == tf.__version__, "what is installed is another version"
     assert tf.__version__.split(".")[0].isdecimal()
 
 
