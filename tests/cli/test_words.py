@@ -5,7 +5,9 @@ import gzip
 import io
 import json
 import lzma
+import os
 import runpy
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -211,12 +213,17 @@ def test_a_trace_that_breaks_off_is_priced_by_nobody(twofold):
 
 
 @pytest.mark.medium
-def test_what_a_trace_is_kept_in_is_gone_afterwards(twofold, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("temporary")
-    (twofold.folder / "t").write_text(" L 1000,8\n S 2000,8\n")
-    for argv in (("simulate", "t"), ("compare", "--trace", "t", "--repeat", "1")):
-        assert twofold(*argv, *HOST, TMPDIR=str(folder)).code == 0
-    assert list(folder.iterdir()) == []
+@pytest.mark.parametrize("argv", [("simulate", "pipe"), ("compare", "--trace", "pipe", "--repeat", "1")])
+def test_ctrl_c_while_a_trace_is_read_leaves_nothing(twofold, argv):
+    os.mkfifo(twofold.folder / "pipe")
+    pid = twofold.start(*argv, *HOST, "--from", "lackey", "-q")
+    with (twofold.folder / "pipe").open("wb", buffering=0) as pipe:
+        pipe.write(b" L 10,8\n" * 1000)
+        os.kill(pid, signal.SIGINT)
+        done = twofold.finish()
+    assert (done.code, done.out) == (130, "")
+    assert done.line == "twofold: interrupted; nothing was written"
+    assert twofold.files() == ["pipe"]
 
 
 COMPARE = ("compare", *HOST, "--repeat", "1", "--guest-pages", "4K,thp")

@@ -172,6 +172,15 @@ def test_no_room_for_a_trace_is_one_line_that_names_the_folder(tmp_path, monkeyp
         pass
 
 
+def test_what_a_trace_is_kept_in_has_no_name(tmp_path, monkeypatch):
+    (tmp_path / "t").write_text(" L 1000,8\n")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with open_trace(tmp_path / "t") as trace:
+        assert len(trace) == 1
+        assert list((tmp_path / "temporary").iterdir()) == [], "whatever ends the process leaves nothing"
+
+
 def test_both_ways_to_a_trace_give_the_same_accesses(tmp_path):
     (tmp_path / "t").write_text("I  400000,4\n L 1000,8\n S 2000,8\n M 3000,4\n")
     with open_trace(tmp_path / "t") as trace:
