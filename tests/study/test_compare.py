@@ -43,6 +43,7 @@ def rows_of(outcome, **fixed):
 # -- rows -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_there_is_one_row_a_cell_in_the_order_of_the_scenario(outcome):
     scenario = outcome.scenario
     cells = product([cpu.name for cpu in scenario.cpus], scenario.workloads, scenario.guest_pages, scenario.designs)
@@ -130,6 +131,7 @@ def test_a_footprint_that_no_workload_can_use_is_an_error(footprint):
 # -- the same again ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_the_same_seed_gives_the_same_bytes(outcome):
     again = compare(tiny())
     assert again.to_json() == outcome.to_json()
@@ -145,6 +147,7 @@ def test_another_seed_gives_another_host():
     assert one.rows[0].answer != other.rows[0].answer
 
 
+@pytest.mark.medium
 def test_a_recorded_host_gives_what_the_synthetic_one_gave(tmp_path):
     free = FreeMap.synthetic("2GiB", fragmentation=0.6, seed=0)
     free.save(tmp_path / "host.twohost")
@@ -154,6 +157,7 @@ def test_a_recorded_host_gives_what_the_synthetic_one_gave(tmp_path):
     assert str(tmp_path) not in one.to_json()
 
 
+@pytest.mark.medium
 def test_seeds_give_a_median_and_a_range():
     outcome = compare(tiny(repeat=3, workloads=["gups"], guest_pages=["4K"]))
     assert sorted({row.seed for row in outcome.rows}) == [0, 1, 2]
@@ -294,6 +298,7 @@ def refusal(text, tmp_path):
     return line
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
@@ -362,6 +367,7 @@ def test_a_file_that_is_not_there_or_never_ends_is_refused(tmp_path):
             load_scenario(path)
 
 
+@pytest.mark.medium
 def test_an_empty_file_is_the_default_scenario(tmp_path):
     (tmp_path / "s.toml").touch()
     assert make_scenario(load_scenario(tmp_path / "s.toml")) == Scenario()
@@ -382,6 +388,7 @@ def test_an_outcome_says_what_it_is_without_its_pictures(outcome):
 # -- behaviours -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 def test_behaviours_stand_side_by_side_in_every_cell():
     scenario = tiny(behaviours=["twofold", "xen-4.17"], workloads=["gups"], guest_pages=["2M"], accesses=500)
     outcome = compare(scenario)

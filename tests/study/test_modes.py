@@ -57,6 +57,7 @@ def test_every_mode_answers_alike_and_walks_as_far_as_its_tables_reach(outcome):
             assert row.reads_per_walk == (LEVELS[row.guest_mode] + 1) * (deep + 1) - 1, row.mode
 
 
+@pytest.mark.medium
 def test_a_mode_has_the_page_sizes_of_its_tables_inside_and_outside(outcome):
     for row in outcome.rows:
         sizes = [int(parse_order(size)) for size in row.page_sizes.split(",")]
@@ -70,6 +71,7 @@ def test_a_mode_has_the_page_sizes_of_its_tables_inside_and_outside(outcome):
     }
 
 
+@pytest.mark.medium
 def test_gains_are_measured_in_the_same_mode(outcome):
     for row in outcome.rows:
         if row.speedup is not None:
@@ -104,6 +106,7 @@ def test_leaves_of_4m_are_drawn_as_those_between_2m_and_1g():
     assert LARGE not in picture
 
 
+@pytest.mark.medium
 def test_the_page_shows_each_mode(outcome):
     page = report_html(outcome)
     text = page.split('<section id="table"')[1].split("</section>")[0]
