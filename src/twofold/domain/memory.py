@@ -252,14 +252,14 @@ class MemoryOperations:
     ) -> Extents:
         """Move a range of gfns to another, frame by frame; stops at what cannot be moved, and what has moved stays.
 
-        It goes from the first frame to the last. Where the range moves up over itself it goes from the last to the
-        first, so that no frame is overwritten that is still to be moved, and `done` counts from the end; Xen 4.17 does
-        not, and what it overwrites goes back to the heap (`Behaviour.moves_ranges_upwards`).
+        Upwards it goes from the last frame to the first, and `done` counts from there, so that no frame is overwritten
+        that is still to be moved. Xen 4.17 always goes from the first to the last, and what a range that moves up over
+        itself overwrites goes back to the heap (`Behaviour.starts_ranges_low`).
         Source: Xen 4.17 xen/common/memory.c, xenmem_add_to_physmap; backwards since 7acc7dd36b (2026).
         """
         check_start(start, frames)
-        overwrites = index < gfn < index + frames and not self._holding.hardware.behaviour.moves_ranges_upwards
-        order = range(frames - 1, -1, -1) if overwrites else range(frames)
+        is_backwards = gfn > index and not self._holding.hardware.behaviour.starts_ranges_low
+        order = range(frames - 1, -1, -1) if is_backwards else range(frames)
         for done, offset in enumerate(order[start:], start):
             if preempt and done > start and preempt():
                 return Extents(done, frames, Reason.PREEMPTED)

@@ -43,7 +43,7 @@ class Behaviour:
         (p2m.c, guest_physmap_add_entry)
     leaves_orphans : memory that could not be mapped stays the domain's own, unmapped; what could be, stays mapped
         (memory.c, populate_physmap)
-    moves_ranges_upwards : add_to_physmap of a range starts with its first frame always, so one that moves up over
+    starts_ranges_low : add_to_physmap of a range starts with its first frame always, so one that moves up over
         itself overwrites what is still to be moved (memory.c, xenmem_add_to_physmap)
     fallback : where the toolstack design's refused extents become smaller: "memory" or "builder" (xg_dom_x86.c)
     """
@@ -63,7 +63,7 @@ class Behaviour:
     populates_over_memory: bool = False
     leaves_orphans: bool = False
     fallback: str = "memory"
-    moves_ranges_upwards: bool = field(default=False, metadata=BY_NAME)
+    starts_ranges_low: bool = field(default=False, metadata=BY_NAME)
 
     @property
     def text(self) -> str:
@@ -89,7 +89,7 @@ XEN_4_17: Final = Behaviour(
     populates_over_memory=True,
     leaves_orphans=True,
     fallback="builder",
-    moves_ranges_upwards=True,
+    starts_ranges_low=True,
 )
 BEHAVIOURS: Final = {each.name: each for each in (TWOFOLD, XEN_4_17)}
 
