@@ -26,11 +26,11 @@ def of_zones(rows: list[list[int]]) -> str:
 
 def test_counts_are_of_pages_of_the_size_that_is_given(tmp_path):
     path = write(tmp_path / "copy", OF_64K.encode())
-    for page_kib in (4, 8, 16, 32, 64):
+    for page_kib in (4, 8, 16, 32, np.int64(64)):
         free = FreeMap.from_buddyinfo(path, page_kib=page_kib)
         assert free.free_frames * 4 == 168 * page_kib
         assert free.free_blocks() == {
-            order + (page_kib // 4).bit_length() - 1: count for order, count in {0: 118, 1: 7, 2: 1, 5: 1}.items()
+            order + (int(page_kib) // 4).bit_length() - 1: count for order, count in {0: 118, 1: 7, 2: 1, 5: 1}.items()
         }
         assert free.notes == (f"blocks are counted in pages of {page_kib}KiB, as was given",)
 
@@ -46,7 +46,7 @@ def test_the_number_of_columns_says_nothing_of_the_size_of_a_page(tmp_path):
         assert (arm.free_frames, arm.counted_order) == (4 * free.free_frames, columns + 1)
 
 
-@pytest.mark.parametrize("page_kib", [0, -4, 1, 2, 3, 12, 48, 512, 1 << 40, 4.0, 64.5, True, "64", "64KiB"])
+@pytest.mark.parametrize("page_kib", [0, -4, 1, 2, 3, 12, 48, 512, 1 << 40, 64.5, 4.5, True, "64", "64KiB"])
 def test_a_page_that_no_kernel_has_is_refused(tmp_path, page_kib):
     path = write(tmp_path / "copy", OF_64K.encode())
     for read in (FreeMap.from_buddyinfo, FreeMap.from_file, FreeMap.from_kpageflags):
@@ -209,6 +209,10 @@ def test_a_file_is_told_by_what_it_holds(tmp_path):
     assert FreeMap.from_file(tmp_path / "buddyinfo.txt") == saved
     with pytest.raises(FormatError, match="is a saved map, in 4 KiB frames"):
         FreeMap.from_file(tmp_path / "buddyinfo.txt", page_kib=4)
+    with pytest.raises(
+        FormatError, match=r"is no saved free map but a copy of /proc/buddyinfo: FreeMap\.from_file reads"
+    ):
+        FreeMap.load(copy)
     with pytest.raises(UnknownNameError, match="packing"):
         FreeMap.from_file(copy, packing="loose")
 

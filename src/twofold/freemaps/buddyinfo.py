@@ -34,8 +34,9 @@ MEMINFO: Final = Path("/proc/meminfo")
 PACKINGS: Final = ("contiguous", "scattered")
 
 FRAME_KIB: Final = FRAME_BYTES >> 10
-MAX_PAGE_KIB: Final = 256  # the largest that Linux is built with (arch/Kconfig, HAVE_PAGE_SIZE_256KB)
 
+# What Linux can be built with: arch/Kconfig, HAVE_PAGE_SIZE_4KB to HAVE_PAGE_SIZE_256KB.
+_PAGES_KIB: Final = (4, 8, 16, 32, 64, 128, 256)
 _COPY_AGAIN: Final = "copy it again: cat /proc/buddyinfo > FILE"
 _LOOKS_LIKE: Final = re.compile(rb"^Node\s+\d+,\s+zone\s", re.MULTILINE)
 _LINE: Final = re.compile(r"Node\s+(\d+),\s+zone\s+(\S+)((?:\s+\d+)+)\s*", re.ASCII)
@@ -72,9 +73,9 @@ class BuddyCounts(NamedTuple):
 
 def check_page_kib(page_kib: int) -> None:
     """Raise SizeError unless a kernel may have pages of so many KiB."""
-    is_power = type(page_kib) is int and page_kib.bit_count() == 1
-    if not is_power or not FRAME_KIB <= page_kib <= MAX_PAGE_KIB:
-        raise SizeError(str(page_kib), f"is no kernel's page: a power of two from {FRAME_KIB} to {MAX_PAGE_KIB} [KiB]")
+    if page_kib not in _PAGES_KIB:
+        least, most = _PAGES_KIB[0], _PAGES_KIB[-1]
+        raise SizeError(str(page_kib), f"is no kernel's page: a power of two from {least} to {most} [KiB]")
 
 
 def host_page_kib() -> int:
@@ -85,7 +86,7 @@ def host_page_kib() -> int:
 def page_order(page_kib: int) -> int:
     """Return the order of a kernel's page [log2 4 KiB frames]."""
     check_page_kib(page_kib)
-    return (page_kib // FRAME_KIB).bit_length() - 1
+    return (int(page_kib) // FRAME_KIB).bit_length() - 1
 
 
 def page_notes(path: Path, page_kib: int | None) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ def page_notes(path: Path, page_kib: int | None) -> tuple[str, ...]:
         return ()
     if page_kib is None:
         return (f"blocks are counted in pages of {FRAME_KIB}KiB, as no other size was given",)
-    return (f"blocks are counted in pages of {page_kib}KiB, as was given",)
+    return (f"blocks are counted in pages of {int(page_kib)}KiB, as was given",)
 
 
 def is_copy(content: bytes) -> bool:

@@ -237,9 +237,10 @@ class FreeMap:
         """
         path = Path(path)
         content = read_bounded(path, map_file.MAX_FILE_BYTES)
-        if map_file.is_saved(content):
-            if page_kib is not None:
-                raise FormatError(path, "is a saved map, in 4 KiB frames: page_kib is of a copy of /proc/buddyinfo")
+        is_saved = map_file.is_saved(content)
+        if is_saved and page_kib is not None:
+            raise FormatError(path, "is a saved map, in 4 KiB frames: page_kib is of a copy of /proc/buddyinfo")
+        if is_saved:
             return cls._decode(content, path)
         if not buddyinfo.is_copy(content):
             raise FormatError(path, "is neither a saved free map nor a copy of /proc/buddyinfo")
@@ -294,6 +295,8 @@ class FreeMap:
             memory
         """
         packed = read_bounded(Path(path), map_file.MAX_FILE_BYTES)
+        if not map_file.is_saved(packed) and buddyinfo.is_copy(packed):
+            raise FormatError(path, "is no saved free map but a copy of /proc/buddyinfo: FreeMap.from_file reads both")
         return cls._decode(packed, path)
 
     def save(self, path: str | Path) -> None:

@@ -58,7 +58,9 @@ class Origin:
     @property
     def limit(self) -> int:
         """First frame that is out of reach."""
-        return NO_LIMIT if self.address_bits is None else 1 << max(0, self.address_bits - FRAME_SHIFT)
+        if self.address_bits is None:
+            return NO_LIMIT
+        return 1 << self.address_bits - FRAME_SHIFT if self.address_bits >= FRAME_SHIFT else 0
 
 
 ANYWHERE = Origin()
