@@ -15,6 +15,7 @@ def build(
     free: options.Free = None,
     fragmentation: options.Fragmentation = None,
     packing: options.Packing = None,
+    page_kib: options.PageKib = None,
     guest: options.Memory = None,
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
@@ -45,7 +46,7 @@ def build(
     from twofold.study import build_all, free_map, host_summary
 
     given = {
-        "host": options.host_fields(host, size, free, fragmentation, packing),
+        "host": options.host_fields(host, size, free, fragmentation, packing, page_kib),
         "guest": options.guest_fields(guest, layout, page_sizes, None, exact),
         "designs": options.names(design),
         "behaviours": options.names(behaviour),

@@ -19,6 +19,7 @@ def compare(
     free: options.Free = None,
     fragmentation: options.Fragmentation = None,
     packing: options.Packing = None,
+    page_kib: options.PageKib = None,
     guest: options.Memory = None,
     layout: options.Layout = None,
     page_sizes: options.PageSizes = None,
@@ -58,7 +59,7 @@ def compare(
     from twofold.study import compare as run_comparison
 
     given = {
-        "host": options.host_fields(host, size, free, fragmentation, packing),
+        "host": options.host_fields(host, size, free, fragmentation, packing, page_kib),
         "guest": options.guest_fields(guest, layout, page_sizes, footprint, exact),
         "designs": options.names(designs),
         "guest_pages": options.names(guest_pages),

@@ -17,8 +17,16 @@ app = typer.Typer(
 
 
 @app.command()
-def show(host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented", or a file.')] = "this") -> None:
+def show(
+    host: Annotated[
+        str,
+        typer.Argument(help='"this", "fresh", "fragmented", a snapshot file, or a copy of /proc/buddyinfo.'),
+    ] = "this",
+    page_kib: options.PageKib = None,
+) -> None:
     """Show how much is free, in which block sizes, and how that is known.
+
+    A file may be a copy of another host's /proc/buddyinfo: cat /proc/buddyinfo is all that has to run there.
 
     Example:
 
@@ -28,7 +36,7 @@ def show(host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented"
     from twofold.report.terminal import show as print_all
     from twofold.study import free_map, host_summary
 
-    scenario = options.scenario_from(None, {"host": {"snapshot": host}})
+    scenario = options.scenario_from(None, {"host": options.host_fields(host, None, None, None, None, page_kib)})
     print_all(host_lines(host_summary(free_map(scenario.host, 0))))
 
 

@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
 Host = Annotated[
     str | None,
-    typer.Option("--host", help='Free memory: "this", "fresh", "fragmented", or a snapshot file.', show_default="this"),
+    typer.Option(
+        "--host",
+        help='Free memory: "this", "fresh", "fragmented", a snapshot file, or a copy of /proc/buddyinfo.',
+        show_default="this",
+    ),
 ]
 HostSize = Annotated[str | None, typer.Option("--size", help="Instead: a synthetic host of this size, like 16GiB.")]
 Free = Annotated[str | None, typer.Option("--free", help="Share of a synthetic host that is free.", show_default="60%")]
@@ -21,6 +25,12 @@ Fragmentation = Annotated[
 Packing = Annotated[
     str | None,
     typer.Option(help='How top blocks of /proc/buddyinfo lie: "contiguous" or "scattered".', show_default="contiguous"),
+]
+PageKib = Annotated[
+    int | None,
+    typer.Option(
+        "--page-kib", help="KiB of a page of the kernel whose /proc/buddyinfo was copied: 4 to 256.", show_default="4"
+    ),
 ]
 Memory = Annotated[
     str | None, typer.Option("--guest", help="Memory of the guest, like 4GiB.", show_default="a quarter of free")
@@ -80,7 +90,12 @@ def exact_range(text: str) -> dict[str, str]:
 
 
 def host_fields(
-    host: str | None, size: str | None, free: str | None, fragmentation: float | None, packing: str | None
+    host: str | None,
+    size: str | None,
+    free: str | None,
+    fragmentation: float | None,
+    packing: str | None,
+    page_kib: int | None = None,
 ) -> dict[str, Any]:
     """Return the host part of a scenario from options; only what was given, and that no other origin is meant."""
     given = {
@@ -89,6 +104,7 @@ def host_fields(
         "free": None if free is None else share(free),
         "fragmentation": fragmentation,
         "packing": packing,
+        "page_kib": page_kib,
     }
     origins = ("snapshot", "size") if host is not None or size is not None else ()
     return {name: value for name, value in given.items() if value is not None or name in origins}

@@ -4,11 +4,12 @@ from twofold.study.answer import Alike, Answer, Best, Gain, Impossible, ModeAnsw
 from twofold.study.cells import Cell, cells_of
 from twofold.study.compare import COLD_LINE, Progress, compare, run_cell
 from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
-from twofold.study.hosts import THIS_HOST, default_memory, free_map
+from twofold.study.hosts import default_memory, free_map
 from twofold.study.modes import Mode, lay_over
 from twofold.study.outcome import HostSummary, Outcome, Spread, host_summary
 from twofold.study.row import LEAF_ORDERS, Column, Key, Row, leaf_column
 from twofold.study.scenario import (
+    THIS_HOST,
     ExactScenario,
     GuestScenario,
     HostScenario,

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from twofold.freemaps import FreeMap, shipped_names
-from twofold.study.scenario import HostScenario
+from twofold.study.scenario import THIS_HOST, HostScenario
 from twofold.units import FRAME_BYTES
 
-THIS_HOST: Final = "this"
 _QUARTER: Final = 4
 _MEMORY_STEP: Final = 64 << 20  # a default guest is a whole number of these [bytes]
 
@@ -22,7 +21,7 @@ def free_map(host: HostScenario, seed: int) -> FreeMap:
         return FreeMap.this_host(packing=host.packing)
     if name in shipped_names():
         return FreeMap.shipped(name)
-    return FreeMap.load(Path(name))
+    return FreeMap.from_file(Path(name), page_kib=host.page_kib, packing=host.packing)
 
 
 def default_memory(free: FreeMap) -> int:

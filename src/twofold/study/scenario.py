@@ -14,12 +14,15 @@ from pydantic_core import PydanticCustomError
 from twofold.domain import Exact, design_names, get_layout
 from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
 from twofold.files import read_bounded
+from twofold.freemaps import shipped_names
+from twofold.freemaps.buddyinfo import check_page_kib
 from twofold.machine import get_behaviour
 from twofold.mmu import CpuProfile, load_profile, make_profile
 from twofold.study.modes import Frozen, Mode, checked
 from twofold.trace import DEFAULT_WORKLOADS, get_workload
 from twofold.units import order_name, parse_bytes, parse_order, parse_page_sizes
 
+THIS_HOST: Final = "this"
 DEFAULT_CPU: Final = "zen3"
 DEFAULT_ACCESSES: Final = 1_000_000  # a cell: with 36 cells the default comparison stays well under a minute
 MAX_FILE_BYTES: Final = 1 << 20
@@ -73,7 +76,8 @@ Cpu = Annotated[CpuProfile, BeforeValidator(_profile)]
 class HostScenario(Frozen):
     """Where the host's free memory comes from.
 
-    Either `snapshot` ("this", "fresh", "fragmented" or a file), or a synthetic host: `size`, `free`, `fragmentation`.
+    Either `snapshot` ("this", "fresh", "fragmented" or a file, a saved map or a copy of /proc/buddyinfo), or a
+    synthetic host: `size`, `free`, `fragmentation`.
     """
 
     snapshot: Annotated[str, checked(_check_file)] | None = None
@@ -81,11 +85,14 @@ class HostScenario(Frozen):
     free: Share = 0.6
     fragmentation: Share = 0.4
     packing: str = "contiguous"  # how top blocks of /proc/buddyinfo are assumed to lie
+    page_kib: Annotated[int, checked(check_page_kib)] | None = None  # pages of the kernel whose /proc/buddyinfo it is
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if self.snapshot is not None and self.size is not None:
             raise ValueError("give either a snapshot or the size of a synthetic host, not both")
+        if self.page_kib is not None and self.snapshot in {None, THIS_HOST, *shipped_names()}:
+            raise ValueError("page_kib is of a copy of /proc/buddyinfo: give that file as the snapshot")
         return self
 
     @property
