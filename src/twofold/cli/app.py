@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, curve, host, replay, run, simulate, trace, walk, workloads
+from twofold.cli import audit, build, compare, cpus, curve, guard, host, replay, run, simulate, trace, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -33,6 +33,7 @@ app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")
 app.add_typer(trace.app, name="trace")
+guard.guard(app)
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 3

@@ -276,10 +276,9 @@ def make_profile(fields_: dict[str, Any], name: str) -> CpuProfile:
 
 def _first_problem(error: "ValidationError") -> str:
     """Return the first of Pydantic's findings in one line, with the field named."""
-    first, *others = error.errors(include_url=False, include_context=False)
+    first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(others)} more)" if others else ""
-    return f"field {where}: {first['msg']}{more}"
+    return f"field {where}: {first['msg']}"
 
 
 def _problem(profile: CpuProfile, field: str) -> str:

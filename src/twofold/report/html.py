@@ -32,7 +32,7 @@ SIZES: Final = ("nothing", "less than 2M", "2M up to 1G", "1G and more")  # by t
 DIGEST_DIGITS: Final = 12
 
 
-def write_report(outcome: Outcome, path: Path) -> None:
+def write_report(outcome: Outcome, path: str | Path) -> None:
     """Write the page of a comparison to a file: whole, or not at all.
 
     Raises

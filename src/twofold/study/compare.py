@@ -63,7 +63,9 @@ def compare(
     BuildError : a design cannot build the guest on this host
     GuestError : a program gave a wrong answer
     """
-    scenario = scenario or Scenario()
+    scenario = Scenario() if scenario is None else scenario
+    if not isinstance(scenario, Scenario):
+        raise TypeError(f"a comparison takes a Scenario, as make_scenario gives, not {type(scenario).__name__}")
     tell = progress or (lambda _text, _done, _all: None)
     if is_cold():
         tell(COLD_LINE, 0, 0)

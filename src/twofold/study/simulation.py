@@ -9,7 +9,7 @@ import numpy as np
 from twofold.guest import AddressSpace
 from twofold.guest.addresses import Gvas, TraceLike, accesses_of
 from twofold.mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, run_with_events
-from twofold.trace import AREA_BASE, Workload
+from twofold.trace import AREA_BASE, Workload, get_workload
 
 
 def simulate(
@@ -46,10 +46,12 @@ def simulate(
 
 
 def workload_trace(
-    workload: Workload, seed: int, footprint: int, accesses: int, base: int = AREA_BASE
+    workload: Workload | str, seed: int, footprint: int, accesses: int, base: int = AREA_BASE
 ) -> Iterator[Gvas]:
     """Return `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short.
 
+    workload : itself, or its name
     base : gva of its area
     """
+    workload = get_workload(workload) if isinstance(workload, str) else workload
     return workload.blocks(seed, base, footprint, accesses)
