@@ -28,8 +28,10 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
     plain, given = {_plain(each): each for each in known}, _plain(name[:MOST_SHOWN])
     begun = [each for each in plain if len(given) >= _LEAST_BEGUN and each.startswith(given)]
-    if len(begun) == 1:
-        return plain[begun[0]]
+    swapped = [each for each in plain if sorted(each) == sorted(given)]
+    for sure in (swapped, begun):
+        if len(sure) == 1:
+            return plain[sure[0]]
     near = get_close_matches(given, plain, n=2, cutoff=_LIKENESS)
     likeness = [SequenceMatcher(None, each, given).ratio() for each in near]
     return plain[near[0]] if len(set(likeness)) == len(near) > 0 else None  # of two that are as near, neither

@@ -69,15 +69,17 @@ def check_apart(outputs: Mapping[str, Path], inputs: Iterable[tuple[str, Path]])
     ------
     FormatError : two are one; both are named
     """
-    written: dict[tuple[object, ...], str] = {}
+    written: dict[tuple[object, ...], tuple[str, Path]] = {}
     for option, path in outputs.items():
         for identity in _identities(path, 1):
-            if written.setdefault(identity, option) != option:
-                raise FormatError(path, f"is what both {written[identity]} and {option} would write; give two names")
+            first, _ = written.setdefault(identity, (option, path))
+            if first != option:
+                raise FormatError(path, f"is what both {first} and {option} would write; give two names")
     for option, path in inputs:
-        for identity in _identities(path, 0):
-            if identity in written:
-                raise FormatError(path, f"is read by {option} and would be overwritten by {written[identity]}")
+        for identity in _identities(path, 0) & written.keys():
+            writer, target = written[identity]
+            same = "" if str(path) in {str(target), "-"} else f"is {path}: it "
+            raise FormatError(target, f"{same}is read by {option} and would be overwritten by {writer}")
 
 
 def _identities(path: Path, stream: int) -> set[tuple[object, ...]]:

@@ -474,7 +474,7 @@ USAGE = [
     ("compare", "--accesses", "1e6"),
     ("compare", "--warmup", "-1"),
     ("compare", "--seed", "-0"),
-    ("compare", "--seed", "9" * 5000),
+    ("compare", "--seed", "9" * 50),
     ("compare", "--repeat", "\u0663"),
     ("nonsense",),
     ("host", "nonsense"),

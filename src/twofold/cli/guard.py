@@ -54,8 +54,11 @@ class Parameter:
         """How it was typed: an option by the one of its names that stands in the command line."""
         if isinstance(self.info, ArgumentInfo):
             return self.name.upper()
-        declared = [each for each in self.info.param_decls or () if each.startswith("-")]
-        names = declared or [f"--{self.name.replace('_', '-')}"]
+        # In an annotation Typer takes the first name for the default, until it reads the command.
+        declared = [self.info.default, *(self.info.param_decls or ())]
+        names = [each for each in declared if isinstance(each, str) and each.startswith("-")] or [
+            f"--{self.name.replace('_', '-')}"
+        ]
         typed = [word.partition("=")[0] for word in sys.argv[1:]]
         return next((each for each in names if each in typed), names[0])
 

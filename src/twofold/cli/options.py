@@ -149,7 +149,11 @@ Footprint = Annotated[
 
 def refuse(why: str, **given: object) -> None:
     """Refuse options that have no effect beside others; what is None or False was not given."""
-    found = [f"--{name.strip('_').replace('_', '-')}" for name, value in given.items() if value not in {None, False}]
+    found = [
+        f"--{name.strip('_').replace('_', '-')}"
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
     if found:
         raise typer.BadParameter(f"{' and '.join(found)} {'has' if len(found) == 1 else 'have'} no effect {why}")
 
