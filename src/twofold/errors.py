@@ -22,6 +22,11 @@ def quoted(given: object) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
+def wrong_type(expected: str, given: object) -> TypeError:
+    """Return what is raised for an argument of a type that nothing can be made of: "a size is a text, not int 5"."""
+    return TypeError(f"{expected}, not {type(given).__name__} {quoted(given)}")
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that was probably meant; None where no one is near."""
     from difflib import SequenceMatcher, get_close_matches  # noqa: PLC0415  of no use but here
@@ -293,7 +298,7 @@ class UnknownNameError(TwofoldError):
 
     def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
         if not isinstance(name, str):
-            raise TypeError(f"a {kind} is named by a str, not {type(name).__name__} {quoted(name)}")
+            raise wrong_type(f"{kind}: a name is a str", name)
         self.kind = kind
         self.name = name
         self.known = known

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from twofold.errors import FormatError
+from twofold.errors import FormatError, wrong_type
 from twofold.units import format_bytes
 
 
@@ -52,7 +52,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     TypeError : it is neither
     """
     if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"a path is a str or a Path, not {type(path).__name__} {path!r}")
+        raise wrong_type("a path is a str or a Path", path)
     return Path(path)
 
 

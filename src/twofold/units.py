@@ -8,7 +8,7 @@ import operator
 import re
 from typing import Final, NewType
 
-from twofold.errors import CountError, SizeError
+from twofold.errors import CountError, SizeError, wrong_type
 
 Gfn = NewType("Gfn", int)  # guest frame: what a guest puts in its own tables
 Mfn = NewType("Mfn", int)  # machine frame: what the hypervisor puts in its tables
@@ -70,7 +70,7 @@ def parse_bytes(size: int | str) -> int:
 def _whole_bytes(size: object) -> int:
     """Return a number of bytes of whichever integer type."""
     if isinstance(size, bool) or not hasattr(size, "__index__"):
-        raise TypeError(f"a size is a whole number of bytes or a text like '4GiB', not {type(size).__name__} {size!r}")
+        raise wrong_type("a size is a whole number of bytes or a text like '4GiB'", size)
     bytes_ = operator.index(size)
     if bytes_ < 0:
         raise SizeError(str(bytes_), "is negative")
@@ -121,7 +121,7 @@ def parse_page_sizes(text: str) -> tuple[Order, ...]:
 def parse_order(text: str) -> Order:
     """Return the order of a page size: 0 for `"4K"`, 9 for `"2M"`, 10 for `"4M"`, 18 for `"1G"`; "iB" may follow."""
     if not isinstance(text, str):
-        raise TypeError(f"a page size is a text like '2M', not {type(text).__name__} {text!r}")
+        raise wrong_type("a page size is a text like '2M'", text)
     given = text.strip(" \t").upper()
     for order, name in _ORDER_NAMES.items():
         if given in {name, f"{name}IB"}:

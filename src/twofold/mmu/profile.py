@@ -19,6 +19,7 @@ Read first: `spec.mmu` for what each structure does.
 """
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -26,7 +27,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from twofold.errors import FormatError, ProfileError, UnknownNameError
+from twofold.errors import FormatError, ProfileError, UnknownNameError, wrong_type
 from twofold.files import read_bounded
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ def load_profile(name_or_path: str | Path) -> CpuProfile:
     FormatError : the file cannot be read, or is no TOML
     ProfileError : a field is missing, unknown or wrong; it is named
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise wrong_type("a CPU is a name or the path of a TOML file", name_or_path)
     if str(name_or_path).endswith(SUFFIX):
         return _parse(str(name_or_path), Path(name_or_path))
     if name_or_path not in profile_names():

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from twofold.errors import wrong_type
 from twofold.files import write_text
 from twofold.report.figures import (
     SIZE_COLOURS,
@@ -39,6 +40,8 @@ def write_report(outcome: Outcome, path: str | Path) -> None:
     ------
     FormatError : the file cannot be written
     """
+    if not isinstance(outcome, Outcome):
+        raise wrong_type("a report is of an Outcome, as compare gives", outcome)
     write_text(path, report_html(outcome))
 
 

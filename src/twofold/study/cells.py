@@ -17,7 +17,7 @@ from twofold.guest import default_footprint
 from twofold.study.hosts import HostStates, free_digest
 from twofold.study.modes import Frozen, Mode
 from twofold.study.row import VERSION, Key, variant_name
-from twofold.study.scenario import Cpu, GuestScenario, Scenario
+from twofold.study.scenario import Cpu, GuestScenario, Scenario, check_scenario
 from twofold.study.sites import Site, guest_memory
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, parse_bytes
 
@@ -101,6 +101,7 @@ def cells_of(scenario: Scenario, free: FreeMap | None = None) -> tuple[Cell, ...
 
     free : the host's free memory, where the caller has it already; None: as the scenario says
     """
+    check_scenario(scenario)
     states = HostStates(scenario.host, scenario.seed, free)
     return tuple(cell for seed in scenario.seeds for cell in cells_of_seed(scenario, seed, states))
 

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from pydantic_core import PydanticCustomError
 
 from twofold.domain import Exact, design_names, get_layout
-from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
+from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError, wrong_type
 from twofold.files import as_path, read_bounded
 from twofold.freemaps import shipped_names
 from twofold.freemaps.buddyinfo import check_page_kib
@@ -245,9 +245,15 @@ def make_scenario(fields: Mapping[str, Any], source: object = "scenario") -> Sce
     ScenarioError : a field that is unknown or wrong; the first one is named
     """
     if not isinstance(fields, Mapping):
-        raise TypeError(f"the fields of a scenario are a dict, not {type(fields).__name__} {fields!r:.80}")
+        raise wrong_type("the fields of a scenario are a dict", fields)
     try:
         return Scenario.model_validate(dict(fields))
     except ValidationError as error:
         place, problem = first_refusal(error, Scenario)
         raise refusal(source, place, problem) from None
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Raise TypeError for what is no scenario."""
+    if not isinstance(scenario, Scenario):
+        raise wrong_type("a comparison takes a Scenario, as make_scenario gives", scenario)
