@@ -22,7 +22,6 @@ RIGHT = MappingProxyType(
         "accesses": "50",
         "repeat": "1",
         "steps": "10",
-        "footprint": "64KiB",
     }
 )
 ARGUMENTS = MappingProxyType(
@@ -72,6 +71,7 @@ WRONG = MappingProxyType(
         "junk": "junk",
     }
 )
+RIGHT_AFTER_ALL = {"walk ADDRESS: plus"}  # an offset into the area
 NO_FILE_TO_WRITE = {"empty", "in a missing folder", "folder", "pipe"}
 
 
@@ -149,7 +149,9 @@ def wrong_lines():
                 continue
             kinds = {**WRONG, "pipe": "pipe"} if parameter.info.writable else WRONG  # a pipe may well be read
             for kind, value in kinds.items():
-                may_be_right = bool(parameter.info.writable) and kind not in NO_FILE_TO_WRITE
+                may_be_right = (f"{place}: {kind}" in RIGHT_AFTER_ALL) or (
+                    bool(parameter.info.writable) and kind not in NO_FILE_TO_WRITE
+                )
                 line = command.argv(**{parameter.name: value}, **beside(command, parameter))
                 yield f"{place}: {kind}", line, may_be_right
             for kind, value in own_inputs(command, parameter):

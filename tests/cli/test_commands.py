@@ -150,7 +150,7 @@ def test_curve_writes_its_page_and_says_where(twofold):
         (("gups", "--sets", "0"), 2, "'0' is no whole number from 1"),
         (("gups", "--page-sizes", "3M"), 3, "is no page size"),
         (("gups", "--footprint", "3MiB"), 3, "--footprint: size '3MiB' is no footprint"),
-        (("gups", "--skew", "1"), 3, "no skew of gups"),
+        (("gups", "--skew", "1"), 2, "--skew has no effect on gups"),
         (("kv", "--skew", "3"), 2, "'3' is no number from 0 to 2"),
         (("kv", "--report", "."), 3, "not a file to write"),
     ],

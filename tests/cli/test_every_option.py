@@ -1,6 +1,6 @@
 """Every option of every command with every kind of wrong value: one line, no file left, no input changed.
 
-The whole of it is slow; the fast set takes a sample. What there is to try, `every_option` finds.
+The whole of it is slow; the medium set takes a sample, and the fast one a sample of that. What there is to try, `every_option` finds.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from twofold.mmu import profile
 from twofold.trace import AREA_BASE, WORKLOADS, Trace
 
 SECONDS = 100  # a value that was taken for right may mean any amount of work
-SAMPLED = 40  # of so many lines one is in the fast set
+FAST, MEDIUM = 240, 24  # of so many lines one is in the set
 USAGE, FAILURE, FINDING = 2, 3, 1
 LINES = list(wrong_lines())
 PAIRS = list(output_pairs())
@@ -97,11 +97,12 @@ def test_the_right_line_runs_so_that_a_wrong_value_is_what_is_refused(filled, co
 
 
 def sampled(lines):
-    """Return parameters of a test: one of some is fast, the others are slow."""
-    return [
-        pytest.param(*line[1:], id=line[0], marks=[] if index % SAMPLED == 0 else [pytest.mark.slow])
-        for index, line in enumerate(lines)
+    """Return parameters of a test: few are fast, some are medium, the others are slow."""
+    marks = [
+        [] if index % FAST == 0 else [pytest.mark.medium] if index % MEDIUM == 0 else [pytest.mark.slow]
+        for index in range(len(lines))
     ]
+    return [pytest.param(*line[1:], id=line[0], marks=mark) for line, mark in zip(lines, marks, strict=True)]
 
 
 @pytest.mark.parametrize(("argv", "may_be_right"), sampled(LINES))
@@ -136,7 +137,7 @@ def names_of(file):
 @pytest.mark.parametrize(
     ("command", "output", "other", "file"),
     [
-        pytest.param(*pair[1:], id=pair[0], marks=[pytest.mark.slow] * (index % 5 > 0))
+        pytest.param(*pair[1:], id=pair[0], marks=[pytest.mark.medium] * (index % 4 > 0))
         for index, pair in enumerate(PAIRS)
     ],
 )

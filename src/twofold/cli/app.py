@@ -1,7 +1,7 @@
 """The command line: the list of subcommands, and how errors, Ctrl-C and exit codes are handled.
 
-Exit codes: 0 done, 1 findings or nothing but n/a, 2 usage, 3 expected failure (one line on standard error), 130 interrupted. Heavy
-modules are imported inside the subcommand that uses them, so that `--help` stays quick.
+Exit codes: 0 done, 1 findings or nothing but n/a, 2 usage, 3 expected failure (one line on standard error), 130
+interrupted. Heavy modules are imported inside the subcommand that uses them, so that `--help` stays quick.
 """
 
 import contextlib

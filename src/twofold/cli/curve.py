@@ -70,7 +70,8 @@ def curve(
         check_target(report)
     sizes, numbers, watch = options.names(page_sizes) or [], _numbers(sets), MemoryWatch(max_memory)
     is_file = options.is_file(source)
-    title = source if is_file else f"{source} over {footprint or DEFAULT_FOOTPRINT}"
+    area = DEFAULT_FOOTPRINT if footprint is None else footprint
+    title = source if is_file else f"{source} over {area}"
     with Bar(quiet=quiet or not is_file) as bar:
         if is_file:
             options.refuse("on a trace file", footprint=footprint, skew=skew, seed=seed)
@@ -78,8 +79,8 @@ def curve(
             trace = stream_trace(source, source_format, accesses=most, progress=bar.update)
         else:
             options.refuse("on a workload", from_=source_format)
-            most = warmup + (accesses or DEFAULT_ACCESSES)
-            trace = _workload(source, seed or 0, footprint or DEFAULT_FOOTPRINT, most, skew)
+            most = warmup + (DEFAULT_ACCESSES if accesses is None else accesses)
+            trace = _workload(source, seed or 0, area, most, skew)
         found = interruptible(lambda: curves(watch.over(trace), sizes, numbers, ways, warmup=warmup))
     check_counted(source, found[0].accesses, warmup)
     _print(found, "json" if json else "csv" if csv else "table")
@@ -98,7 +99,10 @@ def _workload(
     from twofold.trace import AREA_BASE, get_workload
     from twofold.units import parse_bytes
 
-    return get_workload(name).blocks(seed, AREA_BASE, parse_bytes(footprint), accesses, skew=skew)
+    workload = get_workload(name)
+    if not workload.is_skewed:
+        options.refuse(f"on {name}, which draws no keys", skew=skew)
+    return workload.blocks(seed, AREA_BASE, parse_bytes(footprint), accesses, skew=skew)
 
 
 def _numbers(text: str) -> list[int]:

@@ -48,6 +48,7 @@ class Parameter:
     name: str
     info: ParameterInfo
     may_be_file: MayBeFile | None
+    default: object  # what it is when nobody has typed it
 
     @property
     def spelling(self) -> str:
@@ -107,11 +108,13 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 def parameters_of(command: Callable[..., object]) -> tuple[Parameter, ...]:
     """Return the parameters of a command."""
     hints = get_type_hints(inspect.unwrap(command), include_extras=True)
+    signature = inspect.signature(command).parameters
     found = []
     for name, hint in hints.items():
         notes = getattr(hint, "__metadata__", ())
         mark = next((note for note in notes if isinstance(note, MayBeFile)), None)
-        found += [Parameter(name, note, mark) for note in notes if isinstance(note, ParameterInfo)]
+        default = signature[name].default if name in signature else None
+        found += [Parameter(name, note, mark, default) for note in notes if isinstance(note, ParameterInfo)]
     return tuple(found)
 
 
@@ -146,17 +149,29 @@ def _exists(text: str) -> bool:
 
 
 def line_of(error: "TwofoldError", parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> str | None:
-    """Return what an error says of the options that were given; None where it speaks of none of them."""
-    from twofold.errors import CountError, ProfileError, ScenarioError, SizeError, UnknownNameError
+    """Return what an error says of the options that were typed; None where it speaks of none of them."""
+    from twofold.errors import (
+        AddressError,
+        CountError,
+        ProfileError,
+        ScenarioError,
+        SizeError,
+        UnknownNameError,
+        quoted,
+    )
 
+    typed = [(each, given[each.name]) for each in parameters if given[each.name] != each.default]
     if isinstance(error, ScenarioError):
         names = _givers(error)
-        typed = [each.spelling for each in parameters if each.name in names and given[each.name] is not None]
-        return f"{', '.join(typed)}: {error.wrong}" if typed else None
+        said = [each.spelling for each, _ in typed if each.name in names]
+        return f"{', '.join(said)}: {error.wrong}" if said else None
+    if isinstance(error, AddressError):
+        said = [f"{each.spelling}: {quoted(value)} {error.problem}" for each, value in typed if each.name == "address"]
+        return next(iter(said), None)
     if isinstance(error, SizeError | CountError):
-        return _line_of_value(error, error.text, parameters, given) or _line_of_size(error, parameters, given)
+        return _line_of_value(error, error.text, typed) or _line_of_size(error, typed)
     if isinstance(error, UnknownNameError | ProfileError):
-        return _line_of_value(error, error.name, parameters, given)
+        return _line_of_value(error, error.name, typed)
     return None
 
 
@@ -166,32 +181,30 @@ def _givers(error: "ScenarioError") -> tuple[str, ...]:
     return PARAMETERS.get(".".join(keys), (keys[-1],))
 
 
-def _line_of_value(
-    error: "TwofoldError", value: str, parameters: tuple[Parameter, ...], given: Mapping[str, Any]
-) -> str | None:
+def _line_of_value(error: "TwofoldError", value: str, typed: list[tuple[Parameter, Any]]) -> str | None:
     """Return an error's line with the options in front whose value it speaks of."""
-    typed = [
+    said = [
         each.spelling
-        for each in parameters
-        if any(value in {text, *text.split(":"), text.removeprefix("+")} for text in texts_of(given[each.name]))
+        for each, given in typed
+        if any(value in {text, *text.split(":"), text.removeprefix("+")} for text in texts_of(given))
     ]
-    return f"{', '.join(typed)}: {error}" if typed else None
+    return f"{', '.join(said)}: {error}" if said else None
 
 
-def _line_of_size(error: "TwofoldError", parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> str | None:
+def _line_of_size(error: "TwofoldError", typed: list[tuple[Parameter, Any]]) -> str | None:
     """Return an error about a size as it was typed, where it speaks of as many bytes in other words."""
     from twofold.errors import SizeError
 
     if not isinstance(error, SizeError) or (bytes_ := _bytes_of(error.text)) is None:
         return None
-    typed = [
-        (each.spelling, text)
-        for each in parameters
-        if isinstance(given[each.name], str)
-        for text in texts_of(given[each.name])
+    said = [
+        f"{each.spelling}: {SizeError(text, error.problem)}"
+        for each, given in typed
+        if isinstance(given, str)
+        for text in texts_of(given)
         if _bytes_of(text) == bytes_
     ]
-    return f"{typed[0][0]}: {SizeError(typed[0][1], error.problem)}" if len(typed) == 1 else None
+    return said[0] if len(said) == 1 else None
 
 
 def _bytes_of(text: str) -> int | None:

@@ -189,7 +189,8 @@ def share(text: str) -> float | str:
     number_ = text.removesuffix("%")
     if not _DECIMAL.fullmatch(number_):
         return text
-    return float(number_) / 100 if text.endswith("%") else float(number_)
+    share_ = float(number_) / 100 if text.endswith("%") else float(number_)
+    return share_ if 0 <= share_ <= 1 else text
 
 
 def names(text: str | None) -> list[str] | None:
