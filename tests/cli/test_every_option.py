@@ -1,6 +1,7 @@
 """Every option of every command with every kind of wrong value: one line, no file left, no input changed.
 
-The whole of it is slow; the medium set takes a sample, and the fast one a sample of that. What there is to try, `every_option` finds.
+The whole of it is slow; the medium set takes a sample, and the fast one a sample of that. What there
+is to try, `every_option` finds.
 """
 
 import hashlib

@@ -24,13 +24,17 @@ def refusal(source: object, place: Place, wrong: str) -> ScenarioError:
 
 
 def written(place: Place) -> str:
-    """Return a field as it stands in a TOML file: keys, and after them the table of a list that it is in."""
-    keys, lists = [str(part) for part in place if isinstance(part, str)], ""
-    for index, part in enumerate(place[:-1]):
+    """Return a field as it stands in a TOML file: its keys, its number in a list, and the table of a list it is in."""
+    keys: list[str] = []
+    number = inside = ""
+    for part in place:
         if isinstance(part, int):
-            lists = f" of [[{'.'.join(map(str, place[:index]))}]] number {part + 1}"
-            keys = [str(key) for key in place[index + 1 :] if isinstance(key, str)]
-    return ".".join(keys) + lists
+            number = f" number {part + 1}"
+        else:
+            if number:
+                inside, keys, number = f" of [[{'.'.join(keys)}]]{number}", [], ""
+            keys.append(part)
+    return ".".join(keys) + number + inside
 
 
 def first_refusal(error: ValidationError, model: type[BaseModel]) -> tuple[Place, str]:
