@@ -161,7 +161,9 @@ def test_a_field_of_a_file_is_named_as_it_is_written_there(twofold):
 def test_the_file_is_blamed_for_what_it_says_and_the_option_for_what_was_typed(twofold):
     (twofold.folder / "s.toml").write_text('designs = ["smal"]\naccesses = 0\n[host]\nsize = "1GiB"\n')
     argv = ("compare", "--scenario", "s.toml")
-    assert twofold(*argv).line.startswith("twofold: s.toml: field designs number 1: unknown design 'smal'; did you mean")
+    assert twofold(*argv).line.startswith(
+        "twofold: s.toml: field designs number 1: unknown design 'smal'; did you mean"
+    )
     assert twofold(*argv, "--designs", "smal").line.startswith("twofold: --designs: unknown design 'smal'")
     assert twofold(*argv, "--designs", "small").line.startswith("twofold: s.toml: field accesses: 0 is no whole number")
 

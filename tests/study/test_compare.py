@@ -406,5 +406,7 @@ def test_behaviours_stand_side_by_side_in_every_cell():
 
 
 def test_a_behaviour_that_does_not_exist_is_named():
-    with pytest.raises(FormatError, match=r"field behaviours number 1: unknown behaviour 'xen-3'; known are twofold, xen-4\.17"):
+    with pytest.raises(
+        FormatError, match=r"field behaviours number 1: unknown behaviour 'xen-3'; known are twofold, xen-4\.17"
+    ):
         tiny(behaviours=["xen-3"])

@@ -159,7 +159,10 @@ def test_choices_are_laid_over_every_mode_once():
     [
         ({"modes": []}, "field modes"),
         ({"modes": [{"host": "pae"}]}, "field host of [[modes]] number 1: is unknown"),
-        ({"modes": [{"host_paging": "3-level"}]}, "field host_paging of [[modes]] number 1: unknown paging mode '3-level'"),
+        (
+            {"modes": [{"host_paging": "3-level"}]},
+            "field host_paging of [[modes]] number 1: unknown paging mode '3-level'",
+        ),
         ({"modes": [{"paging": "pv"}]}, "field paging of [[modes]] number 1: unknown paging mode 'pv'"),
         (
             {"modes": [{"host_paging": "pae", "table_format": "ept"}]},
