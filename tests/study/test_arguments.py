@@ -94,9 +94,11 @@ def test_a_wrong_type_is_a_type_error_of_one_line_that_says_what_is_expected(cal
     assert line.startswith(expected)
 
 
-def test_a_design_is_a_name_or_something_that_populates(guest):
-    with pytest.raises(TypeError, match="a design is a name or has a method populate, not int 5"):
-        tf.build(guest.domain, 5)
+def test_a_design_is_a_name_or_something_that_populates():
+    with tf.Machine("64MiB") as machine:
+        domain = machine.create_domain("16MiB")
+        with pytest.raises(TypeError, match="a design is a name or has a method populate, not int 5"):
+            tf.build(domain, 5)
 
 
 def test_a_replay_may_be_allowed_no_machine_at_all(tmp_path):

@@ -22,7 +22,7 @@ from twofold.study.modes import Frozen, Mode, checked
 from twofold.study.refusal import first_refusal, refusal
 from twofold.study.values import counted, share
 from twofold.trace import DEFAULT_WORKLOADS, get_workload
-from twofold.units import order_name, parse_bytes, parse_order, parse_page_sizes
+from twofold.units import order_name, parse_bytes, parse_frames, parse_order, parse_page_sizes
 
 THIS_HOST: Final = "this"
 DEFAULT_CPU: Final = "zen3"
@@ -137,7 +137,7 @@ class ExactScenario(Frozen):
 class GuestScenario(Frozen):
     """The guest that is built: None for `memory` is a quarter of the host's free memory."""
 
-    memory: Size | None = None
+    memory: Annotated[str, checked(parse_frames)] | None = None
     layout: Annotated[str, checked(get_layout)] = "pvh"
     page_sizes: Annotated[str, checked(parse_page_sizes)] | None = None  # of the P2M's leaves
     table_pool: Annotated[int, counted(4)] | None = None  # [frames]
