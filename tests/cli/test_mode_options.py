@@ -11,6 +11,7 @@ HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "stream", "--guest-pages", "4K", "--accesses", "300", "--repeat", "1")
 
 
+@pytest.mark.medium
 def test_lists_are_sides_of_the_comparison(twofold):
     done = twofold(*QUICK, "--host-paging", "4-level,5-level", "--table-format", "npt,ept", "--json")
     document = json.loads(done.out)
@@ -24,6 +25,7 @@ def test_lists_are_sides_of_the_comparison(twofold):
     assert {row["mode"] for row in document["rows"]} == {"4-level", "4-level ept", "5-level", "5-level ept"}
 
 
+@pytest.mark.medium
 def test_options_win_over_the_modes_of_a_file(twofold):
     (twofold.folder / "s.toml").write_text(
         '[[modes]]\nhost_paging = "pae"\npage_sizes = "4K"\n[[modes]]\nhost_paging = "2-level"\n'
@@ -35,6 +37,7 @@ def test_options_win_over_the_modes_of_a_file(twofold):
     assert [(mode["host_paging"], mode["page_sizes"]) for mode in modes] == [("pae", None)]
 
 
+@pytest.mark.medium
 def test_build_counts_the_leaves_that_the_mode_has(twofold):
     done = twofold("build", *HOST, "--host-paging", "2-level,pae", "--design", "opportunistic", "--json")
     designs = json.loads(done.out)["designs"]
@@ -45,6 +48,7 @@ def test_build_counts_the_leaves_that_the_mode_has(twofold):
     assert " 2M " in table
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("host", "guest", "reads"), [("pae", "pae", 15), ("2-level", "2-level", 8), ("4-level", "pae", 19)]
 )
@@ -55,6 +59,7 @@ def test_walk_takes_as_many_reads_as_the_mode_has(twofold, host, guest, reads):
     assert f"{reads} table reads" in out
 
 
+@pytest.mark.medium
 def test_run_runs_the_program_of_the_guests_width(twofold):
     narrow, wide = (
         json.loads(twofold("run", "gups", *HOST, "--steps", "50", "--json", *mode).out)
@@ -64,6 +69,7 @@ def test_run_runs_the_program_of_the_guests_width(twofold):
     assert narrow["accesses"] > wide["accesses"], "each word in two halves"
 
 
+@pytest.mark.medium
 def test_simulate_prices_a_trace_in_a_32_bit_guest(twofold):
     Trace.of(AREA_BASE_32 + np.arange(1000) * 4096).save(twofold.folder / "t.twotrace")
     argv = ("simulate", "t.twotrace", *HOST, "--cpu", "none", "--design", "small", "--json")
@@ -74,10 +80,10 @@ def test_simulate_prices_a_trace_in_a_32_bit_guest(twofold):
 
 
 WRONG = [
-    ((*QUICK, "--host-paging", "3-level"), "field modes.0.host_paging: unknown paging mode '3-level'"),
+    ((*QUICK, "--host-paging", "3-level"), "--host-paging: unknown paging mode '3-level'"),
     ((*QUICK, "--host-paging", "pae", "--guest-mode", "4-level"), "a pae machine cannot hold a 4-level guest"),
     ((*QUICK, "--host-paging", "2-level", "--table-format", "ept"), "unknown table format of a 2-level machine 'ept'"),
-    ((*QUICK, "--paging", "pv"), "field modes.0.paging: unknown paging mode 'pv'"),
+    ((*QUICK, "--paging", "pv"), "--paging: unknown paging mode 'pv'"),
     ((*QUICK, "--host-paging", "2-level", "--page-sizes", "4K,2M"), "size '2M' is no page size of a 2-level table"),
     (("run", "gups", *HOST, "--host-paging", "pae", "--guest-pages", "1G"), "size '1G' is no page size of a pae guest"),
     (("build", *HOST, "--guest-mode", "5-level"), "unknown guest mode '5-level'"),
@@ -85,6 +91,7 @@ WRONG = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("argv", "problem"), WRONG, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_does_not_go_together_is_refused_in_one_line(twofold, argv, problem):
     done = twofold(*argv)
@@ -92,6 +99,7 @@ def test_what_does_not_go_together_is_refused_in_one_line(twofold, argv, problem
     assert problem in done.line
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("command", [("run", "gups"), ("walk",), ("simulate", "t.twotrace")])
 def test_commands_about_one_guest_take_one_mode(twofold, command):
     done = twofold(*command, *HOST, "--host-paging", "pae,4-level")

@@ -24,6 +24,7 @@ def begun(pid, seconds=0.25):
     pytest.fail("the command did not begin")
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("extra", [(), ("--json",), ("-o", "r.csv", "--csv")])
 def test_ctrl_c_ends_a_comparison_at_once_and_leaves_nothing(twofold, extra):
     pid = twofold.start(*LONG, *extra)
@@ -46,6 +47,7 @@ def test_ctrl_c_ends_a_program_that_runs_for_ever(twofold):
     assert time.monotonic() - start < PROMPT_SECONDS
 
 
+@pytest.mark.medium
 @pytest.mark.skipif(not os.access("/proc/kpageflags", os.R_OK), reason="needs /proc/kpageflags (root)")
 def test_ctrl_c_leaves_no_snapshot_of_this_host(twofold):
     pid = twofold.start("compare", "--guest", "64MiB", "--workload", "gups", "--accesses", str(10**11))

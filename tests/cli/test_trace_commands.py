@@ -75,6 +75,7 @@ def test_ctrl_c_ends_a_conversion_at_once_and_leaves_nothing(twofold):
     assert twofold.files() == ["pipe"]
 
 
+@pytest.mark.medium
 @NEEDS_VALGRIND
 def test_a_captured_program_keeps_its_output_and_its_trace_has_what_it_did(twofold):
     done = twofold("trace", "capture", "-o", "a.twotrace", "--", "echo", "--quiet", "hello")
@@ -87,6 +88,7 @@ def test_a_captured_program_keeps_its_output_and_its_trace_has_what_it_did(twofo
     assert info.source == "lackey of echo"
 
 
+@pytest.mark.medium
 @NEEDS_VALGRIND
 def test_a_program_that_fails_is_captured_all_the_same(twofold):
     done = twofold("trace", "capture", "--", "false")
@@ -143,6 +145,7 @@ def test_a_trace_file_costs_what_its_accesses_cost(twofold):
     assert "reads per walk" in twofold("simulate", "a.twotrace", *HOST).out
 
 
+@pytest.mark.medium
 def test_a_simulation_that_would_hold_too_much_is_given_up(twofold):
     Trace.of([AREA_BASE]).save(twofold.folder / "a.twotrace")
     done = twofold("simulate", "a.twotrace", *HOST, "--max-memory", "1MiB")
@@ -164,6 +167,7 @@ def test_an_access_that_changed_on_disk_is_found_before_anything_is_priced(twofo
         assert done.line == "twofold: a.twotrace: at byte 4096: has a part whose accesses do not match their checksum"
 
 
+@pytest.mark.medium
 def test_a_trace_of_another_tool_is_priced_on_pages_of_its_own(twofold):
     assert twofold("trace", "convert", TRACES / "lackey.txt", "a.twotrace", "-q").code == 0
     for pages in ("4K", "thp", "1G"):
@@ -239,6 +243,7 @@ def test_a_trace_comes_by_standard_input_too(twofold, executable):
     assert done.stderr == b""
 
 
+@pytest.mark.medium
 def test_a_broken_trace_has_no_curves_but_a_place(twofold):
     Trace.of(np.arange(2000) << 12, kinds=np.arange(2000) % 2).save(twofold.folder / "a.twotrace")
     bytes_ = (twofold.folder / "a.twotrace").stat().st_size
@@ -256,6 +261,7 @@ def test_a_broken_trace_has_no_curves_but_a_place(twofold):
         assert problem in done.line
 
 
+@pytest.mark.medium
 def test_a_workload_goes_before_a_file_of_its_name(twofold):
     Trace.of([0, 0, 4096]).save(twofold.folder / "kv")
     argv = ("--accesses", "100", "--ways", "1", "--json")
@@ -263,6 +269,7 @@ def test_a_workload_goes_before_a_file_of_its_name(twofold):
     assert json.loads(twofold("curve", "./kv", *argv).out)["curves"][0]["misses"] == [3, 2]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("argv", "code", "problem"),
     [

@@ -359,7 +359,8 @@ class MachineModel(JournaledMachine):
             return
         answer = in_parts(partial(life.domain.memory.add_to_physmap_range, index, gfn, frames), data.draw(PATTERNS))
         self.check_stop(answer)
-        steps = range(frames - 1, -1, -1) if gfn > index else range(frames)
+        backwards = gfn > index and not self.is_xen
+        steps = range(frames - 1, -1, -1) if backwards else range(frames)
         for step in steps[: answer.done]:
             self.moved(life, index + step, gfn + step)
 

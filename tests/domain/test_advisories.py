@@ -123,6 +123,7 @@ def test_xsa_158_the_order_limit_is_that_of_the_caller():
         assert max(order for order, leaves in domain.p2m.leaves().items() if leaves) == 9
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("behaviour", ["twofold", "xen-4.17"])
 @pytest.mark.parametrize("name", [name for name in NEED_A_TABLE if name != "populate elsewhere"])
 def test_xsa_222_memory_is_freed_only_when_its_removal_has_worked(name, behaviour):
@@ -218,6 +219,7 @@ def test_xsa_389_what_could_be_mapped_only_in_part_is_reconciled_frame_by_frame(
         assert machine.heap.free_frames == machine.frames
 
 
+@pytest.mark.medium
 def test_xsa_410_a_pool_is_bounded_and_taking_it_down_is_done_in_steps():
     """Xen let tables be taken without a bound, and took a domain down without a pause, longer the larger it was."""
     with Machine("3GiB") as machine:
@@ -302,6 +304,7 @@ def test_xsa_247_the_result_of_every_change_is_looked_at(behaviour):
             check(domain)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("behaviour", ["twofold", "xen-4.17"])
 @pytest.mark.parametrize("offset", [0, 1, 7, 511, 513])
 def test_xsa_388_misaligned_gfns_and_orders_between_page_sizes_are_handled(offset, behaviour):

@@ -45,12 +45,14 @@ def check(domain, name: str) -> None:
         assert tables_by_level(domain.p2m, ours["gfn"]) == meta["tables_by_level"]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", BUILT)
 def test_the_builder_gives_what_xen_gave(name):
     with XEN("8GiB", page_sizes=BUILT[name]) as machine:
         check(built(machine, name), name)
 
 
+@pytest.mark.medium
 def test_giving_back_a_1g_extent_leaves_512_empty_tables_and_a_whole_extent_replaces_them():
     with XEN("8GiB") as machine:
         domain = built(machine, "pvh2048")
@@ -71,6 +73,7 @@ def test_a_frame_given_back_and_got_again_never_merges_but_a_whole_2m_extent_doe
         check(domain, "pvh2048_repop")
 
 
+@pytest.mark.medium
 def test_a_second_guest_on_a_host_that_the_first_left_fragmented():
     # 4 GiB as a PC has it, with a hole below 4 GiB; dom0 has 1 GiB, and one frame of Xen's own spoils the upper GiB.
     starts, frames = np.array([[0x100, 0x100000], [0xC0000 - 0x101, 0x40000]], np.uint64)

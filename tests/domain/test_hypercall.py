@@ -201,6 +201,7 @@ def until_done(tools, command: int, structure: bytes, every: int) -> tuple[int, 
         cmd = result.cmd
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("every", [1, 3, 600])
 def test_a_preempted_reservation_goes_on_at_the_extent_in_its_command_word(tools, domain, every):
     handle = tools.array(range(1500))

@@ -30,5 +30,6 @@ class ReplayedModel(MachineModel):
         super().teardown()
 
 
+@pytest.mark.medium
 def test_a_machine_keeps_to_its_model_and_replays_to_the_same_bytes():
     run_with_journal(ReplayedModel, settings(UNSHORTENED, max_examples=12, stateful_step_count=30))

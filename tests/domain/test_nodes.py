@@ -64,6 +64,7 @@ def spoil(machine, node: int) -> None:
         heap.free_runs(mfns + np.arange(1, 512, 2, dtype=np.uint64), np.ones(256, np.uint64))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("flags", [Mem.FALLBACK, Mem.COALESCE])
 def test_small_pages_that_are_near_or_large_ones_that_are_far_is_the_callers_choice(machine, flags):
     spoil(machine, 1)

@@ -154,6 +154,7 @@ def test_a_preempted_exchange_ends_in_the_same_leaves(ins, in_order, outs, out_o
     assert ends[0] == ends[1]
 
 
+@pytest.mark.medium
 @given(pattern=PATTERNS, gfn=st.sampled_from([0x80, 0x100, 0x120, 0x140, 0x3F0, 0x8000]))
 def test_a_preempted_range_and_batch_end_in_the_same_state(pattern, gfn):
     ends = []

@@ -461,6 +461,7 @@ def test_memory_taken_whole_may_be_freed_in_parts_and_once(path, small):
         replay(path)
 
 
+@pytest.mark.medium
 def test_a_machine_larger_than_allowed_is_refused(path):
     with Machine("1152GiB", journal=path):
         pass
@@ -522,6 +523,7 @@ CALLS = st.builds(
 )
 
 
+@pytest.mark.medium
 @settings(max_examples=5 * settings.default.max_examples)
 @given(data=st.data())
 def test_forged_operations_end_in_an_error_of_ours(tmp_path_factory, data):

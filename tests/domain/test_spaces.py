@@ -221,6 +221,7 @@ GIVE_BACK = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("how", GIVE_BACK)
 def test_a_referenced_frame_stays_out_of_the_heap_until_the_last_mapping_goes(machine, domain, other, how):
     mfn = other.p2m.get_entry(0x33).mfn

@@ -26,6 +26,7 @@ RECORDINGS = sorted(path.name for path in GOLDEN.iterdir())
 # -- recordings -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_a_recording_has_no_structural_finding_and_the_tables_that_were_counted(name):
     meta = json.loads((GOLDEN / name / "meta.json").read_text())
@@ -198,6 +199,7 @@ def test_tables_of_random_bytes_end_in_a_report_and_in_answers(tmp_path_factory,
 # -- files that lie ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @settings(max_examples=60)
 @given(st.data())
 def test_a_damaged_npz_ends_in_an_expected_error_or_in_a_report(tmp_path_factory, data):
@@ -254,6 +256,7 @@ def test_many_pages_that_are_not_packed_stay_in_their_file(tmp_path, monkeypatch
     dump.release()
 
 
+@pytest.mark.medium
 @settings(max_examples=60)
 @given(st.data())
 def test_damaged_pages_that_stay_in_their_file_end_in_an_expected_error_or_in_a_report(tmp_path_factory, data):

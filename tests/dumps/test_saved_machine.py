@@ -165,6 +165,7 @@ LIES_OF_CONTAINER = {
 }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("lie", LIES)
 def test_a_file_that_contradicts_itself_is_refused_with_what_is_wrong(write, tmp_path, lie):
     change, message = LIES[lie]
@@ -265,6 +266,7 @@ def test_nothing_may_follow(tmp_path_factory, saved, more):
     assert error.offset == len(saved)
 
 
+@pytest.mark.medium
 @settings(max_examples=60)
 @given(st.data())
 def test_numbers_of_any_kind_end_in_an_expected_error_or_in_a_report(tmp_path_factory, data):

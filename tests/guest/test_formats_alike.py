@@ -92,6 +92,7 @@ def touched(trace, guest) -> np.ndarray:
     return gvas[(gvas & np.uint64(7)) == 0] if guest.bits == 32 else gvas
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_a_walk_reads_as_many_entries_as_both_dimensions_have(table_format):
     machine, domain = made(table_format, "4K", "small")
@@ -103,6 +104,7 @@ def test_a_walk_reads_as_many_entries_as_both_dimensions_have(table_format):
             assert len(steps) == (LEVELS[mode] - skipped + 1) * (LEVELS[table_format] + 1) - 1
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_a_step_of_a_walk_says_where_its_entry_stands_and_what_it_is(table_format):
     sizes = P2M_SIZES.get(table_format, LONG_SIZES)[0]

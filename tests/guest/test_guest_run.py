@@ -220,6 +220,7 @@ def test_halting_before_the_end_is_a_fault(guest):
     assert faulted(guest, code(HALT)) == "it halted before it had finished"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("body", [SPIN, bytes.fromhex("488907ebfb")], ids=["spins", "stores for ever"])
 def test_an_endless_loop_is_stopped(guest, body):
     start = time.monotonic()

@@ -40,6 +40,7 @@ def test_a_guest_replays_to_the_same_bytes(path, paging, mode, pages):
     replayed.machine.close()
 
 
+@pytest.mark.medium
 def test_a_trace_guest_replays_to_the_same_bytes(path):
     gvas = np.random.default_rng(2).integers(0, 1 << 46, 300).astype(np.uint64) << np.uint64(1)
     with Machine("128MiB", journal=path) as machine:

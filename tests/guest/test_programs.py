@@ -106,6 +106,7 @@ def test_the_program_touches_what_its_generator_says_and_returns_its_answer(name
     assert run.elsewhere == [], "neither a stack nor data of its own but constants"
 
 
+@pytest.mark.medium
 def test_a_program_that_comes_to_its_end_starts_again():
     """A sort of 2048 words takes 11 passes; the other two end sooner in the test above, or repeat the same work."""
     workload, steps = WORKLOADS["sort"], 11 * 2048 + 100
@@ -114,6 +115,7 @@ def test_a_program_that_comes_to_its_end_starts_again():
     assert run.result == workload.answer(4, AREA_BASE, 64 << 10, steps)
 
 
+@pytest.mark.medium
 def test_the_area_may_lie_where_a_32_bit_guest_can_reach_it():
     for workload in WORKLOADS.values():
         run = Recorder(workload, 0x4000_0000, 1 << 20, 500, 9)

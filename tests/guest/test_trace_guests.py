@@ -71,6 +71,7 @@ def place_of(guest, gva):
 # -- every address translates ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: f"{policy.pages}-{policy.placement}")
 def test_every_address_translates_and_no_two_pages_share_a_frame(large, policy):
     trace = spread(600)

@@ -109,6 +109,7 @@ def machines(draw):
     return wrong
 
 
+@pytest.mark.medium
 @given(machines(), st.sampled_from([0, 1, 3, 5000]), st.sampled_from([1, 7, 600, 1 << 40]), st.booleans())
 def test_both_find_the_same_in_the_same_order_in_steps_of_any_size(wrong, room, budget, has_owners):
     slow = wrong.run(spec, room, has_owners=has_owners)
@@ -160,6 +161,7 @@ def test_what_is_wrong_in_a_run_of_leaves_is_found_wherever_it_stands(table_form
     assert damaged(unmap) == [at.M2P_BAD]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("table_format", FORMATS)
 @pytest.mark.parametrize("frames", [1, 63, 64, 65, 128, 150])
 def test_a_run_of_leaves_may_end_where_the_machine_ends(table_format, frames):
@@ -171,6 +173,7 @@ def test_a_run_of_leaves_may_end_where_the_machine_ends(table_format, frames):
     assert wrong.found() == [at.LEAF_OUTSIDE]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_each_kind_of_wrong_leaf_is_named(table_format):
     def damaged(change) -> list[int]:

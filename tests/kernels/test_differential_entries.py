@@ -26,6 +26,7 @@ def deciding_bits(shape):
     return int(_entries.deciding_bits(shape))
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SHAPES)
 @given(leaf=leaves, noise=words)
 def test_no_other_bit_of_a_leaf_changes_what_hardware_makes_of_it(name, leaf, noise):
@@ -45,6 +46,7 @@ def test_each_of_the_bits_can_change_it(name):
             assert plain.check_entry(shape, good, 0) != plain.check_entry(shape, good | 1 << bit, 0)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", SHAPES)
 @given(entry=leaves, level=st.integers(0, 4))
 def test_kernels_call_those_entries_malformed_that_the_formats_do(name, entry, level):

@@ -191,6 +191,7 @@ def test_both_know_which_frames_are_free(frames, allocations):
         assert spec.heap.is_free(twins.spec.orders, mfn) is (mfn not in taken)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "origin", [*map(Origin, Zones), Origin(address_bits=33)], ids=["low first", "high first", "low", "bits"]
 )

@@ -1,6 +1,7 @@
 """Runs of leaves that are alike: the kernel against its twin, and both against a plain dict of leaves."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from random_tables import FORMATS, GFNS, LENGTHS, LIVES, SIZES, Tables, live, twins
@@ -68,6 +69,7 @@ def goes_on(tables: Tables, row, level: int, entry: int, joined: int, marks: int
 RANGES = st.lists(st.tuples(GFNS, LENGTHS), min_size=1, max_size=5)
 
 
+@pytest.mark.medium
 @given(FORMATS, SIZES, LIVES, RANGES, st.sampled_from([7, 7, 6, 2, 1]), st.booleans())
 def test_runs_are_what_the_leaves_that_touch_a_range_come_to(table_format, sizes, life, drawn, wanted, joined):
     slow, fast = lived(table_format, sizes, life)

@@ -47,6 +47,7 @@ def expected(tables: Tables, leaves, gfn: int) -> int:
     return INVALID_MFN
 
 
+@pytest.mark.medium
 @given(FORMATS, SIZES, LIVES, st.lists(st.one_of(GFNS, st.integers(0, 2**64 - 1)), max_size=40))
 def test_every_way_of_looking_up_gives_the_leaf_that_is_there(table_format, sizes, life, gfns):
     slow, fast = lived(table_format, sizes, life)
@@ -76,6 +77,7 @@ def test_the_flattened_regions_are_the_same_words(table_format, sizes, life):
     assert words[0] == words[1]
 
 
+@pytest.mark.medium
 @given(FORMATS, SIZES, LIVES, GFNS, LENGTHS)
 def test_holes_leaves_and_runs_of_a_range_are_the_same(table_format, sizes, life, gfn, frames):
     slow, fast = lived(table_format, sizes, life)
@@ -119,6 +121,7 @@ def merged_runs(tables: Tables, leaves, start: int, end: int) -> list[list[int]]
     return [list(column) for column in zip(*runs, strict=True)] if runs else [[], [], []]
 
 
+@pytest.mark.medium
 @given(FORMATS, SIZES, LIVES, st.integers(0, 5), GFNS)
 def test_a_list_that_is_too_short_is_filled_alike(table_format, sizes, life, room, gfn):
     answers = []

@@ -19,6 +19,7 @@ def rows_of(sets, lanes):
     return raw[skip : skip + sets * lanes].reshape(sets, lanes)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("lanes", [4, 16, 64])
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), sets=st.sampled_from((1, 2, 7)), share=st.floats(0, 1))

@@ -86,6 +86,7 @@ def test_the_tables_of_a_split_are_counted_alike(table_format, level, target, si
         assert need == 0
 
 
+@pytest.mark.medium
 @given(FORMATS, SIZES, LIVES, GFNS, st.integers(0, 1), st.one_of(st.just(-1), GFNS), st.integers(0, 2))
 def test_the_parts_of_a_plan_agree(table_format, sizes, life, gfn, level, previous, counted):
     slow, fast = twins(sizes, table_format=table_format)
@@ -173,6 +174,7 @@ def test_the_parts_of_a_change_agree(table_format, sizes, life, gfn, level, leav
     agree(slow, fast)
 
 
+@pytest.mark.medium
 @given(FORMATS, SIZES, LIVES, st.booleans())
 def test_what_is_uniform_is_the_same(table_format, sizes, life, by_first):
     slow, fast = twins(sizes, table_format=table_format)

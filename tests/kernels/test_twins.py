@@ -77,6 +77,7 @@ def test_both_packages_have_the_same_modules():
         assert [name for name in MODULES if name not in package.__all__] == []
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("module", MODULES)
 def test_every_kernel_has_a_twin_with_the_same_parameters(module):
     twins = functions(spec, module)
@@ -96,6 +97,7 @@ def test_every_step_of_the_spec_is_a_kernel_or_a_helper_of_kernels(module):
     }
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("module", CORE)
 def test_every_function_beside_the_kernels_is_compiled(module):
     assert functions(kernels, module) == compiled_functions(module)

@@ -75,6 +75,7 @@ def test_the_order_of_a_heap_list_counts():
     assert one_way[0] != other_way[0]
 
 
+@pytest.mark.medium
 def test_it_is_what_its_definition_says(machine):
     """The definition again, word for word and page for page."""
     build(machine.create_domain("8MiB", options=DomainOptions(layout="flat")))

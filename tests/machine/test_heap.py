@@ -90,6 +90,7 @@ class HeapModel(RuleBasedStateMachine):
         assert_heap_is_canonical(self.heap)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("twin", [spec, kernels], ids=["spec", "kernels"])
 def test_the_heap_keeps_to_its_model(twin):
     model = type("Model", (HeapModel,), {"engine": twin})

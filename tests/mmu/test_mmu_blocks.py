@@ -92,6 +92,7 @@ def all_of(mmu):
     return [words.tolist() for words in (mmu_settings, *caches)]
 
 
+@pytest.mark.medium
 @relaxed
 @given(
     profile=plain_profiles(),
@@ -146,6 +147,7 @@ def small_pieces(monkeypatch):
     return followed
 
 
+@pytest.mark.medium
 @settings(relaxed, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     profile=plain_profiles(),
@@ -185,6 +187,7 @@ def test_pieces_follow_unless_what_was_held_all_along_is_used_again(name, comes_
     assert small_pieces == [True, not comes_back]
 
 
+@pytest.mark.medium
 @relaxed
 @given(
     profile=plain_profiles(),
@@ -206,6 +209,7 @@ def test_what_is_malformed_ends_the_fast_path_where_it_ends_the_general_one(prof
         assert all_of(fast) == all_of(slow)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("p2m", ["npt", "npt-pae", "ept"])
 @pytest.mark.parametrize("side", ["guest", "p2m"])
 def test_one_bit_of_one_entry_in_a_full_table_is_the_same_to_both_paths(side, p2m):
@@ -226,6 +230,7 @@ def test_one_bit_of_one_entry_in_a_full_table_is_the_same_to_both_paths(side, p2
     assert min(ends.values()) > 0, "some bits make it malformed, some do not"
 
 
+@pytest.mark.medium
 def test_a_trace_in_pieces_ends_at_the_same_fault(small_pieces):
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
@@ -248,6 +253,7 @@ def long_trace(tables, places, seed=1):
     return translated(tables, load_profile("skylake"), gvas, 2)
 
 
+@pytest.mark.medium
 def test_a_fault_in_a_long_trace_is_that_of_the_general_path():
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
@@ -264,6 +270,7 @@ def test_a_fault_in_a_long_trace_is_that_of_the_general_path():
     assert caught[0][1] == [f"at access {blocks.LEAST_ACCESSES + 77} of this run"]
 
 
+@pytest.mark.medium
 def test_stale_entries_are_used_on_by_long_traces_too():
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)
@@ -279,6 +286,7 @@ def test_stale_entries_are_used_on_by_long_traces_too():
     assert ends[0] == ends[1]
 
 
+@pytest.mark.medium
 def test_stores_and_fetches_that_the_fast_path_does_not_do_go_the_general_way():
     tables, places = random_tables(np.random.default_rng(5), mappings=40)
     gvas = long_trace(tables, places)

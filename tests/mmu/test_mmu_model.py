@@ -164,6 +164,7 @@ def test_a_table_read_costs_what_serves_it(engine):
         assert stats.walk_cycles == sum(np.multiply(stats.reads_served, (3, 17, 101)))
 
 
+@pytest.mark.medium
 def test_blocks_of_a_trace_add_up_to_one_run(engine):
     rng = np.random.default_rng(11)
     tables, places = random_tables(rng, mappings=40)

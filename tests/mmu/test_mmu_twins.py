@@ -47,6 +47,7 @@ def everything(mmu, engine, gvas, kinds=NO_KINDS):
     return log, [words.tolist() for words in (*state, mmu._memory)]
 
 
+@pytest.mark.medium
 @relaxed
 @given(
     profile=profiles(),
@@ -68,6 +69,7 @@ def test_both_engines_count_and_keep_the_same(profile, seed, corrupted, formats,
     assert both[0] == both[1]
 
 
+@pytest.mark.medium
 @relaxed
 @given(profile=profiles(), seed=st.integers(0, 2**32))
 def test_tables_are_only_read_unless_walks_update_them(profile, seed):
@@ -100,6 +102,7 @@ def test_both_engines_drop_the_same(profile, seed, asids):
     assert ends[0] == ends[1]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", profile_names())
 def test_both_engines_agree_on_every_shipped_cpu(name):
     rng = np.random.default_rng(7)

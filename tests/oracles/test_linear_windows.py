@@ -41,6 +41,7 @@ def lived(machine: Machine, rng: np.random.Generator):
     return p2m, [gfn for gfn in corners if 0 <= gfn < limit]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("mode", MODES)
 def test_machine_code_reads_from_each_window_what_our_look_up_reads(mode):
     rng = np.random.Generator(np.random.PCG64(7))

@@ -230,6 +230,7 @@ def test_qemu_reports_the_faults_of_both_dimensions_as_we_do(paging, mode, pages
         assert len({fault.code for fault in faults}) > 3
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("change", ["read-only", "gone"])
 @pytest.mark.parametrize(("paging", "mode"), KINDS)
 def test_a_guest_table_that_cannot_be_read_is_reported_as_one(paging, mode, change):

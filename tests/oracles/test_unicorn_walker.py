@@ -95,6 +95,7 @@ def test_unicorn_walks_our_tables_to_the_same_place(name, seed, probes):
         assert max(maddr for maddr in reads if maddr is not None) >= 1 << 32, "above 4 GiB, in every format"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("seed", "probes"), CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_unicorn_and_ours_refuse_the_same_of_spoiled_tables(name, seed, probes):
@@ -111,6 +112,7 @@ def test_unicorn_and_ours_refuse_the_same_of_spoiled_tables(name, seed, probes):
         assert present > probes // 50, "what is refused is malformed, not only absent"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
 def test_unicorn_agrees_with_single_entries_and_walks_too(name, seed):
@@ -129,6 +131,7 @@ def test_unicorn_agrees_with_single_entries_and_walks_too(name, seed):
             assert (write is not None, fetch is not None) == ("w" in entry.access, "x" in entry.access)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("bit", ["present", "frame", "right"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_walker_notices_a_table_that_is_wrong(name, bit):

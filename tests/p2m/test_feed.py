@@ -37,6 +37,7 @@ def test_a_listener_that_keeps_a_dict_has_what_the_tables_have(name, before, beh
     assert len(mirror.flushes) > 10
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", FORMATS)
 def test_it_has_with_the_readable_twin_too(name):
     assert live(name, 25, 3, engine=spec, pool=12).changes
@@ -60,6 +61,7 @@ def live_until_it_fails() -> None:
 # -- a change that is not told is noticed -------------------------------------------------------------------------
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("edit", sorted(Editor.NAMES))
 def test_a_change_that_is_not_told_is_noticed(edit, monkeypatch):
     """Each mutant lets the kernel work and tells nothing of it."""
@@ -98,6 +100,7 @@ def changing_kernels() -> set[str]:
     return kernels_that_take("memory", "root", "stock") - steps | kernels_that_take("tables", "pool")
 
 
+@pytest.mark.medium
 def test_every_kernel_that_changes_tables_is_called_in_one_place():
     assert changing_kernels() == set(Editor.NAMES)
     assert kernels_that_take("tables", "pool") == Editor.BULK

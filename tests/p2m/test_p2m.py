@@ -94,6 +94,7 @@ def test_setting_4k_inside_a_1g_leaf_splits_down_the_path_only(make_p2m):
     assert p2m.counters.splits == 2
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("type_", [P2MType.RAM_RW, P2MType.RAM_RO, P2MType.GRANT_MAP_RW, P2MType.MMIO_DIRECT])
 def test_splitting_keeps_every_translation_type_and_right(make_p2m, type_):
     p2m = make_p2m()
@@ -182,6 +183,7 @@ def test_a_whole_large_leaf_is_removed_whole(make_p2m, order, tables):
     assert p2m.leaves() == {0: 0, 9: 0, 18: 0}
 
 
+@pytest.mark.medium
 def test_removing_part_of_a_large_leaf_keeps_the_rest(make_p2m):
     p2m = make_p2m()
     p2m.set_entry(0, GIB, 18)

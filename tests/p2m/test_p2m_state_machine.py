@@ -18,6 +18,7 @@ def model(table_format: str, engine) -> type[P2MModel]:
     return type("Model", (P2MModel,), {"format": table_format, "engine": engine})
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "table_format", [name if name in QUICK else pytest.param(name, marks=MEDIUM) for name in FORMATS]
 )

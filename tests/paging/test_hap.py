@@ -129,6 +129,7 @@ def test_a_walk_that_fails_sets_nothing(access):
         assert np.array_equal(before, machine.arena.tables)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("name", "mode"), GUESTS)
 def test_with_marks_preset_a_walk_changes_nothing_and_every_page_is_writable_at_once(name, mode):
     machine, guest = made(name, mode)

@@ -47,6 +47,7 @@ def relabelled(outcome, **fields):
     return replace(outcome, rows=tuple(replace(row, **fields) for row in outcome.rows))
 
 
+@pytest.mark.medium
 def test_the_page_holds_the_drawing_library_once_and_loads_nothing(page):
     assert page.count(get_plotlyjs()) == 1
     assert not re.findall(r"https?:|\bsrc\s*=|@import|url\(", ours(page))
@@ -54,6 +55,7 @@ def test_the_page_holds_the_drawing_library_once_and_loads_nothing(page):
     assert "default-src 'none'" in page
 
 
+@pytest.mark.medium
 def test_equal_outcomes_give_equal_pages(outcome, page):
     assert report_html(replace(outcome)) == page
 

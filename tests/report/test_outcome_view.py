@@ -134,6 +134,7 @@ def test_no_line_is_too_long_and_no_figure_is_cut(outcome, width, every_row):
                 assert TERMINAL_FORMS[column.kind](spread[0]).lstrip("<>") in said
 
 
+@pytest.mark.medium
 @settings(max_examples=20)
 @given(outcome=outcomes())
 def test_a_headline_says_nothing_that_is_not_so(outcome):
@@ -153,6 +154,7 @@ def test_a_headline_says_nothing_that_is_not_so(outcome):
     assert all(sentence[-1] == "." for sentence in sentences)
 
 
+@pytest.mark.medium
 @settings(max_examples=10)
 @given(outcome=outcomes())
 def test_rows_are_shared_by_designs_that_built_and_cost_the_same(outcome):

@@ -42,6 +42,7 @@ def outcome(scenario):
     return compare(scenario)
 
 
+@pytest.mark.medium
 def test_there_is_one_cell_a_row_in_the_same_order(cells, outcome):
     assert [cell.key for cell in cells] == [row.cell for row in outcome.rows]
     assert [cell.digest for cell in cells] == [row.cell_digest for row in outcome.rows]
@@ -49,6 +50,7 @@ def test_there_is_one_cell_a_row_in_the_same_order(cells, outcome):
     assert len({cell.name for cell in cells}) == len(cells)
 
 
+@pytest.mark.medium
 @settings(max_examples=8)
 @given(data=st.data())
 def test_a_cell_alone_gives_the_row_that_it_gives_among_others(data, scenario, cells, outcome):
@@ -67,6 +69,7 @@ def test_permuting_cells_changes_no_row(seed, scenario, cells, outcome):
             assert run_cell(scenario, cells[place], bench=bench) == outcome.rows[place]
 
 
+@pytest.mark.medium
 def test_a_cell_that_went_through_json_is_the_same(scenario, cells, outcome):
     for place in (0, 50, len(cells) - 1):
         cell = Cell.model_validate_json(cells[place].model_dump_json())
@@ -81,6 +84,7 @@ def test_a_scenario_that_went_through_json_means_the_same(scenario, cells):
     assert cells_of(again) == cells
 
 
+@pytest.mark.medium
 def test_a_row_that_went_through_a_dict_is_the_same(outcome):
     assert all(Row.from_dict(row.as_dict()) == row for row in outcome.rows)
 

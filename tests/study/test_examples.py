@@ -34,6 +34,7 @@ def test_the_threads_table_has_the_large_pages_of_each_of_its_modes():
     assert outcome.host.machine_bytes <= 4 << 30, "what a 32-bit hypervisor of the time could have"
 
 
+@pytest.mark.medium
 def test_a_design_of_ones_own_builds_a_guest(capsys):
     runpy.run_path(str(EXAMPLES / "own_design.py"), run_name="__main__")
     small, middle, toolstack = capsys.readouterr().out.splitlines()

@@ -134,6 +134,7 @@ MACHINES = [
 ]
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(("paging", "table_format", "mode"), MACHINES)
 @pytest.mark.parametrize("design", ["small", "toolstack"])
 def test_a_walk_without_caches_reads_what_the_plain_walk_of_these_tables_reads(paging, table_format, mode, design):

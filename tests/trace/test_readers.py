@@ -270,6 +270,7 @@ def test_records_that_were_cut_are_noticed(tmp_path):
     assert converted.accesses == 65
 
 
+@pytest.mark.medium
 def test_packed_data_that_were_cut_give_everything_before(tmp_path):
     lines = "".join(f" L {gva:x},8\n" for gva in range(0, 1 << 22, 37))
     packed = lzma.compress(lines.encode())

@@ -235,6 +235,7 @@ def test_a_workload_without_a_choice_of_skew_says_so():
             WORKLOADS[name].addresses(0, AREA_BASE, 1 << 42, 1)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("name", ["kv", "web"])
 def test_more_skew_touches_fewer_pages(name):
     workload = WORKLOADS[name]

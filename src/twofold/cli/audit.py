@@ -11,10 +11,6 @@ from twofold.cli.documents import print_json
 EXIT_FINDINGS = 1
 
 
-def _mfn(text: str) -> int:
-    return int(text, 0)
-
-
 def audit(
     path: Annotated[
         Path,
@@ -30,7 +26,9 @@ def audit(
     root: Annotated[
         int | None,
         typer.Option(
-            parser=_mfn, help="Frame of the top table, where the file names none.", show_default="those that it names"
+            parser=options.mfn,
+            help="Frame of the top table, where the file names none.",
+            show_default="those that it names",
         ),
     ] = None,
     reader: Annotated[

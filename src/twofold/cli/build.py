@@ -42,6 +42,8 @@ def build(
             if len(scenario.designs) * len(scenario.modes) * len(scenario.behaviours) != 1:
                 raise typer.BadParameter(f"{option} keeps one machine: name one --design, in one mode")
             check_target(target)
+    if "toolstack" not in scenario.designs:
+        options.refuse("without the design toolstack", fallback=fallback)
     free_memory = free_map(scenario.host, scenario.seed)
     builds = build_all(scenario, free_memory, fallback, save=save, journal=save_journal)
     if json:

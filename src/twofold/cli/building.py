@@ -25,6 +25,7 @@ class Building:
     free: options.Free = None
     fragmentation: options.Fragmentation = None
     packing: options.Packing = None
+    page_kib: options.PageKib = None
     guest: options.Memory = None
     layout: options.Layout = None
     page_sizes: options.PageSizes = None
@@ -47,7 +48,9 @@ class Building:
 
     def _fields(self, footprint: str | None) -> dict[str, Any]:
         return {
-            "host": options.host_fields(self.host, self.size, self.free, self.fragmentation, self.packing),
+            "host": options.host_fields(
+                self.host, self.size, self.free, self.fragmentation, self.packing, self.page_kib
+            ),
             "guest": options.guest_fields(self.guest, self.layout, self.page_sizes, footprint, self.exact),
             "behaviours": options.names(self.behaviour),
             "seed": self.seed,

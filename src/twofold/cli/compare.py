@@ -13,6 +13,8 @@ from twofold.cli.documents import STDOUT, put
 if TYPE_CHECKING:
     from twofold.study import Outcome
 
+EXIT_NOTHING = 1  # every cell is n/a
+
 
 @taking_apart
 def compare(
@@ -32,21 +34,14 @@ def compare(
         str | None,
         typer.Option(help="Where a trace's pages are: as in simulate.", show_default="contiguous"),
     ] = None,
-    cpu: Annotated[str | None, typer.Option(help="CPU profiles, or TOML files.", show_default="zen3")] = None,
+    cpu: options.Cpus = None,
     footprint: options.Footprint = None,
-    accesses: Annotated[
-        int | None, typer.Option(help="Accesses counted in a cell.", show_default="1000000; all of a trace")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(help="Accesses before that.", show_default="half as many; none of a trace")
-    ] = None,
-    repeat: Annotated[int | None, typer.Option(help="Seeds tried on a synthetic host.", show_default="5")] = None,
+    accesses: options.Accesses = None,
+    warmup: options.Warmup = None,
+    repeat: options.Repeat = None,
     json: options.Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", writable=True, help="Write the result there; - is stdout.", show_default="-"),
-    ] = None,
+    output: options.Output = None,
     report: options.Report = None,
     every_row: Annotated[bool, typer.Option("--all", help="Print every row, with every figure and its range.")] = False,
     assumptions: Annotated[bool, typer.Option("--assumptions", help="Print every assumption, and the host.")] = False,
@@ -67,12 +62,14 @@ def compare(
     result = STDOUT if output is None else output
     if json and csv:
         raise typer.BadParameter("give one of --json and --csv")
+    if json or csv:
+        options.refuse("on --json and --csv, which have every row", all=every_row, assumptions=assumptions)
     if report == STDOUT == result and (json or csv or output is not None):
         raise typer.BadParameter("--report - and the result would share standard output: write one to a file, -o FILE")
-    if trace is not None and (workload or footprint):
-        raise typer.BadParameter("--trace stands in place of --workload and --footprint: give one of them")
-    if trace is None and scenario is None and (trace_format or placement):
-        raise typer.BadParameter("--from and --placement say something of a --trace, and there is none")
+    if trace is not None:
+        options.refuse("beside --trace, which takes their place", workload=workload, footprint=footprint)
+    elif scenario is None:
+        options.refuse("without a --trace", from_=trace_format, placement=placement)
     chosen = building.scenario(
         scenario,
         footprint=footprint,
@@ -89,9 +86,14 @@ def compare(
         if target is not None and target != STDOUT:
             check_target(target)
     folder = Path.cwd() if result == STDOUT else result.parent
+    options.check_beside(scenario, output=output, report=report)
     free_memory, snapshot = options.live_snapshot(chosen.host, folder)
+    options.check_beside(scenario, output=output, report=report, snapshot=snapshot)
     with Bar(quiet=quiet) as bar:
         outcome = interruptible(lambda: run_comparison(chosen, free=free_memory, progress=bar.update))
+    if outcome.why_nothing:
+        sys.stderr.write(f"twofold: every cell is n/a, so nothing is written: {outcome.why_nothing}\n")
+        raise typer.Exit(EXIT_NOTHING)
     if json or csv:
         put(outcome.to_json() if json else outcome.to_csv(), result)
     elif output is not None or report != STDOUT:  # the page says all that the table does

@@ -9,7 +9,9 @@ from twofold.cli.documents import print_json
 
 
 def cpus(
-    name: Annotated[str | None, typer.Argument(help="A profile, or a TOML file, for all of its fields.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A profile, or a TOML file, for all of its fields."), options.MayBeFile()
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """List the CPU profiles, or show one with the source and the confidence of every field.

@@ -19,10 +19,17 @@ app = typer.Typer(
 
 @app.command()
 def show(
-    host: Annotated[str, typer.Argument(help='"this", "fresh", "fragmented", or a file.')] = "this",
+    host: Annotated[
+        str,
+        typer.Argument(help='"this", "fresh", "fragmented", a snapshot file, or a copy of /proc/buddyinfo.'),
+        options.MayBeFile(options.hosts),
+    ] = "this",
+    page_kib: options.PageKib = None,
     json: options.Json = False,
 ) -> None:
     """Show how much is free, in which block sizes, and how that is known.
+
+    A file may be a copy of another host's /proc/buddyinfo: cat /proc/buddyinfo is all that has to run there.
 
     Example:
 
@@ -32,7 +39,7 @@ def show(
     from twofold.report.terminal import show as print_all
     from twofold.study import free_map, host_summary
 
-    scenario = options.scenario_from(None, {"host": {"snapshot": host}})
+    scenario = options.scenario_from(None, {"host": options.host_fields(host, None, None, None, None, page_kib)})
     summary = host_summary(free_map(scenario.host, 0))
     if json:
         from dataclasses import asdict
@@ -44,7 +51,7 @@ def show(
 
 @app.command()
 def snapshot(
-    file: Annotated[Path, typer.Argument(help="Where to save it, like myhost.twohost.")],
+    file: Annotated[Path, typer.Argument(writable=True, help="Where to save it, like myhost.twohost.")],
     packing: options.Packing = None,
 ) -> None:
     """Save this host's free memory in a small file, for --host on any machine.

@@ -18,15 +18,23 @@ EXIT_FAULT = 1
 
 @taking_apart
 def run(
-    program: Annotated[str, typer.Argument(help="A workload (see `twofold workloads`), or an ELF file.")],
+    program: Annotated[
+        str,
+        typer.Argument(help="A workload (see `twofold workloads`), or an ELF file."),
+        options.MayBeFile(options.workloads),
+    ],
     *,
     building: Building,
     design: options.Design = "toolstack",
     guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M, 4M or 1G.")] = "4K",
     footprint: options.Footprint = None,
-    steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups, lines: what a step is.")] = 10_000,
+    steps: Annotated[
+        int, typer.Option(parser=options.count(1), help="Updates, hops, lookups, lines: what a step is.")
+    ] = 10_000,
     engine: Annotated[str, typer.Option(help="What executes it: unicorn, or an engine that is installed.")] = "unicorn",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(parser=options.number(0.1, 1e9), help="Stop a program that takes longer.")
+    ] = 60.0,
     save_trace: Annotated[
         Path | None,
         typer.Option(writable=True, help="Save what it loaded and stored in its area, for twofold simulate."),
@@ -45,15 +53,15 @@ def run(
     from twofold.guest import run as run_program
     from twofold.report.terminal import plain_table, show
     from twofold.study import guest_site
-    from twofold.trace import WORKLOADS, Trace
+    from twofold.trace import Trace
 
     scenario = building.one_guest(design, footprint=footprint, guest_pages=options.names(guest_pages))
     if save_trace is not None:
         check_target(save_trace)
     chosen = (
         Program.workload(program, steps=steps, bits=scenario.modes[0].bits)
-        if program in WORKLOADS or not Path(program).is_file()
-        else Program.from_file(Path(program), steps=steps)
+        if not options.is_file(program)
+        else Program.from_file(program, steps=steps)
     )
 
     def work() -> "RunResult":  # Ctrl-C must not close the machine under a program that still runs on it

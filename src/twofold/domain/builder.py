@@ -1,16 +1,19 @@
 """Building a domain: populate its RAM by a design, its exact ranges as told, then the special pages.
 
-Either the whole domain is built, or everything that was populated goes back to the machine.
+Either the whole domain is built, or everything that was populated goes back to the machine. That is all that the domain
+has, so a build starts from nothing: a domain that has memory already, built or populated by hand, is refused.
 """
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 
 from twofold.domain.designs import Design, ToolstackDesign, get_design
 from twofold.domain.domain import Domain
 from twofold.domain.extents import Extents, Mem
+from twofold.domain.holding import MemoryCounters
 from twofold.domain.layout import GfnRange
-from twofold.errors import BuildError, SizeError, UnknownNameError
+from twofold.errors import BuildError, SizeError, UnknownNameError, wrong_type
 from twofold.machine import Behaviour
 from twofold.units import (
     FRAME_SHIFT,
@@ -52,7 +55,7 @@ class Exact:
 
 @dataclass(frozen=True)
 class Built:
-    """What building a domain came to.
+    """What building a domain came to, without what was asked of the domain before.
 
     leaves : {order: present leaves of the P2M}
     calls : memory operations
@@ -84,6 +87,10 @@ def build(
 ) -> Built:
     """Populate a domain's memory; all of it, or none.
 
+    A domain is built once, while it is empty: it owns no memory, and its P2M maps nothing and holds no place. So one
+    that is built is not built again, and one that was populated by hand, be it by a single memory operation, is not
+    built at all. When a build has failed, or all memory was given back (`memory.release_all`), it is empty again.
+
     Parameters
     ----------
     design : "small", "toolstack", "opportunistic", any installed design, or an object of your own
@@ -92,27 +99,51 @@ def build(
 
     Raises
     ------
-    BuildError : the machine cannot give the memory; the domain is empty again
+    BuildError : the domain is not empty, or is being destroyed, and nothing has changed; or the machine cannot give the
+        memory, and the domain is empty again
     SizeError : an exact range that page sizes, alignment or layout forbid; nothing was built
     """
+    _check_empty(domain)
     chosen = _choose(design, fallback, domain.machine.behaviour)
     insisted = sorted(exact, key=lambda each: each.range.gfn)
     ram = domain.layout.ram(domain.frames)
     _check_exact(domain, insisted, ram)
     _check_room(domain, ram)
+    before = deepcopy(domain.memory.counters)
     try:
         _populate(domain, chosen, ram, insisted)
     except BaseException:  # Ctrl-C too: a half-built domain is of no use to anybody
         domain.memory.release_all()
         raise
-    return _result(domain)
+    return _result(domain, before)
+
+
+def _check_empty(domain: Domain) -> None:
+    """Refuse a domain that has anything: a build that fails takes all away, and must not take what is not its own."""
+    if domain.is_dying:
+        raise BuildError(f"domain {domain.domid} is being destroyed; create another one")
+    owned = domain.memory.owned_frames
+    if owned:
+        raise BuildError(
+            f"domain {domain.domid} is built already, or populated by hand: it owns "
+            f"{format_bytes(owned << FRAME_SHIFT)}; create another one, or give its memory back (memory.release_all)"
+        )
+    if not domain.p2m.is_empty:
+        raise BuildError(
+            f"something is mapped in domain {domain.domid} already, or a place is held; build first and map "
+            f"afterwards, or unmap everything (memory.release_all)"
+        )
 
 
 def _choose(design: str | Design, fallback: str | None, behaviour: Behaviour) -> Design:
     if fallback is None and design == ToolstackDesign.name:
         return ToolstackDesign(behaviour.fallback)
     if fallback is None:
-        return get_design(design) if isinstance(design, str) else design
+        if isinstance(design, str):
+            return get_design(design)
+        if not hasattr(design, "populate"):
+            raise wrong_type("a design is a name or has a method populate", design)
+        return design
     if design != ToolstackDesign.name:
         raise UnknownNameError("fallback of this design", fallback, ("none",))
     return ToolstackDesign(fallback)
@@ -200,13 +231,13 @@ def _check_populated(domain: Domain, part: GfnRange) -> None:
         )
 
 
-def _result(domain: Domain) -> Built:
-    counters = domain.memory.counters
+def _result(domain: Domain, before: MemoryCounters) -> Built:
+    now = domain.memory.counters
     return Built(
         leaves=domain.p2m.leaves(),
-        calls=sum(counters.calls.values()),
-        extents_asked={order: count for order, count in sorted(counters.asked.items()) if count},
-        extents_failed={order: count for order, count in sorted(counters.refused.items()) if count},
-        far_extents={order: count for order, count in sorted(counters.far.items()) if count},
+        calls=sum((now.calls - before.calls).values()),
+        extents_asked=dict(sorted((now.asked - before.asked).items())),
+        extents_failed=dict(sorted((now.refused - before.refused).items())),
+        far_extents=dict(sorted((now.far - before.far).items())),
         tables=domain.p2m.tables,
     )

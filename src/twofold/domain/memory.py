@@ -250,12 +250,16 @@ class MemoryOperations:
     def add_to_physmap_range(
         self, index: int, gfn: int, frames: int, *, start: int = 0, preempt: Preempt = None
     ) -> Extents:
-        """Move a range of gfns to another, frame by frame; it may overlap the old one. Stops at what cannot be moved.
+        """Move a range of gfns to another, frame by frame; stops at what cannot be moved, and what has moved stays.
 
-        Upwards it goes from the last frame to the first, so that no frame is overwritten that is still to be moved.
+        Upwards it goes from the last frame to the first, and `done` counts from there, so that no frame is overwritten
+        that is still to be moved. Xen 4.17 always goes from the first to the last, and what a range that moves up over
+        itself overwrites goes back to the heap (`Behaviour.starts_ranges_low`).
+        Source: Xen 4.17 xen/common/memory.c, xenmem_add_to_physmap; backwards since 7acc7dd36b (2026).
         """
         check_start(start, frames)
-        order = range(frames - 1, -1, -1) if gfn > index else range(frames)
+        is_backwards = gfn > index and not self._holding.hardware.behaviour.starts_ranges_low
+        order = range(frames - 1, -1, -1) if is_backwards else range(frames)
         for done, offset in enumerate(order[start:], start):
             if preempt and done > start and preempt():
                 return Extents(done, frames, Reason.PREEMPTED)
@@ -280,7 +284,8 @@ class MemoryOperations:
         """Give back extents of one order and get as many frames in extents of another, fresh and empty.
 
         It goes on in chunks of the larger extent; a chunk is exchanged whole or not at all. The new extents may stand
-        at just the gfns of the chunk's old ones, or at free gfns. What is counted are new extents.
+        at just the gfns of the chunk's old ones, or at free gfns. Gfns of which some are old ones and some are not are
+        refused (`Reason.OCCUPIED`), and nothing of the chunk has changed. What is counted are new extents.
         """
         check_order(min(in_order, out_order))
         asked, chunk = len(out_gfns), max(in_order, out_order)

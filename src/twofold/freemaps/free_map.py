@@ -8,7 +8,7 @@ A `FreeMap` is where a machine heap starts from. Three kinds of origin, in falli
   certain);
 - the seeded fragmenter gives a machine that never was (`fragmenter` has the model).
 
-`map_file` has the format of a saved map. Left out: nodes and zones.
+`map_file` has the format of a saved map. Left out: nodes and zones, but that counted blocks of two zones never join.
 """
 
 from dataclasses import KW_ONLY, dataclass, field
@@ -22,6 +22,7 @@ import numpy as np
 from twofold.errors import AddressError, FormatError, FreeMapError, HostError, SizeError, UnknownNameError
 from twofold.files import read_bounded, write_whole
 from twofold.freemaps import buddyinfo, fragmenter, kpageflags, map_file
+from twofold.freemaps.buddyinfo import BuddyCounts
 from twofold.freemaps.fragmenter import Frames, Orders
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER, format_bytes, parse_frames
 
@@ -42,6 +43,8 @@ class FreeMap:
     assumption : what had to be assumed, one sentence; empty if exact
     notes : what a reader of the figures should know, one sentence each
     counted_order : in a map that is not exact, blocks up to this order are counted, larger ones assumed
+    zone_blocks : extents of the counted order in each zone of the host, where they were counted by zone: a larger
+        extent lies in one of them; empty: there is one zone
     """
 
     starts: Frames = field(repr=False)
@@ -53,6 +56,7 @@ class FreeMap:
     assumption: str = ""
     notes: tuple[str, ...] = ()
     counted_order: int = MAX_HEAP_ORDER
+    zone_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("starts", "frames"):
@@ -68,6 +72,14 @@ class FreeMap:
         # These lines go to terminals, and may come from a file of somebody else's.
         if not all(text.isprintable() for text in (self.source, self.assumption, *self.notes)):
             raise FreeMapError("source, assumption and notes are lines of printable text")
+        if self.zone_blocks:
+            self._check_zones()
+
+    def _check_zones(self) -> None:
+        """Raise FreeMapError unless the zones have just the extents that the runs have."""
+        are_counts = all(type(blocks) is int and blocks >= 0 for blocks in self.zone_blocks)
+        if self.exact or not are_counts or sum(self.zone_blocks) != self._extents(self.counted_order):
+            raise FreeMapError("zone_blocks are not the counted extents of the map, zone by zone")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, FreeMap):
@@ -83,7 +95,8 @@ class FreeMap:
 
     def _scalars(self) -> dict[str, object]:
         """Return all fields but the arrays, as they are saved."""
-        return {name: getattr(self, name) for name in map_file.META_TYPES} | {"notes": list(self.notes)}
+        by_zone = {"zone_blocks": list(self.zone_blocks)} if self.zone_blocks else {}
+        return {name: getattr(self, name) for name in map_file.META_TYPES} | {"notes": list(self.notes)} | by_zone
 
     @property
     def free_frames(self) -> int:
@@ -118,10 +131,14 @@ class FreeMap:
         if not 0 <= order <= MAX_HEAP_ORDER:
             raise AddressError("order", order, f"is not in 0..{MAX_HEAP_ORDER}")
         known = order if self.exact else min(order, self.counted_order)
-        blocks = self.free_blocks()
-        # a larger block is so many extents of the order that is known for certain
-        extents = sum(count << larger - known for larger, count in blocks.items() if larger >= known)
-        return (extents if known == order else 0), extents >> order - known
+        extents = self._extents(known)
+        if known == order:
+            return extents, extents
+        return 0, sum(blocks >> order - known for blocks in self.zone_blocks or (extents,))
+
+    def _extents(self, order: int) -> int:
+        """Return the aligned free extents of an order; a larger block is so many of them."""
+        return sum(count << larger - order for larger, count in self.free_blocks().items() if larger >= order)
 
     @classmethod
     def this_host(cls, packing: str = "contiguous") -> Self:
@@ -143,26 +160,37 @@ class FreeMap:
             # Only what may not be read is worth a second best; a file that contradicts itself is told.
             if not isinstance(error.__cause__, OSError):
                 raise
-        return cls.from_buddyinfo(packing=packing, size=buddyinfo.read_machine_frames() * FRAME_BYTES)
+        page_kib = buddyinfo.host_page_kib()
+        frames = buddyinfo.read_machine_frames(buddyinfo.ZONEINFO, buddyinfo.MEMINFO, page_kib)
+        return cls.from_buddyinfo(buddyinfo.BUDDYINFO, packing=packing, size=frames * FRAME_BYTES)
 
     @classmethod
     def _from_live_kpageflags(cls) -> Self:
         """Return this host's exact map, with a note when MemFree disagrees with the buddy lists."""
-        runs = kpageflags.read_kpageflags(kpageflags.KPAGEFLAGS, buddyinfo.read_machine_frames())
-        memfree = buddyinfo.read_meminfo("MemFree")
+        page_kib = buddyinfo.host_page_kib()
+        at_least = buddyinfo.read_machine_frames(buddyinfo.ZONEINFO, buddyinfo.MEMINFO, page_kib)
+        runs = kpageflags.read_kpageflags(kpageflags.KPAGEFLAGS, at_least, buddyinfo.page_order(page_kib))
+        memfree = buddyinfo.read_meminfo("MemFree", buddyinfo.MEMINFO)
         notes = kpageflags.memfree_notes(int(runs.frames.sum()), memfree)
         return cls(*runs, "kpageflags", notes=notes)
 
     @classmethod
-    def from_kpageflags(cls, path: str | Path) -> Self:
-        """Return the exact map of a host from a copy of its /proc/kpageflags."""
-        return cls(*kpageflags.read_kpageflags(Path(path)), "kpageflags")
+    def from_kpageflags(cls, path: str | Path, *, page_kib: int = buddyinfo.FRAME_KIB) -> Self:
+        """Return the exact map of a host from a copy of its /proc/kpageflags.
+
+        Parameters
+        ----------
+        page_kib : size of the pages of the kernel that wrote it [KiB]
+        """
+        order = buddyinfo.page_order(page_kib)
+        return cls(*kpageflags.read_kpageflags(Path(path), page_order=order), "kpageflags")
 
     @classmethod
     def from_buddyinfo(
         cls,
         path: str | Path = buddyinfo.BUDDYINFO,
         *,
+        page_kib: int | None = None,
         packing: str = "contiguous",
         size: int | str = 0,
     ) -> Self:
@@ -171,18 +199,58 @@ class FreeMap:
         Parameters
         ----------
         path : the file
+        page_kib : size of the pages of the kernel that wrote it; None: of /proc/buddyinfo itself this host is asked,
+            of a copy it is 4, and the map notes it [KiB]
         packing : whether blocks of the kernel's largest order adjoin ("contiguous") or not ("scattered")
         size : the host's memory, or less if unknown: it grows to what the blocks need [bytes]
         """
-        counts = buddyinfo.read_buddyinfo(Path(path))
+        path = Path(path)
+        counts = buddyinfo.read_buddyinfo(path, page_kib)
+        return cls._from_counts(counts, packing, size, buddyinfo.page_notes(path, page_kib))
+
+    @classmethod
+    def _from_counts(cls, counts: BuddyCounts, packing: str, size: int | str, notes: tuple[str, ...]) -> Self:
+        """Return a map with counted blocks at places of ours."""
         runs = buddyinfo.place_counts(counts, parse_frames(size), packing)
         return cls(
             *runs,
             "buddyinfo",
             exact=False,
             assumption=buddyinfo.describe_packing(counts, packing),
+            notes=notes,
             counted_order=counts.top_order,
+            zone_blocks=counts.zone_blocks if len(counts.zone_blocks) > 1 else (),
         )
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, page_kib: int | None = None, packing: str | None = None) -> Self:
+        """Return the map of a file, told by what it holds: a saved map, or a copy of a host's /proc/buddyinfo.
+
+        Parameters
+        ----------
+        page_kib, packing : of a copy, as `from_buddyinfo` has them
+
+        Raises
+        ------
+        FormatError : the file cannot be read, is neither, or is damaged; or `page_kib` or `packing` is given with a
+            saved map
+        HostError : what the copy counts cannot be
+        """
+        path = Path(path)
+        content = read_bounded(path, map_file.MAX_FILE_BYTES)
+        is_saved = map_file.is_saved(content)
+        if is_saved and page_kib is not None:
+            raise FormatError(path, "is a saved map, in 4 KiB frames: page_kib is of a copy of /proc/buddyinfo")
+        if is_saved and packing is not None:
+            raise FormatError(path, "is a saved map, which says where its free memory lies: it takes no packing")
+        if is_saved:
+            return cls._decode(content, path)
+        if not buddyinfo.is_copy(content):
+            raise FormatError(path, "is neither a saved free map nor a copy of /proc/buddyinfo")
+        packing = buddyinfo.PACKINGS[0] if packing is None else packing
+        buddyinfo.check_packing(packing)
+        counts = buddyinfo.parse_buddyinfo(content.decode("ascii", "replace"), path, page_kib)
+        return cls._from_counts(counts, packing, 0, buddyinfo.page_notes(path, page_kib))
 
     @classmethod
     def synthetic(cls, size: int | str, free_share: float = 0.6, fragmentation: float = 0.4, seed: int = 0) -> Self:
@@ -231,6 +299,8 @@ class FreeMap:
             memory
         """
         packed = read_bounded(Path(path), map_file.MAX_FILE_BYTES)
+        if not map_file.is_saved(packed) and buddyinfo.is_copy(packed):
+            raise FormatError(path, "is no saved free map but a copy of /proc/buddyinfo: FreeMap.from_file reads both")
         return cls._decode(packed, path)
 
     def save(self, path: str | Path) -> None:

@@ -1,6 +1,6 @@
 """The exact free memory of a running Linux, from /proc/kpageflags (root only).
 
-The file is one 64-bit word for each frame from mfn 0 on:
+The file is one 64-bit word for each of the kernel's pages from address 0 on, which on x86 are frames of 4 KiB:
 
     bit 63 ............ 10 ............ 0
                         |
@@ -42,19 +42,21 @@ class FreeRuns(NamedTuple):
     machine_frames: int
 
 
-def read_kpageflags(path: Path = KPAGEFLAGS, at_least: int = 0) -> FreeRuns:
+def read_kpageflags(path: Path = KPAGEFLAGS, at_least: int = 0, page_order: int = 0) -> FreeRuns:
     """Return the free runs that a kpageflags file describes.
 
     Parameters
     ----------
     path : the file, or a copy of one
     at_least : frames that the machine is known to have; fewer words are a short file [4 KiB frames]
+    page_order : of the kernel's pages [log2 4 KiB frames]
 
     Raises
     ------
     HostError : the file cannot be read, is empty, short or no multiple of 8 bytes, or marks nothing as free
     """
     edges, total = _read_edges(path)
+    edges, total = edges << np.uint64(page_order), total << page_order
     if total < max(at_least, 1):
         raise HostError(str(path), f"ended after {total} frames of {max(at_least, 1)}; {ADVICE}")
     if not edges.size:

@@ -43,6 +43,12 @@ META_TYPES: Final = {
     "notes": list,
     "source": str,
 }
+_ZONE_BLOCKS: Final = "zone_blocks"  # of a map of counted blocks of several zones, and there alone
+
+
+def is_saved(content: bytes) -> bool:
+    """Return whether the bytes of a file begin as those of a saved map."""
+    return content.startswith(_MAGIC)
 
 
 def pack(fields: Mapping[str, object], starts: Frames, frames: Frames) -> bytes:
@@ -156,9 +162,12 @@ def _unpack(file_bytes: bytes) -> tuple[bytes, int, int]:
 def _parse_meta(text: bytes) -> dict[str, Any]:
     """Return the scalar fields of a map, each of its own type and no others."""
     fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise FreeMapError("its fields are not those of a map")
+    zone_blocks = fields.pop(_ZONE_BLOCKS, [])
     # types, not isinstance: True is an int
-    if not isinstance(fields, dict) or {name: type(value) for name, value in fields.items()} != META_TYPES:
+    if {name: type(value) for name, value in fields.items()} != META_TYPES or type(zone_blocks) is not list:
         raise FreeMapError("its fields are not those of a map")
     if not all(isinstance(note, str) for note in fields["notes"]):
         raise FreeMapError("its notes are no text")
-    return fields | {"notes": tuple(fields["notes"])}
+    return fields | {"notes": tuple(fields["notes"]), _ZONE_BLOCKS: tuple(zone_blocks)}

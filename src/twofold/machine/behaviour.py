@@ -4,11 +4,15 @@ Every rule is named by what happens when it is on, and is asked for in one place
 costs. Source: Xen 4.17, the files named at each rule; recordings of it in tests/golden/xen.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
 
 from twofold.errors import UnknownNameError
 from twofold.units import MAX_HEAP_ORDER, ORDER_1G
+
+# A rule that came after digests had been written into journals: the behaviour's name says it, and listing it would
+# change every digest, of machines too that never ask for it.
+BY_NAME: Final[dict[str, Any]] = {"said by the name": True}
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Behaviour:
         (p2m.c, guest_physmap_add_entry)
     leaves_orphans : memory that could not be mapped stays the domain's own, unmapped; what could be, stays mapped
         (memory.c, populate_physmap)
+    starts_ranges_low : add_to_physmap of a range starts with its first frame always, so one that moves up over
+        itself overwrites what is still to be moved (memory.c, xenmem_add_to_physmap)
     fallback : where the toolstack design's refused extents become smaller: "memory" or "builder" (xg_dom_x86.c)
     """
 
@@ -57,6 +63,13 @@ class Behaviour:
     populates_over_memory: bool = False
     leaves_orphans: bool = False
     fallback: str = "memory"
+    starts_ranges_low: bool = field(default=False, metadata=BY_NAME)
+
+    @property
+    def text(self) -> str:
+        """The rules as the digest of a machine has them."""
+        listed = (rule.name for rule in fields(self) if not rule.metadata)
+        return ",".join(f"{name}:{getattr(self, name)}" for name in listed)
 
 
 TWOFOLD: Final = Behaviour("twofold")
@@ -76,6 +89,7 @@ XEN_4_17: Final = Behaviour(
     populates_over_memory=True,
     leaves_orphans=True,
     fallback="builder",
+    starts_ranges_low=True,
 )
 BEHAVIOURS: Final = {each.name: each for each in (TWOFOLD, XEN_4_17)}
 
@@ -87,6 +101,6 @@ def get_behaviour(name: str) -> Behaviour:
     ------
     UnknownNameError : no behaviour has that name
     """
-    if name not in BEHAVIOURS:
+    if name not in tuple(BEHAVIOURS):  # by comparison: a list has no hash
         raise UnknownNameError("behaviour", name, tuple(BEHAVIOURS))
     return BEHAVIOURS[name]

@@ -4,7 +4,6 @@
 """
 
 from collections.abc import Iterator
-from dataclasses import fields
 
 import numpy as np
 
@@ -65,8 +64,7 @@ class Hardware:
         """Yield what of the machine decides what happens next."""
         yield "frames", self.frames
         yield "nodes", self.nodes
-        rules = fields(self.behaviour)
-        yield "behaviour", ",".join(f"{rule.name}:{getattr(self.behaviour, rule.name)}" for rule in rules)
+        yield "behaviour", self.behaviour.text
         yield "arena", self.arena
         yield "owner", self.frame_table.owner
         yield "use", self.frame_table.use

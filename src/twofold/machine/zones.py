@@ -8,6 +8,8 @@
 Nodes share memory evenly, in order. Twofold cuts each at 4 GiB, where the reach of 32-bit tables ends; Xen cuts it
 at every power of two (a zone holds the frames whose numbers have one bit width) and uses the highest zone up first.
 On a machine with several nodes Xen keeps memory below 4 GiB for last, whatever its node.
+An allocation that is bound to some address bits (`Origin.address_bits`) goes the same way and passes over what does not
+end below its bound; nothing is kept there for it (docs/behaviours.md, "Memory below a bound").
 Source: Xen 4.17 xen/common/page_alloc.c, get_free_buddy, alloc_domheap_pages.
 """
 
@@ -56,7 +58,9 @@ class Origin:
     @property
     def limit(self) -> int:
         """First frame that is out of reach."""
-        return NO_LIMIT if self.address_bits is None else 1 << max(0, self.address_bits - FRAME_SHIFT)
+        if self.address_bits is None:
+            return NO_LIMIT
+        return 1 << self.address_bits - FRAME_SHIFT if self.address_bits >= FRAME_SHIFT else 0
 
 
 ANYWHERE = Origin()

@@ -13,13 +13,15 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from twofold.domain import SmallDesign
+from twofold.errors import SizeError
 from twofold.freemaps import FreeMap
 from twofold.guest import default_footprint
 from twofold.study.held import HeldTrace, Progress, held_trace
 from twofold.study.hosts import HostStates, free_digest
 from twofold.study.modes import Frozen, Mode
+from twofold.study.refusal import refusal
 from twofold.study.row import VERSION, Key, variant_name
-from twofold.study.scenario import Cpu, GuestScenario, Scenario
+from twofold.study.scenario import Cpu, GuestScenario, Scenario, check_scenario
 from twofold.study.sites import Site, guest_memory
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, parse_bytes
 
@@ -113,6 +115,7 @@ def cells_of(scenario: Scenario, free: FreeMap | None = None) -> tuple[Cell, ...
 
     free : the host's free memory, where the caller has it already; None: as the scenario says
     """
+    check_scenario(scenario)
     states = HostStates(scenario.host, scenario.seed, free)
     with trace_of(scenario) as held:
         return tuple(cell for seed in scenario.seeds for cell in cells_of_seed(scenario, seed, states, held))
@@ -162,16 +165,25 @@ def _cell_trace(scenario: Scenario, held: HeldTrace | None) -> CellTrace | None:
     return CellTrace(held.digest, scenario.trace.placement)
 
 
+def _own_area(scenario: Scenario, frames: int, held: HeldTrace | None) -> int:
+    """Return the area that all modes have room for, or what the trace touches; 0 where the scenario says it."""
+    if held is not None:
+        return held.footprint
+    return (
+        min(default_footprint(frames, mode.guest) for mode in scenario.modes) if scenario.guest.footprint is None else 0
+    )
+
+
 def whole_guest(scenario: Scenario, free: FreeMap, held: HeldTrace | None = None) -> GuestScenario:
     """Return a scenario's guest with every number in it; all modes have one area, so that they compare."""
     memory, asked = guest_memory(scenario, free), scenario.guest.footprint
     frames = memory >> FRAME_SHIFT
-    if held is not None:
-        area = held.footprint
-    elif asked is None:
-        area = min(default_footprint(frames, mode.guest) for mode in scenario.modes)
-    else:
-        area = parse_bytes(asked)
+    try:
+        own = _own_area(scenario, frames, held)
+    except SizeError as error:
+        given = error.text if scenario.guest.memory is None else scenario.guest.memory
+        raise refusal("scenario", ("guest", "memory"), str(SizeError(given, error.problem))) from None
+    area = own if asked is None else parse_bytes(asked)
     numbers = {"memory": str(memory), "footprint": str(area), "page_sizes": None}
     return scenario.guest.model_copy(update=numbers)
 

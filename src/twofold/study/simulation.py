@@ -3,17 +3,19 @@
 from collections.abc import Iterable, Iterator
 from functools import reduce
 from operator import add
+from pathlib import Path
 
 import numpy as np
 
+from twofold.errors import wrong_type
 from twofold.guest import AddressSpace
 from twofold.guest.addresses import Gvas, TraceLike, accesses_of
 from twofold.mmu import CpuProfile, Event, Mmu, MmuStats, load_profile, run_with_events
-from twofold.trace import AREA_BASE, Workload
+from twofold.trace import AREA_BASE, Workload, get_workload
 
 
 def simulate(
-    trace: TraceLike,
+    trace: TraceLike | str | Path,
     guest: AddressSpace,
     cpu: str | CpuProfile = "zen3",
     *,
@@ -38,7 +40,9 @@ def simulate(
     NotPresentError : an address that the guest has not mapped
     FormatError : the file is no trace, not whole, or does not match its checksums
     """
-    profile = load_profile(cpu) if isinstance(cpu, str) else cpu
+    profile = cpu if isinstance(cpu, CpuProfile) else load_profile(cpu)
+    if not isinstance(guest, AddressSpace):
+        raise wrong_type("an address space is a Guest or a TraceGuest", guest)
     domain = guest.domain
     machine = domain.machine
     roots = domain.paging.roots(guest.tables)
@@ -48,10 +52,12 @@ def simulate(
 
 
 def workload_trace(
-    workload: Workload, seed: int, footprint: int, accesses: int, base: int = AREA_BASE
+    workload: Workload | str, seed: int, footprint: int, accesses: int, base: int = AREA_BASE
 ) -> Iterator[Gvas]:
     """Return `accesses` addresses of a workload's measured part, in blocks; the last step may be cut short.
 
+    workload : itself, or its name
     base : gva of its area
     """
+    workload = workload if isinstance(workload, Workload) else get_workload(workload)
     return workload.blocks(seed, base, footprint, accesses)
