@@ -220,8 +220,7 @@ def test_an_audit_says_whose_tables_it_takes_them_for_and_how_wide_addresses_are
     assert said.code == 0
     assert "assumed" not in said.out
     (tables,) = json.loads(twofold("audit", path, "--table-format", "ept", "--json").out)["tables"]
-    assert tables["assumed"]["dialect"] == "kvm"
-    assert tables["assumed"]["address_bits"] == 52
+    assert (tables["dialect"], tables["address_bits"], len(tables["assumed"])) == ("kvm", 52, 2)
 
 
 def test_an_audit_takes_the_width_of_addresses_and_the_bits_of_encryption(twofold):

@@ -1,5 +1,6 @@
 """Tables of KVM, of Xen and of nobody in particular: what the audit says, what look-ups and hardware make of them."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -152,8 +153,8 @@ def test_a_bit_above_the_address_width_is_a_finding_and_a_fault_at_every_level(t
             assert (fault.kind, fault.code) == wanted
     with tf.open_tables(path, table_format=name, dialect="bare") as tables:
         assert (tables.audit().found == 0) is (level == 0), "an entry can hold it; no table stands there"
-        assert tables.assumed.address_bits == 52
-        assert "52 address bits: the most that" in tables.assumed.says[-1]
+        assert tables.address_bits == 52
+        assert "52 address bits: the most that" in tables.assumed[-1]
 
 
 def test_widths_and_masks_that_cut_off_the_files_own_frames_are_refused(tmp_path):
@@ -214,8 +215,8 @@ def test_a_guest_address_may_carry_the_bit_unless_the_tables_map_there_themselve
 def test_tables_of_kvm_are_known_by_their_bits_and_that_is_said(tmp_path, kernel):
     path = kvm_ept(tmp_path, EPT_LEAF[kernel], EPT_TABLE[kernel])
     with tf.open_tables(path, table_format="ept") as tables:
-        assert tables.assumed.dialect == "kvm"
-        assert tables.assumed.says[0].startswith("dialect kvm: KVM sets bit")
+        assert tables.dialect == "kvm"
+        assert tables.assumed[0].startswith("dialect kvm: KVM sets bit")
         assert tables.audit().clean
 
 
@@ -229,24 +230,25 @@ def test_tables_as_xen_has_them_are_known_by_their_bits(tmp_path, name):
         root = machine.domains[1].p2m.root
         expected = machine.domains[1].p2m.leaf_array().tolist()
     with tf.open_tables(tmp_path / "m", domain="one") as tables:
-        assert tables.assumed.dialect == "xen"
-        assert "Twofold saved" in tables.assumed.says[0]
+        assert tables.dialect == "xen"
+        assert "Twofold saved" in tables.assumed[0]
     with tf.open_tables(tmp_path / "m", root=root, table_format=name) as tables:
-        assert tables.assumed.dialect == "xen"
-        assert tables.assumed.says[0].startswith("dialect xen: Xen ")
+        assert tables.dialect == "xen"
+        assert tables.assumed[0].startswith("dialect xen: Xen ")
         assert tables.leaf_array().tolist() == expected
 
 
 def test_tables_with_nobodys_bits_are_read_as_hardware_does_and_that_is_said(tmp_path):
     path = raw(tmp_path, {1: (4, {0: 2 << 12 | 7}), 2: (3, {0: 1 << 30 | 0x85 | SVE, 1: 0x7F << 53})})
     with tf.open_tables(path) as tables:
-        assert tables.assumed.dialect == "bare"
-        assert tables.assumed.says[0].startswith("dialect bare: no entry")
+        assert tables.dialect == "bare"
+        assert tables.assumed[0].startswith("dialect bare: no entry")
         assert tables.get_entry(0).access == "r"
         assert tables.get_entry(1 << 18).mfn == tf.INVALID_MFN
         assert tables.audit().places == 0
-    with tf.open_tables(path, dialect="bare", address_bits=48) as tables:
-        assert tables.assumed.says == ()
+        assert "format npt: the file says its levels alone, which an EPT has too" in tables.assumed
+    with tf.open_tables(path, dialect="bare", address_bits=48, table_format="npt") as tables:
+        assert tables.assumed == ()
 
 
 def test_tables_that_are_read_as_somebody_elses_say_so_in_findings_not_in_silence(tmp_path):
@@ -293,7 +295,7 @@ def test_an_ept_of_xen_holds_places_whatever_memory_type_they_have(tmp_path, typ
     pages = {4 - level: (level + 1, {0: (5 - level) << 12 | table}) for level in (1, 2, 3)}
     path = raw(tmp_path, pages | {4: (1, {7: 0x5007 << 12 | leaf, 8: place})})
     with tf.open_tables(path, table_format="ept") as tables:
-        assert tables.assumed.dialect == "xen"
+        assert tables.dialect == "xen"
         report = tables.audit()
         assert report.clean, report.findings
         assert (report.leaves, report.places) == (1, 1)
@@ -307,7 +309,7 @@ def test_every_domain_of_a_file_says_whose_tables_it_has(tmp_path):
         machine.save(tmp_path / "m")
     for each in audit_file(tmp_path / "m"):
         assert each.report.clean
-        assert each.as_dict()["assumed"]["dialect"] == "xen"
+        assert each.as_dict()["dialect"] == "xen"
 
 
 # -- the recordings of others -----------------------------------------------------------------------------------
@@ -402,6 +404,21 @@ def test_an_npz_of_several_arrays_and_an_npy_that_ends_early_are_refused(tmp_pat
     np.savez(tmp_path / "t.npz", mfn=np.zeros(0, np.uint64), pages=np.zeros((0, 4096), np.uint8))
     with pytest.raises(FormatError, match="holds no page"):
         tf.open_tables(tmp_path / "t.npz", root=1, table_format="npt")
+
+
+@given(st.data())
+def test_a_damaged_array_ends_in_an_expected_error_or_in_a_report(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("damaged") / "t"
+    with path.open("wb") as file:
+        data.draw(st.sampled_from([np.save, np.savez, np.savez_compressed]))(file, one_leaf())
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, min(400, len(content) - 1)))] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content))) :]
+    path.write_bytes(content)
+    with contextlib.suppress(tf.TwofoldError), tf.open_tables(path, root=1, table_format="npt") as tables:
+        tables.audit()
 
 
 # -- anything ---------------------------------------------------------------------------------------------------

@@ -52,6 +52,14 @@ def test_an_empty_slot_and_one_that_is_being_removed_are_holes_at_every_level(ta
     assert shape.is_empty(words, read(table_format, "kvm", entry, level))
 
 
+def test_what_is_read_in_the_place_of_a_marker_is_read_again_as_it_is():
+    for table_format, mmio in ((EPT, GFN | 6), (NPT, GFN | 7 | 1 << 51)):
+        once = read(table_format, "kvm", mmio)
+        assert read(table_format, "kvm", once) == once == MMIO
+    place = GFN | P2MType.PAGED << 52 | 6 << 3
+    assert read(EPT, "xen", read(EPT, "xen", place)) == read(EPT, "xen", place) != place
+
+
 def test_mmio_of_tdx_is_not_present_and_does_not_suppress_ve():
     assert read(EPT, "kvm", GFN | 0x88 | 3 << 52) == MMIO
 

@@ -15,6 +15,30 @@ def _number(text: str) -> int:
     return int(text, 0)
 
 
+Dialect = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose bits stand where hardware looks at none: xen, kvm, or bare, nobody's.",
+        show_default="by what the tables show",
+    ),
+]
+AddressBits = Annotated[
+    int | None,
+    typer.Option(
+        help="Of the CPU's physical addresses, 32 to 52; bits above are reserved.",
+        show_default="what an entry can hold",
+    ),
+]
+EncryptionMask = Annotated[
+    int | None,
+    typer.Option(
+        parser=_number,
+        help="Address bits of entries that say how memory is encrypted, like 0x800000000000.",
+        show_default="none",
+    ),
+]
+
+
 def audit(
     path: Annotated[
         Path,
@@ -43,28 +67,9 @@ def audit(
     reader: Annotated[
         str | None, typer.Option(help="Which reader opens the file.", show_default="the one that knows it")
     ] = None,
-    dialect: Annotated[
-        str | None,
-        typer.Option(
-            help="Whose bits stand where hardware looks at none: xen, kvm, or bare, nobody's.",
-            show_default="by what the tables show",
-        ),
-    ] = None,
-    address_bits: Annotated[
-        int | None,
-        typer.Option(
-            help="Of the CPU's physical addresses, 32 to 52; bits above are reserved.",
-            show_default="what an entry can hold",
-        ),
-    ] = None,
-    encryption_mask: Annotated[
-        int | None,
-        typer.Option(
-            parser=_number,
-            help="Address bits of entries that say how memory is encrypted, like 0x800000000000.",
-            show_default="none",
-        ),
-    ] = None,
+    dialect: Dialect = None,
+    address_bits: AddressBits = None,
+    encryption_mask: EncryptionMask = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: options.Quiet = False,
 ) -> None:

@@ -28,13 +28,13 @@ _NO_ROOT = findings.SENTENCES[findings.TABLE_NOT_OWNED]
 _OUR_OWN = "the file is a machine that Twofold saved, which stores what Xen does"
 
 
-class Assumed(NamedTuple):
-    """How tables are read, and what of it nobody said. says : in sentences."""
+class AsRead(NamedTuple):
+    """How tables are read. assumed : what of it nobody said, in sentences."""
 
     dialect: str
     address_bits: int
     encryption_mask: int
-    says: tuple[str, ...]
+    assumed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Found:
     arena : memory that holds them, each at its place, what a hypervisor marks put as ours
     reached : which they are, and which the file does not hold
     kept : the marked entries, as the file has them
-    assumed : whose they are
+    as_read : whose they are
     """
 
     dump: Dump
@@ -56,21 +56,21 @@ class Found:
     arena: Arena
     reached: Reached
     kept: Kept
-    assumed: Assumed
+    as_read: AsRead
 
     def audit(self, progress: Progress | None) -> AuditReport:
         """Check the tables as they are."""
         memory = self.arena.tables_of(self.table_format.entry_dtype)
         audit = Audit(kernels, self.table_format, memory, Mfn(self.root.mfn), progress)
         machine = self.dump.machine
-        if machine is not None and self.assumed.dialect == "xen":  # what holds a frame goes by types
+        if machine is not None and self.as_read.dialect == "xen":  # what holds a frame goes by types
             report = audit.of_machine(machine.frame_table, machine.m2p.complement, machine.orders, self.root.domid)
         else:
             # A copy of one kind, whatever the reader's: kernels are compiled once more for an array that is read-only.
             tables = np.array(self.reached.mfns if self.dump.tables is None else self.dump.tables, np.uint64)
             report = audit.of_tables(tables)
             if machine is not None:
-                report = replace(report, skipped=(f"frame table and M2P: {self.assumed.dialect} has no types",))
+                report = replace(report, skipped=(f"frame table and M2P: {self.as_read.dialect} has no types",))
             if len(self.reached.missing):
                 report = replace(report, skipped=(*report.skipped, self._unread()))
         return report if self._has_root else _without_root(report, self.root.mfn, self.table_format)
@@ -113,8 +113,7 @@ def find(dump: Dump, tables: CollectedTables, root: DumpRoot, table_format: Tabl
         dialect = dialect._replace(markers=())
     reached = tables.reach(dialect.table_format, root.mfn)
     kept = put_marked(tables.arena, reached.mfns, dialect, root.mfn)
-    assumed = _assumed(dialect, reading, why)
-    return Found(dump, root, dialect.table_format, tables.arena, reached, kept, assumed)
+    return Found(dump, root, dialect.table_format, tables.arena, reached, kept, _as_read(root, dialect, reading, why))
 
 
 def _check_frames(dump: Dump, table_format: TableFormat, reading: Reading) -> None:
@@ -127,23 +126,25 @@ def _check_frames(dump: Dump, table_format: TableFormat, reading: Reading) -> No
         raise ReadingError("address_bits", str(reading.address_bits), problem)
 
 
-def _assumed(dialect: Dialect, reading: Reading, why: str | None) -> Assumed:
+def _as_read(root: DumpRoot, dialect: Dialect, reading: Reading, why: str | None) -> AsRead:
     width = int(dialect.table_format.shape[shape.ADDRESS_BITS])
-    says = [] if why is None else [f"dialect {dialect.name}: {why}"]
+    assumed = [] if why is None else [f"dialect {dialect.name}: {why}"]
+    if {root.table_format, reading.table_format} == {None} and not dialect.table_format.is_32_bit:
+        assumed.append(f"format {dialect.table_format.name}: the file says its levels alone, which an EPT has too")
     if reading.address_bits is None:
-        says.append(f"{width} address bits: the most that {dialect.table_format.name} entries hold")
-    return Assumed(dialect.name, width, reading.encryption_mask, tuple(says))
+        assumed.append(f"{width} address bits: the most that {dialect.table_format.name} entries hold")
+    return AsRead(dialect.name, width, reading.encryption_mask, tuple(assumed))
 
 
 @contextmanager
 def opened(
-    path: Path, table_format: str | None, root: int | None, reader: str | DumpReader | None, dialect: str | None
+    path: Path, root: int | None, reader: str | DumpReader | None, reading: Reading
 ) -> Iterator[tuple[Path, Dump]]:
     """Open a file while its tables are read, and put a root of the caller's in the place of its own."""
-    if table_format is not None and table_format not in P2M_FORMATS:
-        raise UnknownNameError("table format", table_format, tuple(P2M_FORMATS))
-    if dialect is not None and dialect not in DIALECTS:
-        raise UnknownNameError("dialect", str(dialect), tuple(DIALECTS))
+    if reading.table_format is not None and reading.table_format not in P2M_FORMATS:
+        raise UnknownNameError("table format", str(reading.table_format), tuple(P2M_FORMATS))
+    if reading.dialect is not None and reading.dialect not in DIALECTS:
+        raise UnknownNameError("dialect", str(reading.dialect), tuple(DIALECTS))
     path = path / FILE_NAME if path.is_dir() else path
     dump = open_dump(path, reader)
     try:
@@ -159,7 +160,7 @@ def opened(
 
 
 def wanted_roots(
-    path: Path, dump: Dump, domain: str | int | None, table_format: str | None
+    path: Path, dump: Dump, domain: str | int | None, reading: Reading
 ) -> list[tuple[DumpRoot, TableFormat]]:
     """Return the roots of a domain, or all, and how to read each."""
     if domain is not None and not any(each.domid or each.name for each in dump.roots):
@@ -167,4 +168,4 @@ def wanted_roots(
     wanted = [each for each in dump.roots if domain is None or domain in {each.name, each.domid, str(each.domid)}]
     if domain is not None and not wanted:
         raise UnknownNameError("domain", str(domain), tuple(each.name for each in dump.roots))
-    return [(each, each.format_of(path, table_format)) for each in wanted]
+    return [(each, each.format_of(path, reading.table_format)) for each in wanted]

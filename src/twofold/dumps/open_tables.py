@@ -16,7 +16,7 @@ import numpy.typing as npt
 from twofold import kernels
 from twofold.dumps.collect import CollectedTables, copied
 from twofold.dumps.followed import Followed
-from twofold.dumps.found import Assumed, Found, find, opened, wanted_roots
+from twofold.dumps.found import AsRead, Found, find, opened, wanted_roots
 from twofold.dumps.npz import check_room
 from twofold.dumps.readers import DumpReader
 from twofold.errors import FormatError
@@ -49,14 +49,24 @@ class OpenTables(P2MView):
         self._limit = followed.end
         self.tables = followed.tables
         # Xen keeps an access in each leaf; what others leave, hardware takes from all entries of a path.
-        mask = found.assumed.encryption_mask >> FRAME_SHIFT  # a guest's address carries it too, where it is no index
+        mask = found.as_read.encryption_mask >> FRAME_SHIFT  # a guest's address carries it too, where it is no index
         self._no_gfn = mask if self._limit <= mask & -mask else 0
-        self._narrow = [] if found.assumed.dialect == "xen" else followed.narrow
+        self._narrow = [] if found.as_read.dialect == "xen" else followed.narrow
 
     @property
-    def assumed(self) -> Assumed:
-        """How the tables are read, and what of that nobody said."""
-        return self._found.assumed
+    def dialect(self) -> str:
+        """Whose tables they are taken for: "xen", "kvm" or "bare"."""
+        return self._found.as_read.dialect
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of a physical address; those above are reserved."""
+        return self._found.as_read.address_bits
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What nobody said of the tables, and was assumed, in sentences."""
+        return self._found.as_read.assumed
 
     @property
     def _is_trusted(self) -> bool:
@@ -161,9 +171,9 @@ def open_tables(
     UnknownNameError : no such domain, format, dialect or reader
     ReadingError : `address_bits` or `encryption_mask` cannot be
     """
-    reading = Reading(dialect, address_bits, encryption_mask)
-    with opened(Path(path), table_format, root, reader, dialect) as (where, dump):
-        wanted = wanted_roots(where, dump, domain, table_format)
+    reading = Reading(dialect, address_bits, encryption_mask, table_format)
+    with opened(Path(path), root, reader, reading) as (where, dump):
+        wanted = wanted_roots(where, dump, domain, reading)
         if len(wanted) != 1:
             names = ", ".join(each.name or f"root {each.mfn:#x}" for each, _ in wanted)
             problem = f"holds {len(wanted)} domains; say which: {names}" if wanted else "holds no domain"
@@ -186,11 +196,12 @@ class Audited:
     table_format: str
     root: Mfn
     report: AuditReport
-    assumed: Assumed
+    as_read: AsRead
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers and texts; each finding with its sentence."""
-        fields = asdict(self) | {"assumed": self.assumed._asdict()}
+        fields = asdict(self)
+        fields |= fields.pop("as_read")._asdict()
         for finding, row in zip(self.report.findings, fields["report"]["findings"], strict=True):
             row["says"] = str(finding)
         return fields
@@ -214,9 +225,9 @@ def audit_file(
     ----------
     progress : called with (which, frames done, frames of the machine)
     """
-    reading = Reading(dialect, address_bits, encryption_mask)
-    with opened(Path(path), table_format, root, reader, dialect) as (where, dump):
-        wanted = wanted_roots(where, dump, domain, table_format)
+    reading = Reading(dialect, address_bits, encryption_mask, table_format)
+    with opened(Path(path), root, reader, reading) as (where, dump):
+        wanted = wanted_roots(where, dump, domain, reading)
         tables = CollectedTables(where, dump)  # one file, one set of tables: those of all domains
         try:
             return [_audited(find(dump, tables, *each, reading), progress) for each in wanted]
@@ -228,4 +239,4 @@ def _audited(found: Found, progress: Callable[[str, int, int], None] | None) -> 
     name, format_name = found.root.name, found.table_format.name
     which = f"auditing {name or format_name}"
     tell = None if progress is None else (lambda done, total: progress(which, done, total))
-    return Audited(name, format_name, Mfn(found.root.mfn), found.audit(tell), found.assumed)
+    return Audited(name, format_name, Mfn(found.root.mfn), found.audit(tell), found.as_read)

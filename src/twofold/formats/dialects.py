@@ -62,11 +62,13 @@ class Reading(NamedTuple):
     address_bits : of the CPU's physical addresses; None: what an entry can hold
     encryption_mask : bits of an entry's address that say how memory is encrypted, and are no address: SME's C bit,
         TDX's shared bit, key numbers
+    table_format : its name; None: what the file says, or the NPT with as many levels
     """
 
     dialect: str | None = None
     address_bits: int | None = None
     encryption_mask: int = 0
+    table_format: str | None = None
 
 
 class Dialect(NamedTuple):
@@ -92,7 +94,7 @@ def in_dialect(table_format: TableFormat, name: str, reading: Reading) -> Dialec
 
 def narrowed(table_format: TableFormat, reading: Reading) -> TableFormat:
     """Return a format whose addresses end where the CPU's do, without the bits of memory encryption."""
-    words, (_, bits, mask) = table_format.shape, reading
+    words, bits, mask = table_format.shape, reading.address_bits, reading.encryption_mask
     _check_width(table_format, bits)
     _check_mask(table_format, mask)
     if bits is None and not mask:
@@ -199,6 +201,7 @@ def _kvm(table_format: TableFormat, reading: Reading) -> Dialect:
     untyped = _without_types(table_format, present, empty)
     mmio = P2MType.MMIO_DM << int(base[shape.PLACE_SHIFT])
     markers = [
+        Marker(_ALL, mmio, _ALL, _LAST_LEVEL, _ALL, 0),  # what is read already, where P2Ms share tables
         Marker(present | empty, 0, frame, _LAST_LEVEL, 0, mmio),
         Marker(present, 0, _ALL & ~empty, _EVERY_LEVEL, 0, empty),
     ]

@@ -129,8 +129,8 @@ def audit_view(audited: Iterable[Audited]) -> list[Part]:
         report = each.report
         counts = (report.tables, report.leaves, report.places, report.empty_tables, report.recalc, report.orphans)
         numbers = (*counts, report.m2p_bad, report.p2m_bad, report.found)
-        rows.append((each.name or "-", each.table_format, each.assumed.dialect, f"{each.root:#x}", *map(str, numbers)))
-        lines |= dict.fromkeys(f"assumed: {sentence}" for sentence in each.assumed.says)
+        rows.append((each.name or "-", each.table_format, each.as_read.dialect, f"{each.root:#x}", *map(str, numbers)))
+        lines |= dict.fromkeys(f"assumed: {sentence}" for sentence in each.as_read.assumed)
         lines |= dict.fromkeys(f"not checked: {sentence}" for sentence in report.skipped)
         lines |= dict.fromkeys(f"{each.name or each.table_format}: {finding}" for finding in report.findings)
         if report.found > len(report.findings):
