@@ -98,7 +98,7 @@ def audit(
                     reader=reader,
                     dialect=dialect,
                     address_bits=address_bits,
-                    encryption_mask=encryption_mask or 0,
+                    encryption_mask=encryption_mask,
                     progress=bar.update,
                 )
             )

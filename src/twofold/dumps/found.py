@@ -118,7 +118,7 @@ def find(dump: Dump, tables: CollectedTables, root: DumpRoot, table_format: Tabl
 
 def _check_frames(dump: Dump, table_format: TableFormat, reading: Reading) -> None:
     """Raise unless the frames of a file can be named by the addresses that are left."""
-    end, mask = (dump.frames - 1) << FRAME_SHIFT, reading.encryption_mask
+    end, mask = (dump.frames - 1) << FRAME_SHIFT, reading.encryption_mask or 0
     if mask and mask & -mask <= end:
         raise ReadingError("encryption_mask", f"{mask:#x}", f"covers addresses that the file has: it ends at {end:#x}")
     if reading.address_bits is not None and end >> reading.address_bits:
@@ -133,7 +133,7 @@ def _as_read(root: DumpRoot, dialect: Dialect, reading: Reading, why: str | None
         assumed.append(f"format {dialect.table_format.name}: the file says its levels alone, which an EPT has too")
     if reading.address_bits is None:
         assumed.append(f"{width} address bits: the most that {dialect.table_format.name} entries hold")
-    return AsRead(dialect.name, width, reading.encryption_mask, tuple(assumed))
+    return AsRead(dialect.name, width, reading.encryption_mask or 0, tuple(assumed))
 
 
 @contextmanager
@@ -145,6 +145,8 @@ def opened(
         raise UnknownNameError("table format", str(reading.table_format), tuple(P2M_FORMATS))
     if reading.dialect is not None and reading.dialect not in DIALECTS:
         raise UnknownNameError("dialect", str(reading.dialect), tuple(DIALECTS))
+    if root is not None and not isinstance(root, int | np.integer):
+        raise ReadingError("root", repr(root), "is no number of a frame")
     path = path / FILE_NAME if path.is_dir() else path
     dump = open_dump(path, reader)
     try:

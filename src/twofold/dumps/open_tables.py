@@ -148,7 +148,7 @@ def open_tables(
     reader: str | DumpReader | None = None,
     dialect: str | None = None,
     address_bits: int | None = None,
-    encryption_mask: int = 0,
+    encryption_mask: int | None = None,
 ) -> OpenTables:
     """Return somebody else's P2M, read-only, with the look-ups and the audit of one of ours.
 
@@ -163,7 +163,8 @@ def open_tables(
     dialect : whose bits stand where hardware looks at none: "xen", "kvm", or "bare", nobody's; None: by what the tables
         show, and `assumed` says what that was
     address_bits : of the CPU's physical addresses, 32 to 52; bits above are reserved. None: what an entry can hold
-    encryption_mask : address bits of entries that say how memory is encrypted, such as 1 << 47; they are taken off
+    encryption_mask : address bits of entries that say how memory is encrypted, such as 1 << 47; they are taken off.
+        None: there are none
 
     Raises
     ------
@@ -216,7 +217,7 @@ def audit_file(
     reader: str | None = None,
     dialect: str | None = None,
     address_bits: int | None = None,
-    encryption_mask: int = 0,
+    encryption_mask: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Audited]:
     """Audit every P2M of a file; `open_tables` says what it may be, and how it may be read.

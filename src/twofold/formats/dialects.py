@@ -67,7 +67,7 @@ class Reading(NamedTuple):
 
     dialect: str | None = None
     address_bits: int | None = None
-    encryption_mask: int = 0
+    encryption_mask: int | None = None
     table_format: str | None = None
 
 
@@ -95,6 +95,7 @@ def in_dialect(table_format: TableFormat, name: str, reading: Reading) -> Dialec
 def narrowed(table_format: TableFormat, reading: Reading) -> TableFormat:
     """Return a format whose addresses end where the CPU's do, without the bits of memory encryption."""
     words, bits, mask = table_format.shape, reading.address_bits, reading.encryption_mask
+    mask = 0 if mask is None else mask
     _check_width(table_format, bits)
     _check_mask(table_format, mask)
     if bits is None and not mask:
