@@ -100,6 +100,8 @@ def test_a_healthy_npt_of_kvm_has_no_finding_and_its_mmio_faults_as_reserved(tmp
         assert tables.get_entry(0x12 << 9).mfn == 0x400 << 9
         assert tables.get_entry(8).type is tf.P2MType.MMIO_DM
         assert tables.fault(0x8000) == tf.Fault("npf", 0x10000000D, 0x8000)
+        marks = [each for each in tables.assumed if each.endswith(": MMIO, as KVM marks it in NPT")]
+        assert [each.split()[1] for each in marks] == ([] if width else ["50" if mask else "51"])
         assert tables.fault(0x8000, "write").code == 0x10000000F
         assert tables.fault(0x7000) is None
 

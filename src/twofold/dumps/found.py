@@ -133,6 +133,7 @@ def _as_read(root: DumpRoot, dialect: Dialect, reading: Reading, why: str | None
         assumed.append(f"format {dialect.table_format.name}: the file says its levels alone, which an EPT has too")
     if reading.address_bits is None:
         assumed.append(f"{width} address bits: the most that {dialect.table_format.name} entries hold")
+        assumed += [dialect.without_width] if dialect.without_width else []
     return AsRead(dialect.name, width, reading.encryption_mask or 0, tuple(assumed))
 
 

@@ -72,11 +72,12 @@ class Reading(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """A table format as a hypervisor uses it."""
+    """A table format as a hypervisor uses it. without_width : what is assumed when nobody says the address bits."""
 
     name: str
     table_format: TableFormat
     markers: tuple[Marker, ...]
+    without_width: str = ""
 
 
 def in_dialect(table_format: TableFormat, name: str, reading: Reading) -> Dialect:
@@ -199,6 +200,7 @@ def _kvm(table_format: TableFormat, reading: Reading) -> Dialect:
     present = int(base[shape.HARDWARE]) | (KVM_MAPPED if _is_ept(table_format) else 0)
     empty, frame = KVM_EMPTY & _word(table_format), int(base[shape.FRAME])
     columns: dict[int, int] = {}
+    says = ""
     untyped = _without_types(table_format, present, empty)
     mmio = P2MType.MMIO_DM << int(base[shape.PLACE_SHIFT])
     markers = [
@@ -210,8 +212,10 @@ def _kvm(table_format: TableFormat, reading: Reading) -> Dialect:
         markers.append(Marker(ept.RIGHTS, _MMIO_RIGHTS, _ALL, _LAST_LEVEL, 0, mmio))
     elif empty and (high := _highest(frame)) >= 1 << (reading.address_bits or 0):
         markers.append(Marker(x86.PRESENT | high, x86.PRESENT | high, _ALL, _LAST_LEVEL, 0, mmio))
+        says = f"bit {high.bit_length() - 1} of an entry that is present: MMIO, as KVM marks it in NPT"
         columns[shape.LEAF_RESERVED] = int(base[shape.LEAF_RESERVED]) | high
-    return Dialect("kvm", replace(untyped, shape=shape.as_words(columns, base=untyped.shape)), tuple(markers))
+    read = replace(untyped, shape=shape.as_words(columns, base=untyped.shape))
+    return Dialect("kvm", read, tuple(markers), says)
 
 
 def _highest(bits: int) -> int:
