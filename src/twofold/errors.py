@@ -193,6 +193,16 @@ class FormatError(TwofoldError):
         super().__init__(f"{self.path}: {where}{problem}")
 
 
+class ReadingError(TwofoldError):
+    """An option that says how tables of a file are to be read, and cannot be: its name, what it says, and why."""
+
+    def __init__(self, option: str, value: str, problem: str) -> None:
+        self.option = option
+        self.value = value
+        self.problem = problem
+        super().__init__(f"{option} {value} {problem}")
+
+
 class DamagedJournalError(FormatError):
     """A journal that is whole only up to an offset; `operations` of it stand before."""
 
