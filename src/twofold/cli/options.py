@@ -301,6 +301,7 @@ def check_beside(scenario: Path | None, **outputs: Path | None) -> None:
     fields = {} if scenario is None else load_scenario(scenario)
     named = [
         ("host.snapshot", fields.get("host", {}).get("snapshot")),
+        ("trace.file", fields.get("trace", {}).get("file")),
         *(("cpus", cpu) for cpu in fields.get("cpus", ())),
     ]
     inputs = [(f"{key} in {scenario}", Path(name)) for key, name in named if isinstance(name, str)]
