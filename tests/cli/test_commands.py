@@ -610,7 +610,7 @@ def test_what_cannot_be_done_exits_with_3_and_one_line_and_leaves_nothing(twofol
 def test_a_wrong_field_is_named(twofold, wrong_files):
     assert twofold("compare", "--scenario", "wrong.toml").line == (
         "twofold: wrong.toml: field host.sise: is unknown; did you mean 'size'? "
-        "known are snapshot, size, free, fragmentation, packing"
+        "known are snapshot, size, free, fragmentation, packing, page_kib"
     )
 
 
