@@ -151,6 +151,8 @@ NAMED = [
     (("trace", "info", "t", "--from", "champsin"), "--from: unknown trace format 'champsin'; did you mean 'champsim'?"),
     (("audit", "t", "--format", "etp"), "--format: unknown table format 'etp'; did you mean 'ept'?"),
     (("simulate", "t", *HOST, "--placement", "scatered"), "--placement: unknown placement 'scatered'; did you mean"),
+    (("run", "", *HOST), "'': is no file and no workload; known are gups"),
+    (("build", "--host", ""), "--host: '': is no file name"),
     (("run", "gusp", *HOST), "gusp: is no file and no workload; did you mean 'gups'?"),
     (("curve", "./gups"), "./gups: is no file and no workload; did you mean 'gups'?"),
 ]

@@ -172,14 +172,15 @@ def is_file(source: str) -> bool:
     if source == STDIN:
         return True
     try:
-        exists = Path(source).exists()
+        exists = source != "" and Path(source).exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL in it
         exists = False
     if not exists:
         guess = nearest(source, WORKLOADS)
         meant = "" if guess is None else f"did you mean {guess!r}? "
         raise FormatError(
-            ascii(source)[1:-1][:MOST_SHOWN], f"is no file and no workload; {meant}known are {', '.join(WORKLOADS)}"
+            ascii(source)[1:-1][:MOST_SHOWN] or "''",
+            f"is no file and no workload; {meant}known are {', '.join(WORKLOADS)}",
         )
     return True
 
