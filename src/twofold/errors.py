@@ -4,7 +4,47 @@
 named (`gfn 0x1234`). Kernels return status codes; the room that owns the data turns them into these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
+
+MOST_SHOWN: Final = 80  # of what somebody gave: a file name or a value may be as long as it likes [letters]
+
+_LEAST_BEGUN: Final = 3  # of a name that was not written out [letters]
+_LIKENESS: Final = 0.7  # "tall" is 0.67 of "small"
+
+
+def quoted(given: object) -> str:
+    """Return what somebody gave as one printable word of bounded length."""
+    try:
+        text = repr(given)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        return f"a very large {type(given).__name__}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def wrong_type(expected: str, given: object) -> TypeError:
+    """Return what is raised for an argument of a type that nothing can be made of: "a size is a text, not int 5"."""
+    return TypeError(f"{expected}, not {type(given).__name__} {quoted(given)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant; None where no one is near."""
+    from difflib import SequenceMatcher, get_close_matches  # noqa: PLC0415  of no use but here
+
+    plain, given = {_plain(each): each for each in known}, _plain(name[:MOST_SHOWN])
+    begun = [each for each in plain if len(given) >= _LEAST_BEGUN and each.startswith(given)]
+    swapped = [each for each in plain if sorted(each) == sorted(given)]
+    for sure in (swapped, begun):
+        if len(sure) == 1:
+            return plain[sure[0]]
+    near = get_close_matches(given, plain, n=2, cutoff=_LIKENESS)
+    likeness = [SequenceMatcher(None, each, given).ratio() for each in near]
+    return plain[near[0]] if len(set(likeness)) == len(near) > 0 else None  # of two that are as near, neither
+
+
+def _plain(name: str) -> str:
+    """Return a name without what people write differently."""
+    return name.lower().replace("-", "").replace("_", "")
 
 
 class TwofoldError(Exception):
@@ -28,7 +68,17 @@ class SizeError(TwofoldError):
     def __init__(self, text: str, problem: str) -> None:
         self.text = text
         self.problem = problem
-        super().__init__(f"size {text!r} {problem}")
+        super().__init__(f"size {quoted(text)} {problem}")
+
+
+class CountError(TwofoldError):
+    """A number of something that is no whole number, or outside what is allowed."""
+
+    def __init__(self, given: object, least: int, most: int) -> None:
+        self.text = given if isinstance(given, str) else quoted(given)
+        self.least = least
+        self.most = most
+        super().__init__(f"{quoted(given)} is no whole number from {least} to {most}")
 
 
 class AddressError(TwofoldError):
@@ -179,7 +229,7 @@ class ProfileError(TwofoldError):
     def __init__(self, name: str, problem: str) -> None:
         self.name = name
         self.problem = problem
-        super().__init__(f"CPU profile {name!r} {problem}")
+        super().__init__(f"CPU profile {quoted(name)} {problem}")
 
 
 class FormatError(TwofoldError):
@@ -201,6 +251,18 @@ class ReadingError(TwofoldError):
         self.value = value
         self.problem = problem
         super().__init__(f"{option} {value} {problem}")
+
+
+class ScenarioError(FormatError):
+    """A field of a scenario that is unknown or wrong.
+
+    place : the keys that lead to it, and places in lists;  written : as it stands in a file
+    """
+
+    def __init__(self, path: object, place: tuple[str | int, ...], written: str, wrong: str) -> None:
+        self.place = place
+        self.wrong = wrong
+        super().__init__(path, f"field {written}: {wrong}")
 
 
 class DamagedJournalError(FormatError):
@@ -245,10 +307,14 @@ class UnknownNameError(TwofoldError):
     """A design, CPU, workload, layout or engine that does not exist, with what does."""
 
     def __init__(self, kind: str, name: str, known: tuple[str, ...]) -> None:
+        if not isinstance(name, str):
+            raise wrong_type(f"{kind}: a name is a str", name)
         self.kind = kind
         self.name = name
         self.known = known
-        super().__init__(f"unknown {kind} {name!r}; known are {', '.join(known)}")
+        meant = nearest(name, known)
+        guess = "" if meant is None else f"did you mean {meant!r}? "
+        super().__init__(f"unknown {kind} {quoted(name)}; {guess}known are {', '.join(known)}")
 
 
 class AccessRefusedError(TwofoldError):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from twofold.errors import UnknownNameError
+from twofold.errors import UnknownNameError, wrong_type
 
 
 def names_of(group: str, built_in: Mapping[str, str]) -> tuple[str, ...]:
@@ -33,6 +33,8 @@ def load(kind: str, group: str, built_in: Mapping[str, str], name: str) -> Any:
     ------
     UnknownNameError : nothing that is installed has that name
     """
+    if not isinstance(name, str):
+        raise wrong_type(f"{kind}: a name is a str", name)
     if name in built_in:
         return EntryPoint(name, built_in[name], group).load()
     for entry in entry_points(group=group):

@@ -80,10 +80,10 @@ def test_simulate_prices_a_trace_in_a_32_bit_guest(twofold):
 
 
 WRONG = [
-    ((*QUICK, "--host-paging", "3-level"), "field modes.0.host_paging: unknown paging mode '3-level'"),
+    ((*QUICK, "--host-paging", "3-level"), "--host-paging: unknown paging mode '3-level'"),
     ((*QUICK, "--host-paging", "pae", "--guest-mode", "4-level"), "a pae machine cannot hold a 4-level guest"),
     ((*QUICK, "--host-paging", "2-level", "--table-format", "ept"), "unknown table format of a 2-level machine 'ept'"),
-    ((*QUICK, "--paging", "pv"), "field modes.0.paging: unknown paging mode 'pv'"),
+    ((*QUICK, "--paging", "pv"), "--paging: unknown paging mode 'pv'"),
     ((*QUICK, "--host-paging", "2-level", "--page-sizes", "4K,2M"), "size '2M' is no page size of a 2-level table"),
     (("run", "gups", *HOST, "--host-paging", "pae", "--guest-pages", "1G"), "size '1G' is no page size of a pae guest"),
     (("build", *HOST, "--guest-mode", "5-level"), "unknown guest mode '5-level'"),

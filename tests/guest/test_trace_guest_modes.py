@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from twofold.domain import Machine, build
-from twofold.errors import GuestError, UnknownNameError
+from twofold.errors import GuestError, SizeError, UnknownNameError
 from twofold.guest import TraceGuest, TracePolicy, default_footprint
 from twofold.study import simulate
 
@@ -80,8 +80,14 @@ def test_a_mode_wider_than_the_hypervisors_is_refused_before_anything_else():
         (4 << 20, "4-level", 8 << 30),
         (4 << 20, "pae", 2 << 30),
         (4 << 20, "2-level", 2 << 30),
-        (0, "pae", 1),
+        (2, "pae", 4 << 10),
     ],
 )
 def test_an_area_is_a_power_of_two_in_memory_and_addresses(frames, mode, bytes_):
     assert default_footprint(frames, mode) == bytes_
+
+
+@pytest.mark.parametrize("frames", [0, 1])
+def test_memory_that_has_no_room_for_an_area_is_told_by_what_it_is(frames):
+    with pytest.raises(SizeError, match=f"size '{4 * frames}(KiB|B)' is too little memory"):
+        default_footprint(frames)

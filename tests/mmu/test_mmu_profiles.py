@@ -105,7 +105,7 @@ def test_a_wrong_field_is_named_in_one_line(tmp_path, section, old, new, says):
 
 
 def test_a_missing_or_unknown_section_is_named(tmp_path):
-    with pytest.raises(ProfileError, match=r"field nested: .*\(and 1 more\)|field nested_4k: .*\(and 1 more\)"):
+    with pytest.raises(ProfileError, match=r"field nested_4k: Field required$"):
         load_profile(saved(tmp_path, GOOD.replace("[nested_4k]", "[nested]")))
 
 

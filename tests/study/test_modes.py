@@ -158,19 +158,22 @@ def test_choices_are_laid_over_every_mode_once():
     ("fields", "problem"),
     [
         ({"modes": []}, "field modes"),
-        ({"modes": [{"host": "pae"}]}, "field modes.0.host: Extra inputs"),
-        ({"modes": [{"host_paging": "3-level"}]}, "field modes.0.host_paging: unknown paging mode '3-level'"),
-        ({"modes": [{"paging": "pv"}]}, "field modes.0.paging: unknown paging mode 'pv'"),
+        ({"modes": [{"host": "pae"}]}, "field host of [[modes]] number 1: is unknown"),
+        (
+            {"modes": [{"host_paging": "3-level"}]},
+            "field host_paging of [[modes]] number 1: unknown paging mode '3-level'",
+        ),
+        ({"modes": [{"paging": "pv"}]}, "field paging of [[modes]] number 1: unknown paging mode 'pv'"),
         (
             {"modes": [{"host_paging": "pae", "table_format": "ept"}]},
-            "field modes.0: unknown table format of a pae machine 'ept'; known are npt",
+            "field modes number 1: unknown table format of a pae machine 'ept'; known are npt",
         ),
-        ({"modes": [{"guest_mode": "5-level"}]}, "field modes.0: unknown guest mode '5-level'"),
+        ({"modes": [{"guest_mode": "5-level"}]}, "field modes number 1: unknown guest mode '5-level'"),
         (
             {"modes": [{"host_paging": "pae", "guest_mode": "4-level"}]},
-            "field modes.0: a pae machine cannot hold a 4-level guest; it holds 2-level, pae",
+            "field modes number 1: a pae machine cannot hold a 4-level guest; it holds 2-level, pae",
         ),
-        ({"modes": [{"page_sizes": "4K,4M"}]}, "field modes.0: size '4M' is no page size of a 4-level table"),
+        ({"modes": [{"page_sizes": "4K,4M"}]}, "field modes number 1: size '4M' is no page size of a 4-level table"),
         ({"modes": [{}, {"page_sizes": "4K,2M,1G"}]}, "field modes: '4-level' is listed twice"),
         (
             {"modes": [{}, {"page_sizes": "4K,2M"}], "guest": {"page_sizes": "4K,2M"}},
@@ -188,7 +191,7 @@ def test_choices_are_laid_over_every_mode_once():
             {"modes": [{}, {"host_paging": "pae"}], "guest_pages": ["4K", "4M"]},
             "field guest_pages: size '4M' is no page size of a 4-level guest; it has 4K, 2M, 1G; a pae guest; it has",
         ),
-        ({"cpus": ["zen3", {"name": "zen3"}]}, "field cpus.1: CPU profile 'given' field title: Field required"),
+        ({"cpus": ["zen3", {"name": "zen3"}]}, "field cpus number 2: CPU profile 'given' field title: Field required"),
     ],
     ids=lambda value: re.sub(r"\W+", "-", str(value))[:50],
 )

@@ -1,7 +1,7 @@
 """The command line: the list of subcommands, and how errors, Ctrl-C and exit codes are handled.
 
-Exit codes: 0 done, 1 findings, 2 usage, 3 expected failure (one line on standard error), 130 interrupted. Heavy
-modules are imported inside the subcommand that uses them, so that `--help` stays quick.
+Exit codes: 0 done, 1 findings or nothing but n/a, 2 usage, 3 expected failure (one line on standard error), 130
+interrupted. Heavy modules are imported inside the subcommand that uses them, so that `--help` stays quick.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, curve, host, replay, run, simulate, trace, walk, workloads
+from twofold.cli import audit, build, compare, cpus, curve, guard, host, replay, run, simulate, trace, walk, workloads
 
 app = typer.Typer(
     name="twofold",
@@ -33,6 +33,7 @@ app.command()(workloads.workloads)
 app.command()(cpus.cpus)
 app.add_typer(host.app, name="host")
 app.add_typer(trace.app, name="trace")
+guard.guard(app)
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 3

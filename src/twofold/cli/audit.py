@@ -9,10 +9,7 @@ import typer
 from twofold.cli import options
 
 EXIT_FINDINGS = 1
-
-
-def _number(text: str) -> int:
-    return int(text, 0)
+MIN_ADDRESS_BITS, MAX_ADDRESS_BITS = 32, 52  # `formats.dialects` holds each format to its own
 
 
 Dialect = Annotated[
@@ -25,6 +22,7 @@ Dialect = Annotated[
 AddressBits = Annotated[
     int | None,
     typer.Option(
+        parser=options.count(MIN_ADDRESS_BITS, MAX_ADDRESS_BITS),
         help="Of the CPU's physical addresses, 32 to 52; bits above are reserved.",
         show_default="what an entry can hold",
     ),
@@ -32,7 +30,7 @@ AddressBits = Annotated[
 EncryptionMask = Annotated[
     int | None,
     typer.Option(
-        parser=_number,
+        parser=options.unsigned("mask"),
         help="Address bits of entries that say how memory is encrypted, like 0x800000000000.",
         show_default="none",
     ),
@@ -59,7 +57,7 @@ def audit(
     root: Annotated[
         int | None,
         typer.Option(
-            parser=_number,
+            parser=options.unsigned("frame number"),
             help="Frame of the top table, where the file names none.",
             show_default="those that it names",
         ),

@@ -30,7 +30,8 @@ def build(
         str | None, typer.Option(help='Where toolstack falls back: "memory" or "builder".', show_default="memory")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(help="Save the machine's tables, for twofold audit; with one design.")
+        Path | None,
+        typer.Option(writable=True, help="Save the machine's tables, for twofold audit; with one design."),
     ] = None,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -54,6 +55,8 @@ def build(
     }
     modes = options.mode_fields(host_paging, table_format, guest_mode, paging)
     scenario = options.scenario_from(None, given, modes)
+    if "toolstack" not in scenario.designs:
+        options.refuse("without the design toolstack", fallback=fallback)
     free_memory = free_map(scenario.host, scenario.seed)
     if save is not None:
         if len(scenario.designs) * len(scenario.modes) * len(scenario.behaviours) != 1:

@@ -11,6 +11,8 @@ from twofold.cli import options
 if TYPE_CHECKING:
     from twofold.study import Outcome
 
+EXIT_NOTHING = 1  # every cell is n/a
+
 
 def compare(
     scenario: Annotated[Path | None, typer.Option(help="TOML file with everything below; options win over it.")] = None,
@@ -32,16 +34,16 @@ def compare(
     designs: Annotated[str | None, typer.Option(help="Designs, comma-separated.", show_default="all three")] = None,
     guest_pages: Annotated[str | None, typer.Option(help="Guest page sizes.", show_default="all of its mode")] = None,
     workload: Annotated[str | None, typer.Option(help="Workloads.", show_default="gups,chase,lookup,stream")] = None,
-    cpu: Annotated[str | None, typer.Option(help="CPU profiles, or TOML files.", show_default="zen3")] = None,
+    cpu: options.Cpus = None,
     footprint: options.Footprint = None,
-    accesses: Annotated[int | None, typer.Option(help="Accesses counted in a cell.", show_default="1000000")] = None,
-    warmup: Annotated[int | None, typer.Option(help="Accesses before that.", show_default="half as many")] = None,
+    accesses: options.Accesses = None,
+    warmup: options.Warmup = None,
     seed: options.Seed = None,
-    repeat: Annotated[int | None, typer.Option(help="Seeds tried on a synthetic host.", show_default="5")] = None,
+    repeat: options.Repeat = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Write the result there; - is stdout.")] = Path("-"),
-    report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    output: options.Output = Path("-"),
+    report: options.Report = None,
     every_row: Annotated[bool, typer.Option("--all", help="Print every row, with every figure and its range.")] = False,
     assumptions: Annotated[bool, typer.Option("--assumptions", help="Print every assumption, and the host.")] = False,
     quiet: options.Quiet = False,
@@ -73,15 +75,20 @@ def compare(
     }
     if json and csv:
         raise typer.BadParameter("give one of --json and --csv")
+    if json or csv:
+        options.refuse("on --json and --csv, which have every row", all=every_row, assumptions=assumptions)
     modes = options.mode_fields(host_paging, table_format, guest_mode, paging)
     chosen = options.scenario_from(scenario, given, modes)
     for target in (output, report):
         if target not in {None, Path("-")}:
             check_target(target)
     folder = Path.cwd() if output == Path("-") else output.parent
+    options.check_beside(scenario, output=output, report=report)
     free_memory, snapshot = options.live_snapshot(chosen.host, folder)
+    options.check_beside(scenario, output=output, report=report, snapshot=snapshot)
     with Bar(quiet=quiet) as bar:
         outcome = interruptible(lambda: run_comparison(chosen, free=free_memory, progress=bar.update))
+    _check_figures(outcome)
     if json or csv:
         _write(outcome.to_json() if json else outcome.to_csv(), output)
     else:
@@ -94,6 +101,13 @@ def compare(
         free_memory.save(snapshot)
     if not quiet:
         _tell(snapshot, report)
+
+
+def _check_figures(outcome: "Outcome") -> None:
+    """End with the reason, before anything is written, where no cell has a figure."""
+    if outcome.why_nothing:
+        sys.stderr.write(f"twofold: every cell is n/a, so nothing is written: {outcome.why_nothing}\n")
+        raise typer.Exit(EXIT_NOTHING)
 
 
 def _print(outcome: "Outcome", output: Path, *, every_row: bool, assumptions: bool, has_report: bool) -> None:

@@ -4,8 +4,12 @@ from typing import Annotated
 
 import typer
 
+from twofold.cli.guard import MayBeFile
 
-def cpus(name: Annotated[str | None, typer.Argument(help="A profile, for all of its fields.")] = None) -> None:
+
+def cpus(
+    name: Annotated[str | None, typer.Argument(help="A profile, for all of its fields."), MayBeFile()] = None,
+) -> None:
     """List the CPU profiles, or show one with the source and the confidence of every field.
 
     Example:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,34 +14,42 @@ if TYPE_CHECKING:
 
     from twofold.study import Curve
 
-STDIN = "-"
 DEFAULT_ACCESSES = 10_000_000
 DEFAULT_FOOTPRINT = "1GiB"
 
 
 def curve(
     source: Annotated[
-        str, typer.Argument(help="A workload (see `twofold workloads`), or a trace file; - is standard input.")
+        str,
+        typer.Argument(help="A workload (see `twofold workloads`), or a trace file; - is standard input."),
+        options.MayBeFile(options.workloads),
     ],
     footprint: Annotated[
         str | None, typer.Option(help="Area that a workload works in, a power of two.", show_default="1GiB")
     ] = None,
-    skew: Annotated[float | None, typer.Option(help="Of the keys of kv and web, 0 to 2.", show_default="0.99")] = None,
+    skew: Annotated[
+        float | None,
+        typer.Option(parser=options.number(0, 2), help="Of the keys of kv and web, 0 to 2.", show_default="0.99"),
+    ] = None,
     source_format: options.TraceFormat = None,
     accesses: Annotated[
-        int | None, typer.Option(min=1, help="Accesses counted at most.", show_default="10 million; all of a file")
+        int | None,
+        typer.Option(
+            parser=options.count(1), help="Accesses counted at most.", show_default="10 million; all of a file"
+        ),
     ] = None,
-    warmup: Annotated[int, typer.Option(min=0, help="Accesses before that.")] = 0,
+    warmup: Annotated[int, typer.Option(parser=options.count(), help="Accesses before that.")] = 0,
     page_sizes: Annotated[str, typer.Option(help="A curve for each page size, like 4K,2M,1G.")] = "4K",
     sets: Annotated[str, typer.Option(help="And for each number of sets; 1 is fully associative.")] = "1",
     ways: Annotated[
-        int | None, typer.Option(min=1, help="The most ways.", show_default="16; 65536 entries of one set")
+        int | None,
+        typer.Option(parser=options.count(1), help="The most ways.", show_default="16; 65536 entries of one set"),
     ] = None,
     max_memory: options.MaxMemory = None,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every number of ways.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
-    report: Annotated[Path | None, typer.Option(help="Also write one self-contained HTML page.")] = None,
+    report: options.Report = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Count the misses of every size of a TLB on a trace, in one pass. Of a trace file, loads and stores count.
@@ -55,23 +62,27 @@ def curve(
     """
     from twofold.cli.foreground import Bar, interruptible
     from twofold.files import check_target
-    from twofold.study import MemoryWatch, curves, stream_trace
+    from twofold.study import MemoryWatch, check_counted, curves, stream_trace
 
+    if json and csv:
+        raise typer.BadParameter("give one of --json and --csv")
     if report is not None:
         check_target(report)
     sizes, numbers, watch = options.names(page_sizes) or [], _numbers(sets), MemoryWatch(max_memory)
-    is_file = _is_file(source)
-    title = source if is_file else f"{source} over {footprint or DEFAULT_FOOTPRINT}"
+    is_file = options.is_file(source)
+    area = DEFAULT_FOOTPRINT if footprint is None else footprint
+    title = source if is_file else f"{source} over {area}"
     with Bar(quiet=quiet or not is_file) as bar:
         if is_file:
-            _refuse("a trace file", {"--footprint": footprint, "--skew": skew, "--seed": seed})
+            options.refuse("on a trace file", footprint=footprint, skew=skew, seed=seed)
             most = None if accesses is None else warmup + accesses
             trace = stream_trace(source, source_format, accesses=most, progress=bar.update)
         else:
-            _refuse("a workload", {"--from": source_format})
-            most = warmup + (accesses or DEFAULT_ACCESSES)
-            trace = _workload(source, seed or 0, footprint or DEFAULT_FOOTPRINT, most, skew)
+            options.refuse("on a workload", from_=source_format)
+            most = warmup + (DEFAULT_ACCESSES if accesses is None else accesses)
+            trace = _workload(source, seed or 0, area, most, skew)
         found = interruptible(lambda: curves(watch.over(trace), sizes, numbers, ways, warmup=warmup))
+    check_counted(source, found[0].accesses, warmup)
     _print(found, "json" if json else "csv" if csv else "table")
     if report is not None:
         from twofold.report import write_curves
@@ -81,25 +92,6 @@ def curve(
             sys.stderr.write(f"report: {report}\n")
 
 
-def _is_file(source: str) -> bool:
-    """Return whether a trace file is meant, and not a workload."""
-    from twofold.errors import FormatError
-    from twofold.trace import WORKLOADS
-
-    if source in WORKLOADS:
-        return False
-    if source != STDIN and not Path(source).exists():
-        raise FormatError(source, f"is no file and no workload; name a trace file, or one of {', '.join(WORKLOADS)}")
-    return True
-
-
-def _refuse(what: str, given: dict[str, object]) -> None:
-    """Refuse options that say nothing of what the addresses come from."""
-    names = [name for name, value in given.items() if value is not None]
-    if names:
-        raise typer.BadParameter(f"{what} takes no {', '.join(names)}")
-
-
 def _workload(
     name: str, seed: int, footprint: str, accesses: int, skew: float | None
 ) -> "Iterator[npt.NDArray[np.uint64]]":
@@ -107,15 +99,21 @@ def _workload(
     from twofold.trace import AREA_BASE, get_workload
     from twofold.units import parse_bytes
 
-    return get_workload(name).blocks(seed, AREA_BASE, parse_bytes(footprint), accesses, skew=skew)
+    workload = get_workload(name)
+    if not workload.is_skewed:
+        options.refuse(f"on {name}, which draws no keys", skew=skew)
+    return workload.blocks(seed, AREA_BASE, parse_bytes(footprint), accesses, skew=skew)
 
 
 def _numbers(text: str) -> list[int]:
     """Return a comma-separated list of whole numbers."""
+    from twofold.errors import CountError
+    from twofold.units import parse_count
+
     try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"--sets takes whole numbers, like 1,128, not {text!r}") from None
+        return [parse_count(part.strip(" "), 1) for part in text.split(",")]
+    except CountError as error:
+        raise typer.BadParameter(f"--sets takes whole numbers, like 1,128: {error}") from None
 
 
 def _print(found: "tuple[Curve, ...]", form: str) -> None:

@@ -21,6 +21,7 @@ def show(
     host: Annotated[
         str,
         typer.Argument(help='"this", "fresh", "fragmented", a snapshot file, or a copy of /proc/buddyinfo.'),
+        options.MayBeFile(options.hosts),
     ] = "this",
     page_kib: options.PageKib = None,
 ) -> None:
@@ -42,7 +43,7 @@ def show(
 
 @app.command()
 def snapshot(
-    file: Annotated[Path, typer.Argument(help="Where to save it, like myhost.twohost.")],
+    file: Annotated[Path, typer.Argument(writable=True, help="Where to save it, like myhost.twohost.")],
     packing: options.Packing = None,
 ) -> None:
     """Save this host's free memory in a small file, for --host on any machine.

@@ -1,7 +1,6 @@
 """`twofold run`: a real program, executed on tables that Twofold built."""
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +14,11 @@ EXIT_FAULT = 1
 
 
 def run(
-    program: Annotated[str, typer.Argument(help="A workload (see `twofold workloads`), or an ELF file.")],
+    program: Annotated[
+        str,
+        typer.Argument(help="A workload (see `twofold workloads`), or an ELF file."),
+        options.MayBeFile(options.workloads),
+    ],
     host: options.Host = None,
     size: options.HostSize = None,
     guest: options.Memory = None,
@@ -28,9 +31,13 @@ def run(
     design: Annotated[str, typer.Option(help="Design that builds the guest.")] = "toolstack",
     guest_pages: Annotated[str, typer.Option(help="The guest's own page size, 4K, 2M, 4M or 1G.")] = "4K",
     footprint: options.Footprint = None,
-    steps: Annotated[int, typer.Option(min=1, help="Updates, hops, lookups, lines: what a step is.")] = 10_000,
+    steps: Annotated[
+        int, typer.Option(parser=options.count(1), help="Updates, hops, lookups, lines: what a step is.")
+    ] = 10_000,
     engine: Annotated[str, typer.Option(help="What executes it: unicorn, or an engine that is installed.")] = "unicorn",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Stop a program that takes longer.")] = 60.0,
+    seconds: Annotated[
+        float, typer.Option(parser=options.number(0.1, 1e9), help="Stop a program that takes longer.")
+    ] = 60.0,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -45,7 +52,6 @@ def run(
     from twofold.guest import run as run_program
     from twofold.report.terminal import plain_table, show
     from twofold.study import guest_site
-    from twofold.trace import WORKLOADS
 
     origin = options.host_fields(host, size, None, None, None)
     inside = options.guest_fields(guest, layout, page_sizes, footprint, None)
@@ -53,8 +59,8 @@ def run(
     scenario = options.single_guest(fields, options.mode_fields(host_paging, table_format, guest_mode, paging))
     chosen = (
         Program.workload(program, steps=steps, bits=scenario.modes[0].bits)
-        if program in WORKLOADS or not Path(program).is_file()
-        else Program.from_file(Path(program), steps=steps)
+        if not options.is_file(program)
+        else Program.from_file(program, steps=steps)
     )
 
     def work() -> "RunResult":  # Ctrl-C must not close the machine under a program that still runs on it

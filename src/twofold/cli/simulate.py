@@ -27,8 +27,8 @@ def simulate(
     placement: Annotated[
         str, typer.Option(help="Where the guest has them: contiguous, fragmented or scattered.")
     ] = "contiguous",
-    cpu: Annotated[str, typer.Option(help="CPU profile, or TOML file.")] = "zen3",
-    warmup: Annotated[int, typer.Option(min=0, help="First accesses that are not counted.")] = 0,
+    cpu: Annotated[str, typer.Option(help="CPU profile, or TOML file."), options.MayBeFile()] = "zen3",
+    warmup: Annotated[int, typer.Option(parser=options.count(), help="First accesses that are not counted.")] = 0,
     max_memory: options.MaxMemory = None,
     seed: options.Seed = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -1,5 +1,6 @@
 """`twofold trace`: traces of other tools and of real programs, converted, recorded and shown."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ app = typer.Typer(
 @app.command()
 def convert(
     trace: Annotated[Path, typer.Argument(help="A trace of any format, packed or not; - is standard input.")],
-    output: Annotated[Path, typer.Argument(help="The trace file to write, like gups.twotrace.")],
+    output: Annotated[Path, typer.Argument(writable=True, help="The trace file to write, like gups.twotrace.")],
     source: options.TraceFormat = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -81,9 +82,10 @@ def info(
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def capture(
-    command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --.")],
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments, after --."), options.MayBeFile()],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The trace file to write.", show_default="PROGRAM.twotrace")
+        Path | None,
+        typer.Option("--output", "-o", writable=True, help="The trace file to write.", show_default="PROGRAM.twotrace"),
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -94,9 +96,12 @@ def capture(
         twofold trace capture -o true.twotrace -- true
     """
     from twofold.cli.foreground import Bar
+    from twofold.files import check_apart
     from twofold.trace import capture_trace
 
     target = Path(f"{Path(command[0]).name}.twotrace") if output is None else output
+    read = [*command, shutil.which(command[0]) or command[0]]
+    check_apart({"--output": target}, [("COMMAND", Path(part)) for part in read])
     with Bar(quiet=quiet) as bar:
         captured = capture_trace(command, target, lambda accesses: bar.count(f"{accesses:,} accesses"))
     if not quiet:

@@ -13,7 +13,7 @@ from twofold.domain.domain import Domain
 from twofold.domain.extents import Extents, Mem
 from twofold.domain.holding import MemoryCounters
 from twofold.domain.layout import GfnRange
-from twofold.errors import BuildError, SizeError, UnknownNameError
+from twofold.errors import BuildError, SizeError, UnknownNameError, wrong_type
 from twofold.machine import Behaviour
 from twofold.units import (
     FRAME_SHIFT,
@@ -139,7 +139,11 @@ def _choose(design: str | Design, fallback: str | None, behaviour: Behaviour) ->
     if fallback is None and design == ToolstackDesign.name:
         return ToolstackDesign(behaviour.fallback)
     if fallback is None:
-        return get_design(design) if isinstance(design, str) else design
+        if isinstance(design, str):
+            return get_design(design)
+        if not hasattr(design, "populate"):
+            raise wrong_type("a design is a name or has a method populate", design)
+        return design
     if design != ToolstackDesign.name:
         raise UnknownNameError("fallback of this design", fallback, ("none",))
     return ToolstackDesign(fallback)

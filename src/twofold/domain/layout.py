@@ -83,6 +83,6 @@ def get_layout(name: str) -> Layout:
     ------
     UnknownNameError : no layout has that name
     """
-    if name not in LAYOUTS:
+    if name not in tuple(LAYOUTS):  # by comparison: a list has no hash
         raise UnknownNameError("layout", name, tuple(LAYOUTS))
     return LAYOUTS[name]

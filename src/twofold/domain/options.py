@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from twofold.domain.layout import get_layout
-from twofold.errors import SizeError, UnknownNameError
+from twofold.errors import SizeError, UnknownNameError, wrong_type
 from twofold.formats.geometry import GEOMETRIES, Geometry
 from twofold.formats.table_formats import ACCESSED_DIRTY
 from twofold.paging import is_paging, paging_names
@@ -74,6 +74,8 @@ def leaf_orders(page_sizes: str | Iterable[Order] | None, geometry: Geometry) ->
     """
     if page_sizes is None:
         return geometry.leaf_orders
+    if isinstance(page_sizes, bytes) or not isinstance(page_sizes, Iterable):
+        raise wrong_type("page sizes are a text like '4K,2M', or orders", page_sizes)
     orders = parse_page_sizes(page_sizes) if isinstance(page_sizes, str) else tuple(sorted(set(page_sizes)))
     known = ", ".join(order_name(order) for order in geometry.leaf_orders)
     for order in orders:

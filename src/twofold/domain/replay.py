@@ -139,7 +139,7 @@ def _make_machine(journal: JournalReader, max_machine: int | str | None, engine:
         free = FreeMap.from_bytes(journal.free)
     except FreeMapError as error:
         raise FormatError(journal.path, f"has no free map of a machine: {error}") from None
-    max_frames = parse_frames(max_machine or MAX_MACHINE)
+    max_frames = parse_frames(MAX_MACHINE if max_machine is None else max_machine)
     if free.machine_frames > max_frames:
         asked, most = (format_bytes(frames << FRAME_SHIFT) for frames in (free.machine_frames, max_frames))
         raise FormatError(journal.path, f"is of a machine of {asked}, more than the {most} that are allowed")

@@ -223,7 +223,7 @@ class FreeMap:
         )
 
     @classmethod
-    def from_file(cls, path: str | Path, *, page_kib: int | None = None, packing: str = "contiguous") -> Self:
+    def from_file(cls, path: str | Path, *, page_kib: int | None = None, packing: str | None = None) -> Self:
         """Return the map of a file, told by what it holds: a saved map, or a copy of a host's /proc/buddyinfo.
 
         Parameters
@@ -232,7 +232,8 @@ class FreeMap:
 
         Raises
         ------
-        FormatError : the file cannot be read, is neither, or is damaged; or `page_kib` is given with a saved map
+        FormatError : the file cannot be read, is neither, or is damaged; or `page_kib` or `packing` is given with a
+            saved map
         HostError : what the copy counts cannot be
         """
         path = Path(path)
@@ -240,10 +241,13 @@ class FreeMap:
         is_saved = map_file.is_saved(content)
         if is_saved and page_kib is not None:
             raise FormatError(path, "is a saved map, in 4 KiB frames: page_kib is of a copy of /proc/buddyinfo")
+        if is_saved and packing is not None:
+            raise FormatError(path, "is a saved map, which says where its free memory lies: it takes no packing")
         if is_saved:
             return cls._decode(content, path)
         if not buddyinfo.is_copy(content):
             raise FormatError(path, "is neither a saved free map nor a copy of /proc/buddyinfo")
+        packing = buddyinfo.PACKINGS[0] if packing is None else packing
         buddyinfo.check_packing(packing)
         counts = buddyinfo.parse_buddyinfo(content.decode("ascii", "replace"), path, page_kib)
         return cls._from_counts(counts, packing, 0, buddyinfo.page_notes(path, page_kib))

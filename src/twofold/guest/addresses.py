@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from twofold.errors import wrong_type
 from twofold.formats.geometry import FOUR_LEVEL
 from twofold.formats.kinds import LOAD, STORE
 from twofold.trace import Trace, TraceBlock
@@ -33,8 +34,10 @@ def accesses_of(trace: TraceLike) -> Iterator[tuple[Gvas, Kinds | None]]:
         yield from trace.accesses()
     elif _is_array(trace):
         yield _accesses(np.asarray(trace) if isinstance(trace, np.ndarray) else np.asarray(trace, np.uint64))
+    elif not isinstance(trace, Iterable) or isinstance(trace, str | bytes):
+        raise wrong_type("a trace is an array of gvas, a Trace, or an iterable of arrays", trace)
     else:
-        yield from map(_accesses, trace)  # type: ignore[arg-type]  # what is no array is an iterable of them
+        yield from map(_accesses, trace)
 
 
 def blocks_of(trace: TraceLike) -> Iterator[Gvas]:
@@ -47,7 +50,7 @@ def blocks_of(trace: TraceLike) -> Iterator[Gvas]:
 
 def _is_array(trace: Any) -> bool:
     """Return whether a trace is one array, or a list of numbers."""
-    if isinstance(trace, Sequence):
+    if isinstance(trace, Sequence) and not isinstance(trace, str | bytes):
         return not (trace and isinstance(trace[0], np.ndarray | tuple | TraceBlock))
     return isinstance(trace, int) or hasattr(trace, "__array__")
 

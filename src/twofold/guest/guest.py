@@ -12,7 +12,7 @@ from twofold.guest.space import AddressSpace, mode_bits
 from twofold.guest.tables import GuestTables
 from twofold.p2m.ranges import Ranges, apart
 from twofold.trace import AREA_BASE, AREA_BASE_32
-from twofold.units import FRAME_SHIFT, ORDER_4K, format_bytes, order_name, parse_bytes, parse_order
+from twofold.units import FRAME_BYTES, FRAME_SHIFT, ORDER_4K, format_bytes, order_name, parse_bytes, parse_order
 
 Array = npt.NDArray[np.uint64]
 
@@ -56,7 +56,7 @@ class Guest(AddressSpace):
         self.footprint = default_footprint(domain.frames, mode) if footprint is None else parse_bytes(footprint)
         frames = self.footprint >> FRAME_SHIFT
         if not frames or self.footprint & (self.footprint - 1):
-            raise SizeError(format_bytes(self.footprint), "is no footprint: a power of two of at least 4KiB")
+            raise SizeError(str(footprint), "is no footprint: a power of two of at least 4KiB")
         if self.bits != LONG_BITS and self.footprint > room:
             raise SizeError(
                 format_bytes(self.footprint), f"is beyond the {format_bytes(room)} that a {mode} guest has for it"
@@ -101,4 +101,8 @@ def _room(mode: str) -> int:
 def default_footprint(frames: int, mode: str = "4-level") -> int:
     """Return the largest power of two that fits three quarters of so much memory, and a guest's addresses [bytes]."""
     most = (frames << FRAME_SHIFT) * 3 // 4
-    return _power_below(max(1, min(most, _room(mode))))
+    if most < FRAME_BYTES:
+        raise SizeError(
+            format_bytes(frames << FRAME_SHIFT), "is too little memory: a workload works in 3/4 of it at most"
+        )
+    return _power_below(min(most, _room(mode)))

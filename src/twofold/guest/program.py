@@ -12,8 +12,8 @@ from typing import Final
 from elftools.elf.elffile import ELFFile
 
 from twofold.errors import FormatError
-from twofold.files import read_bounded
-from twofold.trace import AREA_BASE_32, get_workload
+from twofold.files import as_path, read_bounded
+from twofold.trace import AREA_BASE_32, WORKLOADS, get_workload
 from twofold.units import FRAME_BYTES, parse_bytes
 
 MAX_FILE_BYTES: Final = 16 << 20
@@ -66,11 +66,28 @@ class Program:
 
     @classmethod
     def from_file(
-        cls, path: Path, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
+        cls, path: str | Path, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
     ) -> "Program":
         """Return a program from an ELF file that takes the same parameter block."""
-        data = read_bounded(path, MAX_FILE_BYTES)
+        data = read_bounded(as_path(path), MAX_FILE_BYTES)
         return cls(str(path), data, footprint, steps, seed)
+
+    @classmethod
+    def of(cls, program: "Program | str | Path", bits: int = LONG_BITS) -> "Program":
+        """Return a program that may be given by the name of a workload, or as an ELF file.
+
+        bits : of the guest that runs it
+
+        Raises
+        ------
+        UnknownNameError : no workload has that name, and no file
+        TypeError : it is none of the three
+        """
+        if isinstance(program, Program):
+            return program
+        if isinstance(program, str) and (program in WORKLOADS or not Path(program).exists()):
+            return cls.workload(program, bits=bits)
+        return cls.from_file(program)
 
     def area_bytes(self, guest_footprint: int) -> int:
         """Return the footprint that the program is told [bytes]."""

@@ -2,6 +2,7 @@
 
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -40,7 +41,7 @@ class RunResult:
     fills: int
 
 
-def load_program(guest: Guest, program: Program) -> Start:
+def load_program(guest: Guest, program: Program | str | Path) -> Start:
     """Put a program and its parameters into a guest's memory, and return where a session starts it.
 
     The area is wiped first, so that the same program gives the same answer each time.
@@ -52,6 +53,7 @@ def load_program(guest: Guest, program: Program) -> Start:
     DomainError : the domain is paused, or being destroyed
     """
     guest.domain.check_runnable()
+    program = Program.of(program, guest.bits)
     area = program.area_bytes(guest.footprint)
     if area > guest.footprint:
         raise SizeError(format_bytes(area), f"is larger than the guest's area of {format_bytes(guest.footprint)}")
@@ -75,13 +77,14 @@ def load_program(guest: Guest, program: Program) -> Start:
     return Start(entry, {"eax": PARAMETERS_GVA, "esp": PARAMETERS_GVA + STACK_BYTES})
 
 
-def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: float = 60.0) -> RunResult:
+def run(guest: Guest, program: Program | str | Path, engine: str = "unicorn", *, seconds: float = 60.0) -> RunResult:
     """Execute a program in a guest, on the domain's own tables: a `Session` from its start to its end.
 
     The area is wiped first, so that the same program gives the same answer each time.
 
     Parameters
     ----------
+    program : one made by `Program`, the name of a workload, or an ELF file of one's own
     engine : "unicorn", or one that is registered as `twofold.engines`
     seconds : a program that takes longer is stopped, and that is a fault
 
@@ -93,6 +96,7 @@ def run(guest: Guest, program: Program, engine: str = "unicorn", *, seconds: flo
     DomainError : the domain is paused, or being destroyed
     """
     check_seconds(seconds)
+    program = Program.of(program, guest.bits)
     with Session(guest, engine) as session:
         session.start(load_program(guest, program))
         stop = session.run_to_end(seconds)

@@ -101,6 +101,6 @@ def get_behaviour(name: str) -> Behaviour:
     ------
     UnknownNameError : no behaviour has that name
     """
-    if name not in BEHAVIOURS:
+    if name not in tuple(BEHAVIOURS):  # by comparison: a list has no hash
         raise UnknownNameError("behaviour", name, tuple(BEHAVIOURS))
     return BEHAVIOURS[name]

@@ -19,6 +19,7 @@ Read first: `spec.mmu` for what each structure does.
 """
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -26,7 +27,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from twofold.errors import FormatError, ProfileError, UnknownNameError
+from twofold.errors import FormatError, ProfileError, UnknownNameError, wrong_type
 from twofold.files import read_bounded
 
 if TYPE_CHECKING:
@@ -236,6 +237,8 @@ def load_profile(name_or_path: str | Path) -> CpuProfile:
     FormatError : the file cannot be read, or is no TOML
     ProfileError : a field is missing, unknown or wrong; it is named
     """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise wrong_type("a CPU is a name or the path of a TOML file", name_or_path)
     if str(name_or_path).endswith(SUFFIX):
         return _parse(str(name_or_path), Path(name_or_path))
     if name_or_path not in profile_names():
@@ -276,10 +279,9 @@ def make_profile(fields_: dict[str, Any], name: str) -> CpuProfile:
 
 def _first_problem(error: "ValidationError") -> str:
     """Return the first of Pydantic's findings in one line, with the field named."""
-    first, *others = error.errors(include_url=False, include_context=False)
+    first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    more = f" (and {len(others)} more)" if others else ""
-    return f"field {where}: {first['msg']}{more}"
+    return f"field {where}: {first['msg']}"
 
 
 def _problem(profile: CpuProfile, field: str) -> str:

@@ -13,7 +13,7 @@ from twofold.report.words import count
 from twofold.study import Curve, CurvePoint
 
 
-def write_curves(curves: Sequence[Curve], title: str, path: Path) -> None:
+def write_curves(curves: Sequence[Curve], title: str, path: str | Path) -> None:
     """Write the page of some curves to a file: whole, or not at all.
 
     title : what they are of, a few words

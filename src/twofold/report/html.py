@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
+from twofold.errors import wrong_type
 from twofold.files import write_text
 from twofold.report.figures import (
     SIZE_COLOURS,
@@ -32,13 +33,15 @@ SIZES: Final = ("nothing", "less than 2M", "2M up to 1G", "1G and more")  # by t
 DIGEST_DIGITS: Final = 12
 
 
-def write_report(outcome: Outcome, path: Path) -> None:
+def write_report(outcome: Outcome, path: str | Path) -> None:
     """Write the page of a comparison to a file: whole, or not at all.
 
     Raises
     ------
     FormatError : the file cannot be written
     """
+    if not isinstance(outcome, Outcome):
+        raise wrong_type("a report is of an Outcome, as compare gives", outcome)
     write_text(path, report_html(outcome))
 
 

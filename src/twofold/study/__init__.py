@@ -7,6 +7,7 @@ from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, 
 from twofold.study.hosts import default_memory, free_map
 from twofold.study.modes import Mode, lay_over
 from twofold.study.outcome import HostSummary, Outcome, Spread, host_summary
+from twofold.study.refusal import refusal
 from twofold.study.row import LEAF_ORDERS, Column, Key, Row, leaf_column
 from twofold.study.scenario import (
     THIS_HOST,
@@ -19,7 +20,7 @@ from twofold.study.scenario import (
 )
 from twofold.study.simulation import simulate, workload_trace
 from twofold.study.sites import build_all, guest_site, read_address, walk_answer
-from twofold.study.traces import MemoryWatch, TracePrice, price_trace, stream_trace
+from twofold.study.traces import MemoryWatch, TracePrice, check_counted, price_trace, stream_trace
 
 __all__ = [
     "COLD_LINE",
@@ -51,6 +52,7 @@ __all__ = [
     "answer_of",
     "build_all",
     "cells_of",
+    "check_counted",
     "compare",
     "curve",
     "curves",
@@ -67,6 +69,7 @@ __all__ = [
     "make_scenario",
     "price_trace",
     "read_address",
+    "refusal",
     "run_cell",
     "shared_rows",
     "simulate",

@@ -12,12 +12,14 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from twofold.domain import SmallDesign
+from twofold.errors import SizeError
 from twofold.freemaps import FreeMap
 from twofold.guest import default_footprint
 from twofold.study.hosts import HostStates, free_digest
 from twofold.study.modes import Frozen, Mode
+from twofold.study.refusal import refusal
 from twofold.study.row import VERSION, Key, variant_name
-from twofold.study.scenario import Cpu, GuestScenario, Scenario
+from twofold.study.scenario import Cpu, GuestScenario, Scenario, check_scenario
 from twofold.study.sites import Site, guest_memory
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, parse_bytes
 
@@ -101,6 +103,7 @@ def cells_of(scenario: Scenario, free: FreeMap | None = None) -> tuple[Cell, ...
 
     free : the host's free memory, where the caller has it already; None: as the scenario says
     """
+    check_scenario(scenario)
     states = HostStates(scenario.host, scenario.seed, free)
     return tuple(cell for seed in scenario.seeds for cell in cells_of_seed(scenario, seed, states))
 
@@ -131,9 +134,12 @@ def whole_guest(scenario: Scenario, free: FreeMap) -> GuestScenario:
     """Return a scenario's guest with every number in it; all modes have one area, so that they compare."""
     memory, asked = guest_memory(scenario, free), scenario.guest.footprint
     frames = memory >> FRAME_SHIFT
-    area = (
-        min(default_footprint(frames, mode.guest) for mode in scenario.modes) if asked is None else parse_bytes(asked)
-    )
+    try:
+        own = min(default_footprint(frames, mode.guest) for mode in scenario.modes) if asked is None else 0
+    except SizeError as error:
+        given = error.text if scenario.guest.memory is None else scenario.guest.memory
+        raise refusal("scenario", ("guest", "memory"), str(SizeError(given, error.problem))) from None
+    area = own if asked is None else parse_bytes(asked)
     numbers = {"memory": str(memory), "footprint": str(area), "page_sizes": None}
     return scenario.guest.model_copy(update=numbers)
 

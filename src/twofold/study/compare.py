@@ -16,7 +16,7 @@ from twofold.study.cells import Cell, cells_of_seed, whole_guest
 from twofold.study.outcome import Outcome, Picture, host_summary
 from twofold.study.pictures import free_picture, p2m_picture
 from twofold.study.row import Row, variant_name
-from twofold.study.scenario import Scenario
+from twofold.study.scenario import Scenario, check_scenario
 from twofold.trace import get_workload
 from twofold.units import format_bytes, parse_bytes
 
@@ -40,6 +40,7 @@ def run_cell(scenario: Scenario, cell: Cell, *, free: FreeMap | None = None, ben
     BuildError : the design cannot build the guest on this host
     GuestError : the program gave a wrong answer
     """
+    check_scenario(scenario)
     if bench is None:
         with Bench(scenario, free) as own:
             return run_cell(scenario, cell, bench=own)
@@ -63,7 +64,8 @@ def compare(
     BuildError : a design cannot build the guest on this host
     GuestError : a program gave a wrong answer
     """
-    scenario = scenario or Scenario()
+    scenario = Scenario() if scenario is None else scenario
+    check_scenario(scenario)
     tell = progress or (lambda _text, _done, _all: None)
     if is_cold():
         tell(COLD_LINE, 0, 0)

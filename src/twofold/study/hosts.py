@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from twofold.freemaps import FreeMap, shipped_names
+from twofold.study.refusal import refusal
 from twofold.study.scenario import THIS_HOST, HostScenario
 from twofold.units import FRAME_BYTES
 
@@ -14,14 +15,25 @@ _MEMORY_STEP: Final = 64 << 20  # a default guest is a whole number of these [by
 
 def free_map(host: HostScenario, seed: int) -> FreeMap:
     """Return the free memory that a scenario starts from; only a synthetic host depends on the seed."""
-    if host.size is not None:
+    if host.size is not None and host.free is not None and host.fragmentation is not None:
         return FreeMap.synthetic(host.size, free_share=host.free, fragmentation=host.fragmentation, seed=seed)
     name = THIS_HOST if host.snapshot is None else host.snapshot
     if name == THIS_HOST:
-        return FreeMap.this_host(packing=host.packing)
+        return _this_host(host.packing)
     if name in shipped_names():
         return FreeMap.shipped(name)
     return FreeMap.from_file(Path(name), page_kib=host.page_kib, packing=host.packing)
+
+
+def _this_host(packing: str | None) -> FreeMap:
+    """Return this host's free memory; a packing is refused where nothing has to be assumed."""
+    if packing is None:
+        return FreeMap.this_host()
+    free = FreeMap.this_host(packing=packing)
+    if not free.assumption:
+        why = "/proc/kpageflags, which can be read here, says where free memory lies"
+        raise refusal("scenario", ("host", "packing"), f"has no effect: {why}")
+    return free
 
 
 def default_memory(free: FreeMap) -> int:

@@ -76,7 +76,9 @@ class Mode(Frozen):
     @property
     def guest(self) -> str:
         """The guest's own paging."""
-        return self.guest_mode or _GUEST_OF_HOST.get(self.host_paging, self.host_paging)
+        if self.guest_mode is not None:
+            return self.guest_mode
+        return _GUEST_OF_HOST.get(self.host_paging, self.host_paging)
 
     @property
     def bits(self) -> int:

@@ -146,6 +146,12 @@ class Outcome:
         }
         return json.dumps(document, indent=1) + "\n"
 
+    @property
+    def why_nothing(self) -> str:
+        """Why no cell has a figure, "" where one has."""
+        reasons = dict.fromkeys(row.not_available for row in self.rows)
+        return "" if "" in reasons else "; ".join(reasons)
+
     def scenario_fields(self) -> dict[str, Any]:
         """Return the scenario as it is saved: without where its host was read from, which the digest says."""
         fields = self.scenario.model_dump(mode="json")

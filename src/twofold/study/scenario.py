@@ -3,31 +3,37 @@
 A scenario and the host's free map decide every figure; a second run gives the same bytes.
 """
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from twofold.domain import Exact, design_names, get_layout
-from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError
-from twofold.files import read_bounded
+from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError, wrong_type
+from twofold.files import as_path, read_bounded
 from twofold.freemaps import shipped_names
 from twofold.freemaps.buddyinfo import check_page_kib
 from twofold.machine import get_behaviour
 from twofold.mmu import CpuProfile, load_profile, make_profile
 from twofold.study.modes import Frozen, Mode, checked
+from twofold.study.refusal import first_refusal, refusal
+from twofold.study.values import counted, share
 from twofold.trace import DEFAULT_WORKLOADS, get_workload
-from twofold.units import order_name, parse_bytes, parse_order, parse_page_sizes
+from twofold.units import order_name, parse_bytes, parse_frames, parse_order, parse_page_sizes
 
 THIS_HOST: Final = "this"
 DEFAULT_CPU: Final = "zen3"
 DEFAULT_ACCESSES: Final = 1_000_000  # a cell: with 36 cells the default comparison stays well under a minute
+MAX_EXECUTED: Final = 1_000_000
+MAX_REPEAT: Final = 1000
 MAX_FILE_BYTES: Final = 1 << 20
-MAX_SHOWN: Final = 300  # of a name or message from a file [letters]
-Share = Annotated[float, Field(ge=0, le=1)]
+MAX_SEED: Final = 2**63 - 1  # seeds are words, and a run on a synthetic host counts on from the first
+DEFAULT_FREE: Final = 0.6  # of a synthetic host
+DEFAULT_FRAGMENTATION: Final = 0.4
+Share = Annotated[float, share()]
 
 
 def _check_design(name: str) -> None:
@@ -40,7 +46,7 @@ def _check_behaviour(name: str) -> None:
 
 
 def _check_file(name: str) -> None:
-    if "\0" in name:
+    if "\0" in name or not name:
         raise FormatError(ascii(name), "is no file name")
 
 
@@ -77,22 +83,37 @@ class HostScenario(Frozen):
     """Where the host's free memory comes from.
 
     Either `snapshot` ("this", "fresh", "fragmented" or a file, a saved map or a copy of /proc/buddyinfo), or a
-    synthetic host: `size`, `free`, `fragmentation`.
+    synthetic host: `size`, `free`, `fragmentation`. What does not apply to it is None.
     """
 
     snapshot: Annotated[str, checked(_check_file)] | None = None
     size: Size | None = None
-    free: Share = 0.6
-    fragmentation: Share = 0.4
-    packing: str = "contiguous"  # how top blocks of /proc/buddyinfo are assumed to lie
-    page_kib: Annotated[int, checked(check_page_kib)] | None = None  # pages of the kernel whose /proc/buddyinfo it is
+    free: Share | None = None
+    fragmentation: Share | None = None
+    packing: str | None = None  # how top blocks of /proc/buddyinfo are assumed to lie; None: "contiguous"
+    page_kib: Annotated[int, counted(1), checked(check_page_kib)] | None = (
+        None  # pages of the kernel whose /proc/buddyinfo it is
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("size") is not None:
+            shares = {"free": DEFAULT_FREE, "fragmentation": DEFAULT_FRAGMENTATION}
+            return given | {name: share for name, share in shares.items() if given.get(name) is None}
+        return given
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if self.snapshot is not None and self.size is not None:
-            raise ValueError("give either a snapshot or the size of a synthetic host, not both")
+            raise _problem("host", "give either a snapshot or the size of a synthetic host, not both")
+        for name in ("free", "fragmentation"):
+            if self.size is None and getattr(self, name) is not None:
+                raise _problem(f"host.{name}", "has no effect on a host that is given; it is for one made up by size")
+        if self.packing is not None and (self.size is not None or self.snapshot in shipped_names()):
+            raise _problem("host.packing", "has no effect here; it is for the free memory of /proc/buddyinfo")
         if self.page_kib is not None and self.snapshot in {None, THIS_HOST, *shipped_names()}:
-            raise ValueError("page_kib is of a copy of /proc/buddyinfo: give that file as the snapshot")
+            raise _problem("host.page_kib", "has no effect here; it is for a copy of /proc/buddyinfo")
         return self
 
     @property
@@ -116,10 +137,10 @@ class ExactScenario(Frozen):
 class GuestScenario(Frozen):
     """The guest that is built: None for `memory` is a quarter of the host's free memory."""
 
-    memory: Size | None = None
+    memory: Annotated[str, checked(parse_frames)] | None = None
     layout: Annotated[str, checked(get_layout)] = "pvh"
     page_sizes: Annotated[str, checked(parse_page_sizes)] | None = None  # of the P2M's leaves
-    table_pool: Annotated[int, Field(ge=4)] | None = None  # [frames]
+    table_pool: Annotated[int, counted(4)] | None = None  # [frames]
     footprint: Size | None = None  # of the workload; None: the largest power of two in 3/4 of it
     exact: tuple[ExactScenario, ...] = ()
 
@@ -145,11 +166,11 @@ class Scenario(Frozen):
     )
     workloads: Annotated[tuple[Annotated[str, checked(get_workload)], ...], *_SIDE] = DEFAULT_WORKLOADS
     cpus: Annotated[tuple[Cpu, ...], *_SIDE] = Field(default_factory=lambda: (load_profile(DEFAULT_CPU),))
-    accesses: Annotated[int, Field(ge=1)] = DEFAULT_ACCESSES
-    warmup: Annotated[int, Field(ge=0)] | None = None  # None: half as many
-    executed: Annotated[int, Field(ge=1, le=1_000_000)] = 2_000  # steps that the engine runs, for the answer
-    seed: Annotated[int, Field(ge=0)] = 0
-    repeat: Annotated[int, Field(ge=1, le=1000)] = 5  # seeds tried on a synthetic host
+    accesses: Annotated[int, counted(1)] = DEFAULT_ACCESSES
+    warmup: Annotated[int, counted(0)] | None = None  # None: half as many
+    executed: Annotated[int, counted(1, MAX_EXECUTED)] = 2_000  # steps that the engine runs, for the answer
+    seed: Annotated[int, counted(0, MAX_SEED)] = 0
+    repeat: Annotated[int, counted(1, MAX_REPEAT)] = 5  # seeds tried on a synthetic host
 
     @model_validator(mode="after")
     def _pages_fit(self) -> Self:
@@ -199,19 +220,14 @@ def _problem(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("combination", "{message}", {"message": message, "field": field})
 
 
-def _printable(text: str) -> str:
-    """Return text of a file in one line that a terminal can show."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text)
-    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}..."
-
-
-def load_scenario(path: Path) -> dict[str, Any]:
+def load_scenario(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the fields of a TOML scenario file, not yet checked.
 
     Raises
     ------
     FormatError : unreadable, too large, or no TOML
     """
+    path = as_path(path)
     text = read_bounded(path, MAX_FILE_BYTES)
     try:
         return tomllib.loads(text.decode())
@@ -221,22 +237,23 @@ def load_scenario(path: Path) -> dict[str, Any]:
         raise FormatError(path, f"is no TOML: {error}") from None
 
 
-def make_scenario(fields: dict[str, Any], source: object = "scenario") -> Scenario:
+def make_scenario(fields: Mapping[str, Any], source: object = "scenario") -> Scenario:
     """Return a checked scenario.
 
     Raises
     ------
-    FormatError : a field that is unknown or wrong; the first one is named, with how many more there are
+    ScenarioError : a field that is unknown or wrong; the first one is named
     """
+    if not isinstance(fields, Mapping):
+        raise wrong_type("the fields of a scenario are a dict", fields)
     try:
-        return Scenario.model_validate(fields)
+        return Scenario.model_validate(dict(fields))
     except ValidationError as error:
-        # A default that depends on another field says nothing of its own where that one is wrong.
-        found = error.errors(include_url=False)
-        problems = [each for each in found if each["type"] != "default_factory_not_called"]
-        first = problems[0]
-        places = first["loc"] or (first.get("ctx", {}).get("field", "the whole"),)
-        where = ".".join(_printable(str(part)) for part in places)
-        message = _printable(first["msg"].removeprefix("Value error, "))
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise FormatError(source, f"field {where}: {message}{more}") from None
+        place, problem = first_refusal(error, Scenario)
+        raise refusal(source, place, problem) from None
+
+
+def check_scenario(scenario: Scenario) -> None:
+    """Raise TypeError for what is no scenario."""
+    if not isinstance(scenario, Scenario):
+        raise wrong_type("a comparison takes a Scenario, as make_scenario gives", scenario)

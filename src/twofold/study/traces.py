@@ -5,11 +5,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from twofold.errors import SizeError
+from twofold.errors import FormatError, SizeError
 from twofold.guest import TraceGuest, TracePolicy
 from twofold.guest.addresses import Gvas, Kinds, blocks_of
 from twofold.mmu import MmuStats
 from twofold.study.hosts import free_map
+from twofold.study.refusal import refusal
 from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate
 from twofold.study.sites import first_site, guest_memory
@@ -54,7 +55,7 @@ class TracePrice:
 
 
 def price_trace(
-    path: Path,
+    path: str | Path,
     scenario: Scenario,
     policy: TracePolicy | None = None,
     *,
@@ -77,15 +78,31 @@ def price_trace(
     GuestError : the guest's memory cannot hold what the trace touches
     SizeError : more memory than may be held
     """
-    watch = MemoryWatch(max_memory)
+    watch, warmup = MemoryWatch(max_memory), scenario.warmup or 0
     trace = Trace.load(path)
+    check_counted(path, max(len(trace) - warmup, 0), warmup)
     free, site = free_map(scenario.host, scenario.seed), first_site(scenario)
     with site.machine(free) as machine:
         domain, _ = site.build(machine, guest_memory(scenario, free))
         # Verified here, where a checksum costs less than beside the model.
         guest = TraceGuest(domain, trace.verified(), policy, site.mode.guest)
-        stats = simulate(watch.over(_reported(trace, progress)), guest, scenario.cpus[0], warmup=scenario.warmup or 0)
+        stats = simulate(watch.over(_reported(trace, progress)), guest, scenario.cpus[0], warmup=warmup)
+    check_counted(path, stats.accesses, warmup)
     return TracePrice(stats, watch.most)
+
+
+def check_counted(path: str | Path, accesses: int, warmup: int) -> None:
+    """Raise unless something of a trace was counted.
+
+    Raises
+    ------
+    ScenarioError : the warm-up took all of it
+    FormatError : there is nothing
+    """
+    if not accesses and warmup:
+        raise refusal(path, ("warmup",), f"{warmup} accesses leave none of the trace's loads and stores to count")
+    if not accesses:
+        raise FormatError(path, "holds no load and no store")
 
 
 def _reported(trace: Trace, progress: Progress | None) -> Iterator[tuple[Gvas, Kinds]]:
@@ -120,7 +137,7 @@ def stream_trace(
     FormatError : no trace; or one that is broken, or does not match its checksums: what stands before was yielded
     """
     left = accesses
-    for gvas in blocks_of(open_reader(Path(path), source_format, progress).blocks()):
+    for gvas in blocks_of(open_reader(path, source_format, progress).blocks()):
         yield gvas[:left]
         if left is not None:
             left -= min(left, len(gvas))

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from twofold.errors import FormatError, HostError
-from twofold.files import check_target
+from twofold.errors import FormatError, HostError, wrong_type
+from twofold.files import as_path, check_target
 from twofold.trace.packed import ByteSource
 from twofold.trace.stored import TraceWriter, write_trace
 from twofold.trace.text_formats import LACKEY
@@ -54,7 +54,9 @@ def capture_trace(
     HostError : there is no Valgrind, or no such program
     FormatError : the target cannot be written, or lackey printed something that is no line of it
     """
-    target = Path(target)
+    target = as_path(target)
+    if isinstance(command, str | bytes) or not isinstance(command, Sequence):
+        raise wrong_type("a command is a list: the program and its arguments", command)
     check_target(target)
     valgrind = _find("valgrind", "is not installed; recording a program takes its tool lackey")
     program = _find(command[0], "is no program that can be run") if command else ""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from twofold.errors import FormatError
-from twofold.files import check_target
+from twofold.files import as_path, check_apart, check_target
 from twofold.trace.accesses import TraceBlock
 from twofold.trace.readers import Progress, Reader, open_reader
 from twofold.trace.stored import TraceWriter, write_trace
@@ -44,9 +44,10 @@ def convert_trace(
     UnknownNameError : no such format
     FormatError : no trace, or one that is broken before its first access; or the target cannot be written
     """
-    target = Path(target)
+    path, target = as_path(path), as_path(target)
+    check_apart({"target": target}, [("path", path)])
     check_target(target)
-    return store(open_reader(Path(path), source_format, progress), target)
+    return store(open_reader(path, source_format, progress), target)
 
 
 def store(reader: Reader, target: Path) -> Converted:
@@ -72,7 +73,7 @@ def inspect_trace(
     UnknownNameError : no such format
     FormatError : no trace, or one that is broken before its first access
     """
-    reader = open_reader(Path(path), source_format, progress)
+    reader = open_reader(path, source_format, progress)
     kept = _Kept(reader)
     info = summarise(kept, reader.name)
     return replace(info, notes=reader.notes()), kept.problem

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from twofold.errors import FormatError, UnknownNameError
+from twofold.files import as_path
 from twofold.trace import champsim
 from twofold.trace.accesses import TraceBlock
 from twofold.trace.champsim import ChampSimReader
@@ -54,7 +55,7 @@ class StoredReader:
         return self._parts.verified(self._progress)
 
 
-def open_reader(path: Path, name: str | None = None, progress: Progress | None = None) -> Reader:
+def open_reader(path: str | Path, name: str | None = None, progress: Progress | None = None) -> Reader:
     """Return the reader of a trace.
 
     Parameters
@@ -68,6 +69,7 @@ def open_reader(path: Path, name: str | None = None, progress: Progress | None =
     UnknownNameError : no such format
     FormatError : the file cannot be read, or is no trace that is known
     """
+    path = as_path(path)
     if name is not None and name not in FORMATS:
         raise UnknownNameError("trace format", name, FORMATS)
     if name == OWN:

@@ -142,7 +142,7 @@ class Workload:
 
 def get_workload(name: str) -> Workload:
     """Return the workload of this name; UnknownNameError says which there are."""
-    if name not in WORKLOADS:
+    if name not in tuple(WORKLOADS):  # by comparison: a list has no hash
         raise UnknownNameError("workload", name, tuple(WORKLOADS))
     return WORKLOADS[name]
 
