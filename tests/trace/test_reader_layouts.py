@@ -143,6 +143,13 @@ def test_an_address_of_0_is_none(tmp_path):
     assert [row[0] for row in read(tmp_path, text + perf_sample(USUAL))[1]] == [GVA]
 
 
+def test_lines_of_source_code_are_left_out(tmp_path):
+    text = (perf_sample(USUAL) + "  main.c:12\n|12        add(face, 401136);\n          401136 main+0x6 (/bin/x)\n") * 3
+    name, rows, notes = read(tmp_path, text)
+    assert (name, rows) == ("perf-script", [(GVA, LOAD, 3)] * 3)
+    assert "Lines without an address that are left out: 9." in notes
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_call_chains_are_no_samples(tmp_path, end):
     chain = "\t          401136 main+0x6 (/bin/x)\n\t    7f0000404040 start (/x)\n\n"
@@ -375,18 +382,18 @@ def test_cut_records_are_still_of_their_layout(tmp_path, name, cut):
 
 
 @pytest.mark.parametrize(
-    "raw", [bytes(6400), b"hello, this is text\n" * 64, bytes(range(256)) * 9], ids=["0", "text", "bytes"]
+    "raw", [b"", bytes(6400), b"hello, this is text\n" * 64, bytes(range(256)) * 9], ids=["none", "0", "text", "bytes"]
 )
 @pytest.mark.parametrize("name", RECORDS)
 def test_what_is_no_record_is_refused_where_it_is_named_one(tmp_path, name, raw):
     assert refusal(tmp_path, raw, name).startswith(f"is no {name} trace")
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
 @pytest.mark.parametrize("name", [None, *RECORDS, "lackey", "perf-script", "gem5-exec", "csv"])
-@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT])
-def test_a_tar_is_refused_by_name(tmp_path, pack, name, form):
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w", format=form) as tar:
-        tar.add(GOLDEN / "instructions.champsim", "instructions.champsim")
-    assert refusal(tmp_path, pack(archive.getvalue()), name).startswith("is a tar archive")
+def test_a_tar_is_refused_by_name(tmp_path, name):
+    for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT):
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w", format=form) as tar:
+            tar.add(GOLDEN / "instructions.champsim", "instructions.champsim")
+        for pack in (bytes, gzip.compress, lzma.compress):
+            assert refusal(tmp_path, pack(archive.getvalue()), name).startswith("is a tar archive")

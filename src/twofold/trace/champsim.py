@@ -94,12 +94,13 @@ def champsim_reader(source: ByteSource, name: str, head: bytes, *, is_whole: boo
     if is_tar(head):
         raise FormatError(source.path, TAR, 0)
     layouts = find_layouts(head, is_whole=is_whole)
-    if LAYOUTS[name] in layouts or len(head) < LAYOUTS[name].bytes_:  # the latter is cut off, which its reader says
+    if LAYOUTS[name] in layouts or 0 < len(head) < LAYOUTS[name].bytes_:  # cut off, which its reader says
         return ChampSimReader(source, LAYOUTS[name])
-    if not layouts:
-        problem = (
-            f"is no {name} trace: its records of {LAYOUTS[name].bytes_} bytes have flags or addresses that cannot be"
-        )
+    if not head:
+        problem = f"is no {name} trace: it is empty"
+    elif not layouts:
+        bytes_ = LAYOUTS[name].bytes_
+        problem = f"is no {name} trace: its records of {bytes_} bytes have flags or addresses that cannot be"
     else:
         like = " or ".join(f"{each.title}, of {each.bytes_} bytes: {each.name}" for each in layouts)
         problem = f"is no {name} trace: its records are like those of {like}"

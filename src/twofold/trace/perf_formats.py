@@ -62,7 +62,7 @@ _PERF_BARE: Final = (
     Line(" {~}{source} |{*}", BY_KIND, stage=5, is_evidence=False),
     *(
         Line(rest, LOAD, stage=5, note=_TAKEN_FOR_LOADS, is_evidence=False)
-        for rest in ("{~}", " {:f}{*}", "{:f}{*}", " {*} ({*}")  # an instruction, a weight, a symbol
+        for rest in ("{~}", " {:f}{*}", "{:f}{*}")  # a symbol stands in call chains too
     ),
     Line("{*}", stage=5, note=_NO_ADDRESS, is_evidence=False),
 )

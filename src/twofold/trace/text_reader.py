@@ -20,6 +20,7 @@ ROOM: Final = 1 << 17  # accesses of a block: more than any line can have
 MAX_THREADS: Final = 1 << 16
 _EXCERPT_BYTES: Final = 60
 _NAMED_THREADS: Final = 8
+_MANY_OTHERS: Final = 8  # lines of source code, or whatever a field adds, for each sample
 _MAX_FOREIGN: Final = 16  # lines that are skipped to see what a file is like
 
 
@@ -175,8 +176,8 @@ class Survey:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file may be of this format: no line is foreign, and others are not the most of them."""
-        return not self.foreign and (self.form.is_mixed or self.samples > self.others)
+        """Whether the file may be of this format: no line is foreign, and others are not nearly all of them."""
+        return not self.foreign and (self.form.is_mixed or _MANY_OTHERS * self.samples > self.others)
 
 
 def survey(head: bytes, form: TextFormat, *, is_whole: bool) -> Survey:
