@@ -6,6 +6,7 @@ import itertools
 import lzma
 import struct
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -189,6 +190,15 @@ def test_a_table_of_numbers_is_taken_for_samples_only_where_that_is_said(tmp_pat
         "may be perf-script, as any table of numbers may",
         "is no trace that is known",
     }
+
+
+@pytest.mark.parametrize("filler", [b"a", b"0", b"a:", b"[1] ", b"1.000000: ", b"x: 1 "])
+def test_a_line_costs_little_more_than_its_length(tmp_path, filler):
+    """Bytes by bytes, a line of 60 KiB would take half a minute."""
+    long = filler * (60_000 // len(filler)) + b"\n"
+    start = time.monotonic()
+    assert read(tmp_path, long + perf_sample(USUAL).encode(), "perf-script")[1] == [(GVA, LOAD, 3)]
+    assert time.monotonic() - start < 10
 
 
 # -- perf mem -----------------------------------------------------------------------------------------------------

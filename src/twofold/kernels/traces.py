@@ -299,11 +299,19 @@ def may_match(text: Bytes, at: int, stop: int, operations: Counts, operation: in
 
 
 @bare
-def next_try(text: Bytes, at: int, stop: int, operations: Counts, operation: int) -> int:
-    """Return the first place from `at` on where an operation may match; the end when that is nowhere."""
-    if operations[operation, OPERATION] == LITERAL:
-        wanted = operations[operation, ARGUMENT]
+def next_try(text: Bytes, at: int, stop: int, operations: Counts, operation: int, begin: int) -> int:
+    """Return the first place from `at` on where what follows a SEEK at `begin` may match; the end if nowhere."""
+    if operations[operation, OPERATION] == MARK:
+        operation += 1
+    code, wanted = operations[operation, OPERATION], operations[operation, ARGUMENT]
+    if code == LITERAL:
         while at < stop and text[at] != wanted:
+            at += 1
+    elif code == TOKEN:  # tried where one begins, so that a line costs its length
+        while begin < at < stop and not is_blank(text[at - 1]):
+            at += 1
+    elif code == TIME:
+        while begin < at < stop and NOUGHT <= text[at - 1] <= NINE:
             at += 1
     return at
 
@@ -311,7 +319,7 @@ def next_try(text: Bytes, at: int, stop: int, operations: Counts, operation: int
 @bare
 def match(text: Bytes, at: int, stop: int, operations: Counts, operation: int, words: Bytes, registers: Words) -> int:
     """Run a pattern on a line from `at` to `stop`; return where it ends, -1 where it does not match."""
-    start, retry, tried, mark, is_changed = at, 0, stop, -1, False
+    start, retry, begin, tried, mark, is_changed = at, 0, at, stop, -1, False
     while True:
         code, argument = operations[operation, OPERATION], operations[operation, ARGUMENT]
         operation += 1
@@ -342,15 +350,15 @@ def match(text: Bytes, at: int, stop: int, operations: Counts, operation: int, w
         elif code == COLUMN:
             at = at if at - (mark if mark >= 0 else start) == argument else -1
         elif code == SEEK:
-            retry = operation
-            tried = at = next_try(text, at, stop, operations, retry)
+            retry, begin = operation, at
+            tried = at = next_try(text, at, stop, operations, retry, begin)
         else:
             at = read(text, at, stop, code, argument, words, registers)
             is_changed = is_changed or at >= 0
         if at >= 0:
             continue
         if tried < stop:  # once more, further on
-            tried = at = next_try(text, tried + 1, stop, operations, retry)
+            tried = at = next_try(text, tried + 1, stop, operations, retry, begin)
             operation, mark = retry, -1
             continue
         if is_changed:

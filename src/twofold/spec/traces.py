@@ -21,13 +21,13 @@ operations over the bytes of the line:
     ADDRESS r      a hexadecimal number that is no word, a blank or the end behind it
     CLEAR r        0 into register r
     COLUMN n       the pattern, or what is behind its MARK, began n bytes before this place
-    SEEK           what follows may match here or anywhere behind; the first place counts
+    SEEK           what follows may match here or anywhere behind, a TOKEN or a TIME where one begins; the first counts
     MARK           the pattern ends here, when all that follows matches
 
 Numbers have at most 64 bits, and end before anything but a letter, a digit or an underscore. FIELD and ADDRESS read no
-GVA below FIRST_ADDRESS. Nothing is tried twice but what follows a SEEK, and of several the last: a line costs at most
-its length for each operation, and for one behind a SEEK as often as it has bytes. A pattern that fails leaves the
-registers as they were.
+GVA below FIRST_ADDRESS. Nothing is tried twice but what follows a SEEK, and of several the last; where that begins with
+a literal, a TOKEN or a TIME, a line costs little more than its length for each operation. A pattern that fails leaves
+the registers as they were.
 
 Arrays, of the columns in `formats.trace_program`:
 
@@ -94,6 +94,7 @@ from twofold.formats.trace_program import (
     NEXT,
     NO_MATCH,
     NOTHING,
+    OPERATION,
     PERF_EXECUTE,
     PERF_STORE,
     POSITION,
@@ -166,7 +167,7 @@ def choose(line: Bytes, at: int, first: int, program: LineProgram, registers: Wo
 def match(line: Bytes, at: int, operations: Counts, words: Bytes, registers: Words) -> int:
     """Run a pattern on a line from `at`; return where it ends, -1 where it does not match."""
     before = registers.copy()
-    start, operation, retry, tried, mark = at, 0, 0, len(line), -1
+    start, operation, retry, begin, tried, mark = at, 0, 0, at, len(line), -1
     while True:
         code, argument = operations[operation].tolist()
         operation += 1
@@ -175,7 +176,7 @@ def match(line: Bytes, at: int, operations: Counts, words: Bytes, registers: Wor
                 return mark if mark >= 0 else len(line) if code == REST else at
             at = -1
         elif code == SEEK:
-            retry, tried = operation, at
+            retry, begin, tried = operation, at, at
         elif code == MARK:
             mark = at
         elif code == COLUMN:
@@ -189,9 +190,18 @@ def match(line: Bytes, at: int, operations: Counts, words: Bytes, registers: Wor
         if at < 0 and tried >= len(line):
             registers[:] = before
             return -1
-        if at < 0:  # once more, a byte further on
-            tried += 1
+        if at < 0:  # once more, further on
+            tried = _next_try(line, tried + 1, operations[retry:], begin)
             at, operation, mark = tried, retry, -1
+
+
+def _next_try(line: Bytes, at: int, operations: Counts, begin: int) -> int:
+    """Return the first place from `at` on where a token or a time may begin, if one follows a SEEK at `begin`."""
+    codes = [code for code in operations[:2, OPERATION].tolist() if code != MARK]
+    inside = {TOKEN: rb"[^ \t]", TIME: rb"[0-9]"}.get(codes[0])
+    while inside is not None and begin < at < len(line) and re.fullmatch(inside, bytes(line[at - 1 : at]), re.DOTALL):
+        at += 1
+    return at
 
 
 def _step(line: Bytes, at: int, operation: tuple[int, int], words: Bytes, registers: Words) -> int:
