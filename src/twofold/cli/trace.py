@@ -34,7 +34,7 @@ def convert(
     A trace that is broken is written up to that place; the exit code is 3.
 
     Formats: lackey (Valgrind), drmemtrace (DynamoRIO's view), execlog (QEMU), perf-script, perf-mem, gem5-packets,
-    gem5-exec, champsim, csv, twotrace.
+    gem5-exec, champsim, champsim-load-type, champsim-cloudsuite, csv, twotrace.
 
     Example:
 
