@@ -243,6 +243,16 @@ class FormatError(TwofoldError):
         super().__init__(f"{self.path}: {where}{problem}")
 
 
+class ReadingError(TwofoldError):
+    """An option that says how tables of a file are to be read, and cannot be: its name, what it says, and why."""
+
+    def __init__(self, option: str, value: str, problem: str) -> None:
+        self.option = option
+        self.value = value
+        self.problem = problem
+        super().__init__(f"{option} {value} {problem}")
+
+
 class ScenarioError(FormatError):
     """A field of a scenario that is unknown or wrong.
 

@@ -47,6 +47,7 @@ FILES = MappingProxyType(
         "scenario": "scenario.toml",
         "program": "program.elf",
         "source": "sample.twotrace",
+        "trace": "sample.twotrace",
         "name": "cpu.toml",
         "command": "sample.twotrace",
     }

@@ -18,6 +18,7 @@ from twofold.freemaps import FreeMap
 from twofold.machine import journal
 from twofold.trace import WORKLOADS
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 HOST = ("--size", "1GiB", "--guest", "64MiB")
 QUICK = ("compare", *HOST, "--workload", "stream", "--guest-pages", "4K", "--accesses", "500", "--repeat", "1")
 THIS_HOST = os.access("/proc/buddyinfo", os.R_OK) and os.access("/proc/kpageflags", os.R_OK)
@@ -135,13 +136,68 @@ def test_an_audit_begins_where_it_is_told_and_uses_the_reader_that_it_is_told(tw
     assert twofold("build", *HOST, "--design", "toolstack", "--save", "m").code == 0
     (whole,) = json.loads(twofold("audit", "m", "--json").out)["tables"]
     root = hex(whole["root"])
-    (tables,) = json.loads(twofold("audit", "m", "--root", root, "--format", "npt", "--json").out)["tables"]
+    (tables,) = json.loads(twofold("audit", "m", "--root", root, "--table-format", "npt", "--json").out)["tables"]
     assert (tables["root"], tables["name"]) == (whole["root"], "")
     assert tables["report"]["leaves"] == whole["report"]["leaves"]
     assert "name a format" in twofold("audit", "m", "--root", root).line
     assert twofold("audit", "m", "--root", "top").code == 2
     assert "is no .npz file" in twofold("audit", "m", "--reader", "raw-pages").line
     assert "dump reader 'elf'" in twofold("audit", "m", "--reader", "elf").line
+
+
+def test_an_audit_says_whose_tables_it_takes_them_for_and_how_wide_addresses_are(twofold):
+    path = GOLDEN / "tables" / "kvm_ept_healthy.npz"
+    done = twofold("audit", path, "--table-format", "ept")
+    assert done.code == 0
+    assert "assumed: dialect kvm: KVM sets bit 11 of entries that point to tables, of 3 of the 3 looked at" in " ".join(
+        done.out.split()
+    )
+    assert "assumed: 52 address bits: the most that ept entries hold" in done.out
+    said = twofold("audit", path, "--table-format", "ept", "--dialect", "kvm", "--address-bits", "46")
+    assert said.code == 0
+    assert "assumed" not in said.out
+    (tables,) = json.loads(twofold("audit", path, "--table-format", "ept", "--json").out)["tables"]
+    assert (tables["dialect"], tables["address_bits"], len(tables["assumed"])) == ("kvm", 52, 2)
+
+
+def test_an_audit_takes_the_width_of_addresses_and_the_bits_of_encryption(twofold):
+    path = GOLDEN / "tables" / "npt_mmio_reserved_43.npz"
+    done = twofold("audit", path, "--dialect", "bare", "--address-bits", "43")
+    assert done.code == 1
+    assert "level 0: bits 51:43 (0xff80000000000) set above 43 address bits" in " ".join(done.out.split())
+    assert twofold("audit", path, "--dialect", "kvm", "--address-bits", "43").code == 0
+    mask = ("--encryption-mask", hex((1 << 52) - (1 << 43)))
+    assert twofold("audit", path, "--dialect", "bare", "--address-bits", "43", *mask).code == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "problem"),
+    [
+        (("--address-bits", "60"), 2, "'--address-bits': '60' is no whole number from 32 to 52"),
+        (("--address-bits", "wide"), 2, "--address-bits"),
+        (("--address-bits", "-1"), 2, "'-1' is no whole number from 32 to 52"),
+        (("--encryption-mask", "0x800"), 2, "--encryption-mask 0x800 overlaps what npt needs"),
+        (("--encryption-mask", "C"), 2, "--encryption-mask"),
+        (("--encryption-mask", "-1"), 2, "'--encryption-mask': '-1' is no mask"),
+        (("--dialect", "hyper-v"), 3, "unknown dialect 'hyper-v'; known are xen, kvm, bare"),
+        (("--table-format", "vtd"), 3, "unknown table format 'vtd'"),
+        (("--table-format", "npt-5"), 3, "has 4 levels, and a npt-5 table has 5"),
+    ],
+)
+def test_how_tables_cannot_be_read_is_said_in_one_line_with_the_option(twofold, argv, code, problem):
+    done = twofold("audit", GOLDEN / "tables" / "npt_mmio_reserved_43.npz", *argv)
+    assert (done.code, done.out) == (code, "")
+    assert problem in done.line
+
+
+def test_an_audit_takes_a_plain_array_of_tables_when_it_is_told_where_they_begin(twofold):
+    words = np.zeros((5, 512), np.uint64)
+    words[1:4, 0] = [mfn << 12 | 0x67 for mfn in (2, 3, 4)]
+    words[4, 5] = 0x1000067
+    np.save(twofold.folder / "t.npy", words)
+    assert twofold("audit", "t.npy", "--root", "1", "--table-format", "npt").code == 0
+    assert "name the root" in twofold("audit", "t.npy").line
+    assert "name a format" in twofold("audit", "t.npy", "--root", "1").line
 
 
 @pytest.mark.medium
@@ -542,7 +598,7 @@ def test_what_cannot_be_done_exits_with_3_and_one_line_and_leaves_nothing(twofol
 def test_a_wrong_field_is_named(twofold, wrong_files):
     assert twofold("compare", "--scenario", "wrong.toml").line == (
         "twofold: wrong.toml: field host.sise: is unknown; did you mean 'size'? "
-        "known are snapshot, size, free, fragmentation, packing"
+        "known are snapshot, size, free, fragmentation, packing, page_kib"
     )
 
 

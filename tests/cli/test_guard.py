@@ -81,6 +81,20 @@ def test_standard_input_is_an_input_too(tmp_path):
     assert path.read_text() == "gva\n0x1000\n"
 
 
+def test_a_trace_is_not_written_over_the_program_that_it_is_of(twofold):
+    program = twofold.folder / "mine"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    for name in ("mine", "./mine"):
+        done = twofold("trace", "capture", "-o", "mine", "--", name, PATH=f"{twofold.folder}:/usr/bin:/bin")
+        assert (done.code, done.out) == (3, "")
+        assert "is read by COMMAND and would be overwritten by -" in done.line
+    twofold.folder.joinpath("other.twotrace").touch()
+    done = twofold("trace", "capture", "--", "./other", "other.twotrace")
+    assert "is read by COMMAND and would be overwritten by --output" in done.line
+    assert program.read_text() == "#!/bin/sh\n"
+
+
 def test_a_workload_is_no_file_though_one_has_its_name(twofold):
     (twofold.folder / "gups").write_text("a result of before")
     argv = ("curve", "gups", "--footprint", "64KiB", "--accesses", "10", "--report", "gups", "-q")
@@ -129,12 +143,16 @@ NAMED = [
     (("walk", "+0xffffffffffff", *HOST), "ADDRESS: '+0xffffffffffff' is not an address of 48 bits"),
     (("compare", "--size", "1GiB", "--guest", "4K"), "--guest: size '4K' is too little memory"),
     (("curve", "gups", "--max-memory", "1", "--accesses", "10"), "--max-memory: size '1' is too little memory"),
+    (("build", "--host", "./no.twohost"), "--host: no.twohost: cannot be read: No such file"),
+    ((*QUICK, "--cpu", "zen3,no.toml"), "--cpu: no.toml: cannot be read: No such file"),
     (("walk", "12Q", *HOST), "ADDRESS: size '12Q' is no size"),
     (("walk", *HOST, "--access", "raed"), "--access: unknown access 'raed'; did you mean 'read'?"),
     (("cpus", "zen22"), "NAME: unknown CPU 'zen22'; did you mean 'zen2'?"),
     (("trace", "info", "t", "--from", "champsin"), "--from: unknown trace format 'champsin'; did you mean 'champsim'?"),
     (("audit", "t", "--format", "etp"), "--format: unknown table format 'etp'; did you mean 'ept'?"),
     (("simulate", "t", *HOST, "--placement", "scatered"), "--placement: unknown placement 'scatered'; did you mean"),
+    (("run", "", *HOST), "'': is no file and no workload; known are gups"),
+    (("build", "--host", ""), "--host: '': is no file name"),
     (("run", "gusp", *HOST), "gusp: is no file and no workload; did you mean 'gups'?"),
     (("curve", "./gups"), "./gups: is no file and no workload; did you mean 'gups'?"),
 ]

@@ -177,7 +177,7 @@ def test_each_is_named_where_another_is_unknown(twofold_with):
         (("build", "--size", "1GiB", "--design", "no"), "opportunistic, house"),
         ((*RUN, "--engine", "no"), "unicorn, counting"),
         ((*RUN, "--paging", "no"), "hap, read-only"),
-        (("audit", __file__, "--reader", "no"), "raw-pages, flat"),
+        (("audit", __file__, "--reader", "no"), "raw-pages, table-array, flat"),
     ):
         done = twofold_with(*option)
         assert done.returncode in {2, 3}

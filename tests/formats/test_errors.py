@@ -77,6 +77,11 @@ EXAMPLES = [
     (errors.ProfileError("zen9", "is unknown"), {"name": "zen9"}, "CPU profile 'zen9' is unknown"),
     (errors.FormatError("a.json", "is empty"), {"path": "a.json"}, "a.json: is empty"),
     (
+        errors.ReadingError("address_bits", "60", "is no width of addresses in npt tables: 32 to 52"),
+        {"option": "address_bits", "value": "60", "problem": "is no width of addresses in npt tables: 32 to 52"},
+        "address_bits 60 is no width of addresses in npt tables: 32 to 52",
+    ),
+    (
         errors.DamagedJournalError("a.journal", 0x40, 3, "a checksum is wrong"),
         {"path": "a.journal", "offset": 0x40, "operations": 3, "damage": "a checksum is wrong"},
         "a.journal: is damaged at offset 0x40, after 3 whole operations: a checksum is wrong",

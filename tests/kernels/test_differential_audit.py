@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from twofold import kernels, spec
 from twofold.formats import findings as at
 from twofold.formats import shape as form
+from twofold.formats.dialects import Reading, in_dialect
 from twofold.formats.operands import Findings, KnownFrames, Tables
 from twofold.formats.p2m_types import P2MType
 from twofold.formats.table_formats import P2M_FORMATS
@@ -15,6 +16,15 @@ from twofold.units import SHARED_M2P
 
 FRAMES = 4096
 DOMID, RAM, TABLES, XEN = 3, 1, 2, 3
+AS_READ = [  # as they are, and as files of others are read
+    *P2M_FORMATS.values(),
+    *(
+        in_dialect(each, name, reading).table_format
+        for each in P2M_FORMATS.values()
+        for name, reading in (("kvm", Reading()), ("bare", Reading(None, 36)), ("xen", Reading(None, 33)))
+    ),
+    *(in_dialect(P2M_FORMATS[each], "kvm", Reading(None, 43, 1 << 47)).table_format for each in ("npt", "ept")),
+]
 FORMATS = [pytest.param(each, id=name) for name, each in P2M_FORMATS.items()]
 
 
@@ -77,7 +87,7 @@ class Wrong:
 
 @st.composite
 def machines(draw):
-    wrong = Wrong(draw(st.sampled_from(list(P2M_FORMATS.values()))))
+    wrong = Wrong(draw(st.sampled_from(AS_READ)))
     for slot in range(draw(st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 300])))):
         wrong.mapped(slot, 100 + slot)
     if draw(st.booleans()):
@@ -207,18 +217,16 @@ def test_each_kind_of_wrong_table_is_named_and_loops_end(table_format):
 
 
 @pytest.mark.parametrize("table_format", FORMATS)
-def test_reserved_and_misaligned_entries_are_told_apart(table_format):
-    reserved = {"npt-2": 1 << 21, "ept": 2 << 3 | 1 << 3, "ept-5": 2 << 3 | 1 << 3}.get(table_format.name, 1 << 13)
-    for bit, code in ((1 << 14 if table_format.name != "npt-2" else 1 << 21, at.MISALIGNED),):
-        wrong = Wrong(table_format)
-        wrong.mapped(1, wrong.slots, 1)
-        wrong.memory[wrong.top - 1, 1] |= wrong.memory.dtype.type(bit)
-        assert code in wrong.found()
+def test_reserved_and_misaligned_entries_are_malformed(table_format):
+    wrong = Wrong(table_format)
+    wrong.mapped(1, wrong.slots, 1)
+    wrong.memory[wrong.top - 1, 1] |= wrong.memory.dtype.type(1 << 14 if table_format.name != "npt-2" else 1 << 21)
+    assert at.MALFORMED in wrong.found()
     if table_format.name.startswith("ept"):
         wrong = Wrong(table_format)
         wrong.mapped(7, 100)
-        wrong.memory[wrong.top, 7] = (int(wrong.memory[wrong.top, 7]) & ~0x38) | reserved & 0x38 & ~0x20
-        assert wrong.found() == [at.RESERVED_BITS]
+        wrong.memory[wrong.top, 7] = (int(wrong.memory[wrong.top, 7]) & ~0x38) | 3 << 3
+        assert wrong.found() == [at.MALFORMED]
 
 
 @pytest.mark.parametrize("table_format", FORMATS)

@@ -6,12 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twofold.formats import shape as form
+from twofold.formats.dialects import Reading, in_dialect
 from twofold.formats.table_formats import GUEST_SHAPES, P2M_FORMATS
 from twofold.kernels import _entries, walk
 from twofold.spec import walk as plain
 
 SHAPES = {f"guest {name}": shape for name, shape in GUEST_SHAPES.items()} | {
     name: each.shape for name, each in P2M_FORMATS.items()
+}
+SHAPES |= {  # as files of others are read
+    f"{dialect} {name}": in_dialect(each, dialect, Reading(None, 36)).table_format.shape
+    for name, each in P2M_FORMATS.items()
+    for dialect in ("kvm", "bare")
 }
 WORD = (1 << 64) - 1
 words = st.integers(0, WORD)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from twofold import kernels, spec
 from twofold.formats import trace_program as at
+from twofold.formats.champsim import LAYOUTS
 from twofold.trace.templates import Line, compile_lines
 from twofold.trace.text_formats import TEXT_FORMATS, csv_format
 
@@ -27,6 +28,20 @@ SAMPLES = [
     b"6871,6871,0x401014,0x403000,0,0x68100142,/w:_start",
     b"1,r,4096,64,0,1000",
     b" 500: system.cpu1: T0 : 0x4 @_start+3. 0 : POP_R : ld t1 : MemRead :  D=0x1 A=0x7fffffffee30  flags=()",
+    b" 9: board.processor.cores13.core: A0 T0 : 0x4 @f : vle64 v1 : SimdStridedLoad :  D=[1_2] A=0x7f00  flags=()",
+    b"system.cpu: T0 : 0x4 @f : amo a0 :  D=0x1 A=0x7f00  flags=(IsInteger|IsStore|IsLoad)",
+    b"Hello 12: system.cpu2: A0 T0 : 0x4 @f : st a0 : MemWrite : A=0x7f00",
+    b"    tmux: 12 x    47 [003] U 100.000001:          1 page-faults:     7f0000001000           401136 add (/bin/x)",
+    b"    tmux: 12 x    47   100.000000001:     ffffffff81000000 add ([k])",
+    b"   worker   47   100.000001:         12     7f0000001000",
+    b"cpu/mem-stores/P:     7f0000001000        68100144 |OP STORE|LVL L1           401136 add (/bin/x)",
+    b"47 [002] cycles:            401136 main (/bin/x)",
+    b"     7f0000001000",
+    b"1;2;0x40;0x7f0000001000;0x0000000012340000;4K;168;0x68100144;/x:f",
+    b"    1     2 0x0000000000000040 0x0167f0000001000 0x0000000012340000 N/A   168 0x68100144 /x:f",
+    b"1,2,0x40,0x0,168,0x68100144,/x:f",
+    b"     3: T4711 ifetch       5 byte(s) @ 0x00007f0000001000 non-branch",
+    b"SB 00401000",
     b"0x7fff,WRITE,8,17,5",
     b"18446744073709551615,0,65535,18446744073709551615,1",
     b"18446744073709551616,r,65536,1,1",
@@ -81,12 +96,17 @@ def test_every_sample_is_read_as_the_spec_reads_it(form, sample):
 WORDS = st.one_of(st.just(0), st.integers(0, 2**64 - 1))
 
 
-@given(st.lists(st.lists(WORDS, min_size=8, max_size=8), max_size=9), st.integers(0, 2**40))
-def test_records_are_unpacked_as_the_spec_unpacks_them(records, first):
-    array = np.array(records, np.uint64).reshape(len(records), 8)
-    outs = [np.zeros((3, 7 * len(records)), np.uint64) for _ in range(2)]
+@given(
+    st.sampled_from(sorted(LAYOUTS)),
+    st.lists(st.lists(WORDS, min_size=12, max_size=12), max_size=9),
+    st.integers(0, 2**40),
+)
+def test_records_are_unpacked_as_the_spec_unpacks_them(name, records, first):
+    layout = LAYOUTS[name]
+    array = np.array(records, np.uint64).reshape(len(records), 12)[:, : layout.words].copy()
+    outs = [np.zeros((3, layout.accesses * len(records)), np.uint64) for _ in range(2)]
     counts = [
-        int(engine.traces.unpack_champsim(array, np.uint64(first), out))
+        int(engine.traces.unpack_champsim(array, np.array(layout.places), np.uint64(first), out))
         for engine, out in zip((kernels, spec), outs, strict=True)
     ]
     assert counts[0] == counts[1]

@@ -91,9 +91,7 @@ def compare(
     options.check_beside(scenario, output=output, report=report, snapshot=snapshot)
     with Bar(quiet=quiet) as bar:
         outcome = interruptible(lambda: run_comparison(chosen, free=free_memory, progress=bar.update))
-    if outcome.why_nothing:
-        sys.stderr.write(f"twofold: every cell is n/a, so nothing is written: {outcome.why_nothing}\n")
-        raise typer.Exit(EXIT_NOTHING)
+    _check_figures(outcome)
     if json or csv:
         put(outcome.to_json() if json else outcome.to_csv(), result)
     elif output is not None or report != STDOUT:  # the page says all that the table does
@@ -104,6 +102,13 @@ def compare(
         free_memory.save(snapshot)
     if not quiet:
         _tell(snapshot, report)
+
+
+def _check_figures(outcome: "Outcome") -> None:
+    """End with the reason, before anything is written, where no cell has a figure."""
+    if outcome.why_nothing:
+        sys.stderr.write(f"twofold: every cell is n/a, so nothing is written: {outcome.why_nothing}\n")
+        raise typer.Exit(EXIT_NOTHING)
 
 
 def _print(outcome: "Outcome", output: Path, *, every_row: bool, assumptions: bool, has_report: bool) -> None:

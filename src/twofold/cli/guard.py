@@ -10,13 +10,24 @@ import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import Any, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
-if TYPE_CHECKING:
-    from twofold.errors import ScenarioError, TwofoldError
+from twofold.errors import (
+    AddressError,
+    CountError,
+    FormatError,
+    ProfileError,
+    ScenarioError,
+    SizeError,
+    TwofoldError,
+    UnknownNameError,
+    quoted,
+)
+from twofold.files import check_apart
+from twofold.units import parse_bytes
 
 STREAM = Path("-")
 STDOUT = "standard output"
@@ -93,8 +104,6 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        from twofold.errors import TwofoldError
-
         check_files(parameters, given)
         try:
             command(**given)
@@ -125,8 +134,6 @@ def check_files(parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> 
     outputs = {each.spelling: Path(given[each.name]) for each in parameters if each.info.writable and given[each.name]}
     files = {name: path for name, path in outputs.items() if path != STREAM}
     if files:
-        from twofold.files import check_apart
-
         inputs = [(each.spelling, path) for each in parameters for path in each.reads(given[each.name])]
         check_apart(files, inputs)
         check_apart({**files, STDOUT: STREAM}, ())
@@ -150,24 +157,16 @@ def _exists(text: str) -> bool:
         return False
 
 
-def line_of(error: "TwofoldError", parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> str | None:
+def line_of(error: TwofoldError, parameters: tuple[Parameter, ...], given: Mapping[str, Any]) -> str | None:
     """Return what an error says of the options that were typed; None where it speaks of none of them."""
-    from twofold.errors import (
-        AddressError,
-        CountError,
-        ProfileError,
-        ScenarioError,
-        SizeError,
-        UnknownNameError,
-        quoted,
-    )
-
     typed = [(each, given[each.name]) for each in parameters if given[each.name] != each.default]
     if isinstance(error, ScenarioError):
         names = _givers(error)
         said = [each.spelling for each, _ in typed if each.name in names]
         return f"{', '.join(said)}: {error.wrong}" if said else None
-    if isinstance(error, AddressError):
+    if isinstance(error, FormatError):
+        return _line_of_file(error, typed)
+    if isinstance(error, AddressError) and error.space == "gva":
         said = [f"{each.spelling}: {quoted(value)} {error.problem}" for each, value in typed if each.name == "address"]
         return next(iter(said), None)
     if isinstance(error, SizeError | CountError):
@@ -177,13 +176,24 @@ def line_of(error: "TwofoldError", parameters: tuple[Parameter, ...], given: Map
     return None
 
 
-def _givers(error: "ScenarioError") -> tuple[str, ...]:
+def _givers(error: ScenarioError) -> tuple[str, ...]:
     """Return the parameters that give a field of a scenario."""
     keys = [part for part in error.place if isinstance(part, str)][:2]
     return PARAMETERS.get(".".join(keys), (keys[-1],))
 
 
-def _line_of_value(error: "TwofoldError", value: str, typed: list[tuple[Parameter, Any]]) -> str | None:
+def _line_of_file(error: FormatError, typed: list[tuple[Parameter, Any]]) -> str | None:
+    """Return an error about a file that an option names as an input; of an argument the name says enough."""
+    said = [
+        each.spelling
+        for each, given in typed
+        if each.may_be_file is not None and not isinstance(each.info, ArgumentInfo)
+        if any("\0" not in text and Path(text) == Path(error.path) for text in texts_of(given))
+    ]
+    return f"{', '.join(said)}: {error}" if said else None
+
+
+def _line_of_value(error: TwofoldError, value: str, typed: list[tuple[Parameter, Any]]) -> str | None:
     """Return an error's line with the options in front whose value it speaks of."""
     said = [
         each.spelling
@@ -193,16 +203,14 @@ def _line_of_value(error: "TwofoldError", value: str, typed: list[tuple[Paramete
     return f"{', '.join(said)}: {error}" if said else None
 
 
-def _line_of_size(error: "TwofoldError", typed: list[tuple[Parameter, Any]]) -> str | None:
+def _line_of_size(error: TwofoldError, typed: list[tuple[Parameter, Any]]) -> str | None:
     """Return an error about a size as it was typed, where it speaks of as many bytes in other words."""
-    from twofold.errors import SizeError
-
     if not isinstance(error, SizeError) or (bytes_ := _bytes_of(error.text)) is None:
         return None
     said = [
         f"{each.spelling}: {SizeError(text, error.problem)}"
         for each, given in typed
-        if isinstance(given, str)
+        if isinstance(given, str) and "page" not in each.name  # 4K pages are no 4096 bytes of something
         for text in texts_of(given)
         if _bytes_of(text) == bytes_
     ]
@@ -211,9 +219,6 @@ def _line_of_size(error: "TwofoldError", typed: list[tuple[Parameter, Any]]) -> 
 
 def _bytes_of(text: str) -> int | None:
     """Return the bytes of a size; None where a text is none."""
-    from twofold.errors import SizeError
-    from twofold.units import parse_bytes
-
     try:
         return parse_bytes(text)
     except SizeError:

@@ -19,7 +19,7 @@ STDIN: Final = "-"
 MAX_SEED: Final = 2**63 - 1
 _EXACT: Final = ("start", "size", "page_size")
 _DECIMAL: Final = re.compile(r"(?!-[0.]+$)-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE]-?[0-9]{1,3})?")  # no -0, no nan
-_FRAME: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
+_UNSIGNED: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
 
 
 def count(least: int = 0, most: int = MAX_COUNT) -> Callable[[object], int]:
@@ -46,12 +46,16 @@ def number(least: float, most: float) -> Callable[[object], float]:
     return parse
 
 
-def mfn(value: object) -> int:
-    """Return a machine frame number, decimal or in hex."""
-    text = str(value)
-    if not _FRAME.fullmatch(text):
-        raise typer.BadParameter(f"{quoted(text)} is no frame number; write it like 0x1234")
-    return int(text, 0)
+def unsigned(what: str) -> Callable[[object], int]:
+    """Return a parser of frame numbers and masks, decimal or in hex."""
+
+    def parse(value: object) -> int:
+        text = str(value)
+        if not _UNSIGNED.fullmatch(text):
+            raise typer.BadParameter(f"{quoted(text)} is no {what}; write it like 0x1234")
+        return int(text, 0)
+
+    return parse
 
 
 def hosts() -> frozenset[str]:
@@ -188,14 +192,15 @@ def is_file(source: str) -> bool:
     if source == STDIN:
         return True
     try:
-        exists = Path(source).exists()
+        exists = source != "" and Path(source).exists()
     except (OSError, ValueError):  # too long for a name, or with a NUL in it
         exists = False
     if not exists:
         guess = nearest(source, WORKLOADS)
         meant = "" if guess is None else f"did you mean {guess!r}? "
         raise FormatError(
-            ascii(source)[1:-1][:MOST_SHOWN], f"is no file and no workload; {meant}known are {', '.join(WORKLOADS)}"
+            ascii(source)[1:-1][:MOST_SHOWN] or "''",
+            f"is no file and no workload; {meant}known are {', '.join(WORKLOADS)}",
         )
     return True
 

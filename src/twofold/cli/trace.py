@@ -1,5 +1,6 @@
 """`twofold trace`: traces of other tools and of real programs, converted, recorded and shown."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -35,7 +36,7 @@ def convert(
     A trace that is broken is written up to that place; the exit code is 3.
 
     Formats: lackey (Valgrind), drmemtrace (DynamoRIO's view), execlog (QEMU), perf-script, perf-mem, gem5-packets,
-    gem5-exec, champsim, csv, twotrace.
+    gem5-exec, champsim, champsim-load-type, champsim-cloudsuite, csv, twotrace.
 
     Example:
 
@@ -106,8 +107,8 @@ def capture(
     from twofold.trace import capture_trace
 
     target = Path(f"{Path(command[0]).name}.twotrace") if output is None else output
-    if output is None:
-        check_apart({"--output": target}, (("COMMAND", Path(part)) for part in command))
+    read = [*command, shutil.which(command[0]) or command[0]]
+    check_apart({"--output": target}, [("COMMAND", Path(part)) for part in read])
     with Bar(quiet=quiet) as bar:
         captured = capture_trace(command, target, lambda accesses: bar.count(f"{accesses:,} accesses"))
     if not quiet:

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from twofold.dumps.levels import lead
 from twofold.dumps.npz import check_room
 from twofold.dumps.source import Dump
 from twofold.errors import FormatError
@@ -92,16 +93,13 @@ class CollectedTables:
 
     def _targets(self, table_format: TableFormat, mfns: Array, level: int, *, is_top: bool) -> Array:
         """Return the frames that tables name as tables, each once, ascending."""
-        words, memory = table_format.shape, self.arena.tables_of(table_format.entry_dtype)
+        memory = self.arena.tables_of(table_format.entry_dtype)
         slots = 1 << table_format.geometry.top_bits if is_top else None
-        has_large = int(words[shape.LARGE_LEVELS]) >> level & 1
         parts = [_NONE]
         for start in range(0, len(mfns), _STEP):
             entries = memory[mfns[start : start + _STEP].astype(np.int64), :slots].astype(np.uint64)
-            leads = (entries & words[shape.PRESENT]) != 0
-            if has_large:
-                leads &= (entries & words[shape.LARGE]) == 0
-            parts.append(np.unique((entries[leads] & words[shape.FRAME]) >> np.uint64(FRAME_SHIFT)))
+            leads = lead(table_format, entries, level)
+            parts.append(np.unique((entries[leads] & table_format.shape[shape.FRAME]) >> np.uint64(FRAME_SHIFT)))
         return np.unique(np.concatenate(parts))
 
 

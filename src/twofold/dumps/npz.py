@@ -6,11 +6,12 @@ and no more is unpacked than was promised. Pickles are never read.
 """
 
 import math
+import os
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final, NamedTuple
@@ -73,6 +74,57 @@ def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDA
         check_room(path, sum(member.file_size for member in members.values()))
         with _told(path):
             return {name: _read(path, archive, members[name], column) for name, column in columns.items()}
+
+
+def member_names(path: Path) -> frozenset[str]:
+    """Return the names of all arrays of a file.
+
+    Raises
+    ------
+    FormatError : it cannot be read, or is no .npz
+    """
+    with _open(path) as archive:
+        return frozenset(name.removesuffix(".npy") for name in archive.namelist())
+
+
+def column_of(path: Path, name: str, columns: Sequence[Column]) -> Column:
+    """Return which of some kinds an array is of.
+
+    Raises
+    ------
+    FormatError : as `read_columns`; of none of them, the first is named
+    """
+    with _open(path) as archive, _told(path):
+        member = _member(path, archive, name)
+        with archive.open(member) as stream:
+            descr, shape = _read_header(path, member.filename, stream)
+    kinds = {(_stored(each), each.row): each for each in columns}
+    return kinds.get((descr, shape[1:]), columns[0])
+
+
+def locate_in_npy(path: Path, columns: Sequence[Column]) -> Rows:
+    """Return where the rows of a .npy file of one array stand.
+
+    Raises
+    ------
+    FormatError : it cannot be read, is of none of these kinds, or is shorter than it promises
+    """
+    with _told(path), path.open("rb") as stream:
+        descr, shape = _read_header(path, path.name, stream)
+        start = stream.tell()
+        end = stream.seek(0, os.SEEK_END)
+    for each in columns:
+        if (descr, shape[1:]) == (_stored(each), each.row):
+            if start + math.prod(shape) * np.dtype(each.dtype).itemsize != end:
+                raise FormatError(path, f"promises {shape[0]} rows and holds {end - start} bytes")
+            return Rows(start, shape[0])
+    kinds = ", ".join(f"{_stored(each)} rows of {each.row}" for each in columns)
+    raise FormatError(path, f"has an array {descr}{shape}: not {kinds}")
+
+
+def _stored(column: Column) -> str:
+    """Return how a file names the type of a column."""
+    return np.dtype(column.dtype).newbyteorder("<").str
 
 
 def locate_rows(path: Path, name: str, column: Column) -> Rows | None:

@@ -5,8 +5,7 @@ table of the file that no entry before leads to: whatever else there is, loops, 
 translates nothing, so no look-up can run away. Only tables are read (`collect`), never the data of a guest.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,69 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold import kernels
-from twofold.dumps.collect import CollectedTables, Reached, copied
+from twofold.dumps.collect import CollectedTables, copied
 from twofold.dumps.followed import Followed
+from twofold.dumps.found import AsRead, Found, find, opened, wanted_roots
 from twofold.dumps.npz import check_room
-from twofold.dumps.raw_pages import FILE_NAME
-from twofold.dumps.readers import DumpReader, open_dump
-from twofold.dumps.source import Dump, DumpRoot
-from twofold.errors import FormatError, UnknownNameError
-from twofold.formats import findings, shape
-from twofold.formats.table_formats import P2M_FORMATS, TableFormat
-from twofold.machine import Arena
-from twofold.p2m import AuditReport, Fault, Finding, P2MView, WalkStep
-from twofold.p2m.audit import Audit, Progress
-from twofold.units import FRAME_BYTES, FRAME_SHIFT, Gfn, Mfn
+from twofold.dumps.readers import DumpReader
+from twofold.errors import FormatError
+from twofold.formats import shape
+from twofold.formats.dialects import Reading
+from twofold.formats.p2m_types import ACCESS_NAMES
+from twofold.p2m import AuditReport, Entry, Fault, P2MView, WalkStep
+from twofold.p2m.audit import Progress
+from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Mfn
 
 Array = npt.NDArray[np.uint64]
-
-
-@dataclass(frozen=True)
-class Found:
-    """One P2M of a file, its tables read.
-
-    dump : what the file holds besides
-    root : where the tables begin, and whose they are
-    table_format : how to read them
-    arena : memory that holds them, each at its place
-    reached : which they are, and which the file does not hold
-    """
-
-    dump: Dump
-    root: DumpRoot
-    table_format: TableFormat
-    arena: Arena
-    reached: Reached
-
-    def audit(self, progress: Progress | None) -> AuditReport:
-        """Check the tables as they are."""
-        memory = self.arena.tables_of(self.table_format.entry_dtype)
-        audit = Audit(kernels, self.table_format, memory, Mfn(self.root.mfn), progress)
-        machine = self.dump.machine
-        if machine is not None:
-            report = audit.of_machine(machine.frame_table, machine.m2p.complement, machine.orders, self.root.domid)
-        else:
-            # A copy of one kind, whatever the reader's: kernels are compiled once more for an array that is read-only.
-            tables = np.array(self.reached.mfns if self.dump.tables is None else self.dump.tables, np.uint64)
-            report = audit.of_tables(tables)
-            if len(self.reached.missing):
-                report = replace(report, skipped=(*report.skipped, self._unread()))
-        return report if self._has_root else _without_root(report, self.root.mfn, self.table_format)
-
-    def _unread(self) -> str:
-        missing = self.reached.missing
-        first = f"the first at mfn {int(missing[0]):#x}"
-        return f"{len(missing)} frames that are named as tables are not in the file, {first}: what they would map"
-
-    @property
-    def _has_root(self) -> bool:
-        return self.root.mfn in self.reached.mfns
-
-
-def _without_root(report: AuditReport, mfn: int, table_format: TableFormat) -> AuditReport:
-    """Return a report that begins with the root: the audit reads it as one that maps nothing."""
-    hole = Finding(findings.TABLE_NOT_OWNED, Gfn(0), Mfn(mfn), table_format.geometry.levels, 0)
-    return replace(report, findings=(hole, *report.findings), found=report.found + 1)
 
 
 class OpenTables(P2MView):
@@ -98,26 +48,73 @@ class OpenTables(P2MView):
         self._entries, self._only_ram = followed.entries, False
         self._limit = followed.end
         self.tables = followed.tables
+        # Xen keeps an access in each leaf; what others leave, hardware takes from all entries of a path.
+        mask = found.as_read.encryption_mask >> FRAME_SHIFT  # a guest's address carries it too, where it is no index
+        self._no_gfn = mask if self._limit <= mask & -mask else 0
+        self._narrow = [] if found.as_read.dialect == "xen" else followed.narrow
+
+    @property
+    def dialect(self) -> str:
+        """Whose tables they are taken for: "xen", "kvm" or "bare"."""
+        return self._found.as_read.dialect
+
+    @property
+    def address_bits(self) -> int:
+        """Bits of a physical address; those above are reserved."""
+        return self._found.as_read.address_bits
+
+    @property
+    def assumed(self) -> tuple[str, ...]:
+        """What nobody said of the tables, and was assumed, in sentences."""
+        return self._found.as_read.assumed
 
     @property
     def _is_trusted(self) -> bool:
         return False
 
+    def get_entry(self, gfn: int) -> Entry:
+        """Return what a gfn maps to; without types, its access is what all entries of the path let through."""
+        entry = super().get_entry(gfn & ~self._no_gfn)
+        if not self._narrow or entry.mfn == INVALID_MFN:
+            return entry
+        rights = ACCESS_NAMES.index(entry.access)
+        for each in self._narrow:
+            rights &= int(each.of(np.array([gfn], np.uint64))[0])
+        return replace(entry, access=ACCESS_NAMES[rights])
+
+    def leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
+        """Return the rows of a range, as `P2MView.leaf_rows`; their access as `get_entry` has it."""
+        rows = super().leaf_rows(gfn, frames)
+        for each in self._narrow:
+            rows["access"] &= each.of(rows["gfn"])
+        return rows
+
     def walk(self, gfn: int) -> tuple[WalkStep, ...]:
         """Return every step of a walk; the entries as the file has them."""
+        return tuple(replace(step, entry=self._in_file(step)) for step in super().walk(gfn & ~self._no_gfn))
+
+    def _in_file(self, step: WalkStep) -> int:
+        """Return what the file has where a step reads."""
+        entry = self._found.kept.entry(step.table, step.slot)
         memory = self._as_found.tables_of(self.format.entry_dtype)
-        return tuple(
-            WalkStep(step.level, step.table, step.slot, int(memory[step.table, step.slot]))
-            for step in super().walk(gfn)
-        )
+        return int(memory[step.table, step.slot]) if entry is None else entry
 
     def fault(self, gpa: int, access: str = "read") -> Fault | None:
         """Return how hardware reports an access that it refuses, None for one that it lets through; sets no A or D."""
+        asked, gpa = gpa, gpa & ~(self._no_gfn << FRAME_SHIFT)
         path = super().walk(gpa >> FRAME_SHIFT)
+        if path:  # hardware refuses a malformed entry whatever it would lead to, and knows no marks
+            last, entry = path[-1], self._in_file(path[-1])
+            if shape.malformed(self._shape, entry, last.level):
+                self._memory[last.table, last.slot] = entry
         answer = super().fault(gpa, access)
         for step in path:
             self._memory[step.table, step.slot] = step.entry
-        return answer
+        return answer and replace(answer, gpa=asked)
+
+    def translate(self, gfns: npt.ArrayLike, out: Array | None = None) -> Array:
+        """Return the mfn of each gfn, as `P2MView.translate`."""
+        return super().translate(np.asarray(gfns, np.uint64) & ~np.uint64(self._no_gfn) if self._no_gfn else gfns, out)
 
     def audit(self, progress: Progress | None = None) -> AuditReport:
         """Check the tables, against frame table and M2P where the file has them; report only.
@@ -149,74 +146,47 @@ def open_tables(
     table_format: str | None = None,
     root: int | None = None,
     reader: str | DumpReader | None = None,
+    dialect: str | None = None,
+    address_bits: int | None = None,
+    encryption_mask: int | None = None,
 ) -> OpenTables:
     """Return somebody else's P2M, read-only, with the look-ups and the audit of one of ours.
 
     Parameters
     ----------
-    path : a machine saved by `Machine.save`, raw page-table pages (.npz with mfn, level, pages), a folder that holds
-        `npt_pages.npz`, or what the reader of another package knows (docs/dumps.md)
+    path : a machine saved by `Machine.save`, raw page-table pages (.npz with mfn, level, pages), an array of tables, a
+        folder that holds `npt_pages.npz`, or what the reader of another package knows (docs/dumps.md)
     domain : name or domid, where a file has several
     table_format : such as "ept", where the file does not say; None: the NPT with as many levels
     root : mfn of the top table, where the file names none, or instead of those that it names
     reader : who is to open the file, by name or itself; None: the one that knows it
+    dialect : whose bits stand where hardware looks at none: "xen", "kvm", or "bare", nobody's; None: by what the tables
+        show, and `assumed` says what that was
+    address_bits : of the CPU's physical addresses, 32 to 52; bits above are reserved. None: what an entry can hold
+    encryption_mask : address bits of entries that say how memory is encrypted, such as 1 << 47; they are taken off.
+        None: there are none
 
     Raises
     ------
     FormatError : the file is not what it should be
-    UnknownNameError : no such domain, format or reader
+    UnknownNameError : no such domain, format, dialect or reader
+    ReadingError : `address_bits` or `encryption_mask` cannot be
     """
-    with _opened(Path(path), table_format, root, reader) as (where, dump):
-        wanted = _wanted(where, dump, domain, table_format)
+    reading = Reading(dialect, address_bits, encryption_mask, table_format)
+    with opened(Path(path), root, reader, reading) as (where, dump):
+        wanted = wanted_roots(where, dump, domain, reading)
         if len(wanted) != 1:
             names = ", ".join(each.name or f"root {each.mfn:#x}" for each, _ in wanted)
             problem = f"holds {len(wanted)} domains; say which: {names}" if wanted else "holds no domain"
             raise FormatError(where, problem)
         tables = CollectedTables(where, dump)
         try:
-            found = _found(dump, tables, *wanted[0])
+            found = find(dump, tables, *wanted[0], reading)
             check_room(where, len(found.reached.mfns) * FRAME_BYTES)
             return OpenTables(found)
         except BaseException:
             tables.arena.close()
             raise
-
-
-@contextmanager
-def _opened(
-    path: Path, table_format: str | None, root: int | None, reader: str | DumpReader | None
-) -> Iterator[tuple[Path, Dump]]:
-    """Open a file while its tables are read, and put a root of the caller's in the place of its own."""
-    if table_format is not None and table_format not in P2M_FORMATS:
-        raise UnknownNameError("table format", table_format, tuple(P2M_FORMATS))
-    path = path / FILE_NAME if path.is_dir() else path
-    dump = open_dump(path, reader)
-    try:
-        if root is None and not dump.roots and dump.machine is None:
-            raise FormatError(path, "does not say where its tables begin: name the root")
-        if root is not None:
-            if not 0 <= root < dump.frames:
-                raise FormatError(path, f"has no mfn {root:#x} to begin at: it ends at {dump.frames:#x}")
-            dump = replace(dump, roots=(DumpRoot(root),), machine=None)
-        yield path, dump
-    finally:
-        dump.release()
-
-
-def _wanted(
-    path: Path, dump: Dump, domain: str | int | None, table_format: str | None
-) -> list[tuple[DumpRoot, TableFormat]]:
-    """Return the roots of a domain, or all, and how to read each."""
-    if domain is not None and not any(each.domid or each.name for each in dump.roots):
-        raise FormatError(path, "holds tables of which nobody knows the domain: name none")
-    wanted = [each for each in dump.roots if domain is None or domain in {each.name, each.domid, str(each.domid)}]
-    if domain is not None and not wanted:
-        raise UnknownNameError("domain", str(domain), tuple(each.name for each in dump.roots))
-    return [(each, each.format_of(path, table_format)) for each in wanted]
-
-
-def _found(dump: Dump, tables: CollectedTables, root: DumpRoot, table_format: TableFormat) -> Found:
-    return Found(dump, root, table_format, tables.arena, tables.reach(table_format, root.mfn))
 
 
 @dataclass(frozen=True)
@@ -227,10 +197,12 @@ class Audited:
     table_format: str
     root: Mfn
     report: AuditReport
+    as_read: AsRead
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain numbers and texts; each finding with its sentence, and its entry in hex."""
         fields = asdict(self)
+        fields |= fields.pop("as_read")._asdict()
         for finding, row in zip(self.report.findings, fields["report"]["findings"], strict=True):
             row |= {"entry": hex(finding.entry), "says": str(finding)}
         return fields
@@ -243,19 +215,23 @@ def audit_file(
     table_format: str | None = None,
     root: int | None = None,
     reader: str | None = None,
+    dialect: str | None = None,
+    address_bits: int | None = None,
+    encryption_mask: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Audited]:
-    """Audit every P2M of a file; `open_tables` says what it may be.
+    """Audit every P2M of a file; `open_tables` says what it may be, and how it may be read.
 
     Parameters
     ----------
     progress : called with (which, frames done, frames of the machine)
     """
-    with _opened(Path(path), table_format, root, reader) as (where, dump):
-        wanted = _wanted(where, dump, domain, table_format)
+    reading = Reading(dialect, address_bits, encryption_mask, table_format)
+    with opened(Path(path), root, reader, reading) as (where, dump):
+        wanted = wanted_roots(where, dump, domain, reading)
         tables = CollectedTables(where, dump)  # one file, one set of tables: those of all domains
         try:
-            return [_audited(_found(dump, tables, *each), progress) for each in wanted]
+            return [_audited(find(dump, tables, *each, reading), progress) for each in wanted]
         finally:
             tables.arena.close()
 
@@ -264,4 +240,4 @@ def _audited(found: Found, progress: Callable[[str, int, int], None] | None) -> 
     name, format_name = found.root.name, found.table_format.name
     which = f"auditing {name or format_name}"
     tell = None if progress is None else (lambda done, total: progress(which, done, total))
-    return Audited(name, format_name, Mfn(found.root.mfn), found.audit(tell))
+    return Audited(name, format_name, Mfn(found.root.mfn), found.audit(tell), found.as_read)

@@ -22,6 +22,7 @@ BUILT_IN: Final = {
     "machine": "twofold.dumps.saved_machine:MachineReader",
     "machine-npz": "twofold.dumps.old_machine:OldMachineReader",
     "raw-pages": "twofold.dumps.raw_pages:RawPagesReader",
+    "table-array": "twofold.dumps.table_array:TableArrayReader",
 }
 START_BYTES: Final = 4096  # of a file, shown to each reader; fewer where it is shorter
 _SHOWN_BYTES: Final = 8

@@ -265,7 +265,7 @@ class TracesEngine(Protocol):
         """Emit the accesses of the lines of a text."""
 
     @property
-    def unpack_champsim(self) -> Callable[[Words, np.uint64, Words], int]:
+    def unpack_champsim(self) -> Callable[[Words, Counts, np.uint64, Words], int]:
         """Write the accesses of ChampSim's records: the fetch, then the loads, then the stores of each instruction."""
 
 

@@ -43,7 +43,8 @@ LARGE: Final = 1 << 7
 ACCESSED: Final = 1 << 8
 DIRTY: Final = 1 << 9
 RECALC_TYPE: Final = 1 << 10  # software's: the type is to be recalculated too
-FRAME_MASK: Final = ((1 << 52) - 1) & ~((1 << FRAME_SHIFT) - 1)
+ADDRESS_BITS: Final = 52
+FRAME_MASK: Final = ((1 << ADDRESS_BITS) - 1) & ~((1 << FRAME_SHIFT) - 1)
 TYPE_SHIFT: Final = 52
 TYPE_MASK: Final = 0x3F
 PAGING_WRITE: Final = 1 << 58
@@ -162,6 +163,7 @@ def make_shape(geometry: Geometry) -> Words:
             shape.RECALC_VALUE: MEMORY_TYPE,
             shape.ACCESSED: ACCESSED,
             shape.DIRTY: DIRTY,
+            shape.ADDRESS_BITS: ADDRESS_BITS,
             shape.SMALL_LIMIT: shape.NO_LIMIT,
             shape.LARGE_LIMIT: shape.NO_LIMIT,
             shape.NEED: READ,

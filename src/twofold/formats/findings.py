@@ -1,12 +1,14 @@
 """What an audit can find: codes, what each says, the columns of its counts, and the marks it puts on frames.
 
-A finding is one row of an array, uint64[n, COLUMNS]: code, gfn, mfn, level, entry. Counts are int64[COUNT_COLUMNS].
+A finding is one row of an array, uint64[n, COLUMNS]: code, gfn, mfn, level, entry. Of a malformed entry `rules` says
+which rule it breaks. Counts are int64[COUNT_COLUMNS].
 """
 
 from typing import Final
 
 COLUMNS: Final = 5  # of a finding
 
+MALFORMED: Final = 0  # what the twins note of an entry that hardware refuses; `rules` says which of these it is
 RESERVED_BITS: Final = 1
 MISALIGNED: Final = 2
 TABLE_OUTSIDE: Final = 3
@@ -21,9 +23,12 @@ BAD_TYPE: Final = 11
 BAD_SIZE: Final = 12
 P2M_BAD: Final = 13
 M2P_BAD: Final = 14
+BAD_RIGHTS: Final = 15
+BAD_MEMORY_TYPE: Final = 16
+ADDRESS_WIDTH: Final = 17
 
 SENTENCES: Final = {
-    RESERVED_BITS: "has reserved bits set, or rights or a memory type that hardware refuses",
+    RESERVED_BITS: "has reserved bits set",
     MISALIGNED: "maps frames that do not start at a multiple of its size",
     TABLE_OUTSIDE: "points to a table outside the machine",
     TABLE_TWICE: "points to a table that another entry reaches too",
@@ -37,6 +42,9 @@ SENTENCES: Final = {
     BAD_SIZE: "has a type that never stands in a large leaf",
     P2M_BAD: "maps frames whose M2P entries name other gfns",
     M2P_BAD: "is named by the M2P entry of a frame that it does not map",
+    BAD_RIGHTS: "has rights that hardware refuses",
+    BAD_MEMORY_TYPE: "has a memory type that hardware refuses",
+    ADDRESS_WIDTH: "has an address that is wider than the CPU's",
 }
 
 # Columns of counts.

@@ -37,6 +37,7 @@ PLACE_TYPE_MASK: Final = 0xF
 TWO_LEVEL_FRAME_MASK: Final = 0xFFFFF000
 HIGH: Final = 0xFF << 13  # address bits 39..32 of a 4M leaf
 HIGH_SHIFT: Final = 32 - 13
+PSE36_ADDRESS_BITS: Final = 40
 RESERVED_4M: Final = 1 << 21
 _FOUR_GIB: Final = (1 << 32) >> FRAME_SHIFT
 _ONE_TIB: Final = (1 << 40) >> FRAME_SHIFT
@@ -128,6 +129,7 @@ def two_level_shape(flags: int) -> Words:
             shape.SMALL_PAT: x86.PAT,
             shape.ACCESSED: x86.ACCESSED,
             shape.DIRTY: x86.DIRTY,
+            shape.ADDRESS_BITS: PSE36_ADDRESS_BITS,
             shape.SMALL_LIMIT: _FOUR_GIB,
             shape.LARGE_LIMIT: _ONE_TIB,
             shape.NEED + 1: x86.WRITABLE,

@@ -45,6 +45,9 @@ PRESENT_TYPES: Final = frozenset(
 )
 HOLE_TYPES: Final = frozenset({P2MType.INVALID, P2MType.MMIO_DM})  # stored as an empty slot
 PLACE_TYPES: Final = frozenset(P2MType) - PRESENT_TYPES - HOLE_TYPES  # stored in entries that are not present
+# What a stored entry without a frame may be. Xen keeps a frame that a device model took over as MMIO_DM, not present
+# (XEN_DMOP_set_mem_type); nothing of ours stores one, a hole reads as one.
+STORED_TYPES: Final = PLACE_TYPES | {P2MType.MMIO_DM}
 # Present RAM. Xen counts the paged types as RAM too, but no leaf has them.
 RAM_TYPES: Final = frozenset(
     {P2MType.RAM_RW, P2MType.RAM_LOGDIRTY, P2MType.RAM_RO, P2MType.RAM_SHARED, P2MType.IOREQ_SERVER}

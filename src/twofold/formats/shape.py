@@ -51,7 +51,8 @@ PLACE_MASK: Final = 43
 HARDWARE: Final = 44  # mask; any of it makes an entry present to hardware too
 ACCESS_SHIFT: Final = 45  # where a present entry says its access; with DENY of execute as one bit more on top
 ACCESS_MASK: Final = 46
-COLUMNS: Final = 47
+ADDRESS_BITS: Final = 47  # what an entry may say of an address, or less: a CPU's own width; the bits above are reserved
+COLUMNS: Final = 48
 
 NO_LIMIT: Final = 1 << 40  # frames; 52-bit addresses
 MEMORY_TYPE_SHIFT: Final = 3
@@ -99,6 +100,13 @@ def leaf_frame(shape: Words, entry: int, level: int) -> int:
         return frame
     high = (entry & int(shape[HIGH])) << int(shape[HIGH_SHIFT]) >> FRAME_SHIFT
     return frame & ~(span(shape, level) - 1) | high
+
+
+def bits_above(shape: Words, bits: int, *, is_large: bool) -> int:
+    """Return the bits of an entry that hold an address from bit `bits` up."""
+    low = (1 << bits) - 1
+    above = int(shape[FRAME]) & ~low
+    return above | (int(shape[HIGH]) & ~(low >> int(shape[HIGH_SHIFT])) if is_large else 0)
 
 
 def put_frame(shape: Words, frame: int, level: int) -> int:

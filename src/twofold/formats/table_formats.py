@@ -16,7 +16,8 @@ from twofold.formats import guest as guest_format
 from twofold.formats import npt as npt_format
 from twofold.formats.arrays import Words
 from twofold.formats.geometry import FIVE_LEVEL, FOUR_LEVEL, PAE, TWO_LEVEL, Geometry
-from twofold.formats.p2m_types import P2MType
+from twofold.formats.p2m_types import ACCESS_NAMES, P2MType
+from twofold.formats.walk_state import EXECUTE
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,19 @@ class TableFormat:
     @property
     def accesses(self) -> npt.NDArray[np.uint8]:
         """Access numbers (`p2m_types.ACCESS_NAMES`) by what a present entry says: ACCESS_MASK, no execute on top."""
+        numbers = range(int(self.shape[shape.ACCESS_MASK]) + 1)
         if self.name.startswith("ept"):
-            return np.arange(int(self.shape[shape.ACCESS_MASK]) + 1, dtype=np.uint8)
-        words = (0, x86.WRITABLE, x86.NO_EXECUTE, x86.WRITABLE | x86.NO_EXECUTE)
-        return np.array([npt_format.rights_of(word) for word in words], np.uint8)
+            return np.array(numbers, np.uint8)
+        shift = int(self.shape[shape.ACCESS_SHIFT])
+        words = (number << shift | no_execute for no_execute in (0, x86.NO_EXECUTE) for number in numbers)
+        return np.array([ACCESS_NAMES.index(self.access_of(x86.PRESENT | word)) for word in words], np.uint8)
+
+
+def access_numbers(words: Words, entries: Words) -> npt.NDArray[np.int64]:
+    """Return where in `TableFormat.accesses` each present entry says its access."""
+    mask, is_denied = words[shape.ACCESS_MASK], (entries & words[shape.DENY + EXECUTE]) != 0
+    numbers: Words = (entries >> words[shape.ACCESS_SHIFT] & mask) + np.where(is_denied, mask + np.uint64(1), 0)
+    return numbers.astype(np.int64)
 
 
 def _npt_flags(type_: P2MType, access: str) -> int:

@@ -27,7 +27,8 @@ DIRTY: Final = 1 << 6
 LARGE: Final = 1 << 7
 NO_EXECUTE: Final = 1 << 63
 
-FRAME_MASK: Final = ((1 << 52) - 1) & ~((1 << FRAME_SHIFT) - 1)
+ADDRESS_BITS: Final = 52
+FRAME_MASK: Final = ((1 << ADDRESS_BITS) - 1) & ~((1 << FRAME_SHIFT) - 1)
 ENTRY_SHIFT: Final = 3  # log2 of the bytes of an entry
 INDEX_BITS: Final = 9
 INDEX_MASK: Final = (1 << INDEX_BITS) - 1
@@ -63,6 +64,7 @@ def make_shape(geometry: Geometry) -> Words:
             shape.SMALL_PAT: PAT,
             shape.ACCESSED: ACCESSED,
             shape.DIRTY: DIRTY,
+            shape.ADDRESS_BITS: ADDRESS_BITS,
             shape.SMALL_LIMIT: shape.NO_LIMIT,
             shape.LARGE_LIMIT: shape.NO_LIMIT,
             shape.NEED + 1: WRITABLE,

@@ -44,10 +44,10 @@ STACK, STACK_COLUMNS = at.STACK, at.STACK_COLUMNS
 SHARED_M2P = np.uint64(SHARED)
 MMIO_DIRECT, RAM_SHARED = int(p2m_types.P2MType.MMIO_DIRECT), int(p2m_types.P2MType.RAM_SHARED)
 PRESENT_TYPES = sum(1 << int(each) for each in p2m_types.PRESENT_TYPES)
-PLACE_TYPES = sum(1 << int(each) for each in p2m_types.PLACE_TYPES)
+STORED_TYPES = sum(1 << int(each) for each in p2m_types.STORED_TYPES)
 SMALL_TYPES = sum(1 << int(each) for each in p2m_types.SMALL_TYPES)
 OTHERS_TYPES = sum(1 << int(each) for each in p2m_types.OTHERS_TYPES)
-RESERVED_BITS, MISALIGNED = at.RESERVED_BITS, at.MISALIGNED
+MALFORMED = at.MALFORMED
 TABLE_OUTSIDE, TABLE_TWICE, TABLE_NOT_OWNED = at.TABLE_OUTSIDE, at.TABLE_TWICE, at.TABLE_NOT_OWNED
 LEAF_OUTSIDE, LEAF_ONTO_TABLE, LEAF_OF_OTHER = at.LEAF_OUTSIDE, at.LEAF_ONTO_TABLE, at.LEAF_OF_OTHER
 LEAF_FREE, MMIO_ON_RAM, BAD_TYPE, BAD_SIZE = at.LEAF_FREE, at.MMIO_ON_RAM, at.BAD_TYPE, at.BAD_SIZE
@@ -265,7 +265,7 @@ def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Fi
     """Check an entry that holds a place. Twin: spec.audit.check_place."""
     out_findings.counts[PLACES] += 1
     number = np.int64((entry >> shape[PLACE_SHIFT]) & shape[PLACE_MASK])
-    if not is_in(PLACE_TYPES, number):
+    if not is_in(STORED_TYPES, number):
         note(out_findings, BAD_TYPE, gfn, 0, level, entry)
     elif level > 0 and is_in(SMALL_TYPES, number):
         note(out_findings, BAD_SIZE, gfn, 0, level, entry)
@@ -280,8 +280,7 @@ def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Fin
         bad &= ~shape[RECALC_MASK]
     if bad == ZERO:
         return True
-    code = MISALIGNED if is_leaf(shape, entry, level) and bad & ~shape[FRAME] == ZERO else RESERVED_BITS
-    note(out_findings, code, gfn, frame_of(shape, entry), level, entry)
+    note(out_findings, MALFORMED, gfn, frame_of(shape, entry), level, entry)
     return False
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from twofold.formats import findings as at
 from twofold.formats.engine import Engine
 from twofold.formats.operands import Findings, KnownFrames, Tables
+from twofold.formats.rules import broken_rules
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import FrameTable, Use
 from twofold.machine.arena import sparse_array
@@ -93,7 +94,7 @@ class Audit:
             orphans=counts[at.ORPHANS],
             m2p_bad=counts[at.M2P_BAD_FRAMES],
             p2m_bad=counts[at.P2M_BAD_FRAMES],
-            findings=tuple(Finding(code, Gfn(gfn), Mfn(mfn), level, entry) for code, gfn, mfn, level, entry in kept),
+            findings=tuple(self._finding(*row) for row in kept),
             found=counts[at.FINDINGS],
             tables=counts[at.TABLES],
             leaves=counts[at.PRESENT],
@@ -102,6 +103,13 @@ class Audit:
             recalc=counts[at.RECALC],
             skipped=skipped,
         )
+
+    def _finding(self, code: int, gfn: int, mfn: int, level: int, entry: int) -> Finding:
+        """Return a row as a finding; of a malformed entry, by the rules that it breaks."""
+        if code != at.MALFORMED:
+            return Finding(code, Gfn(gfn), Mfn(mfn), level, entry, at.SENTENCES[code])
+        broken = broken_rules(self._tables.shape, entry, level)
+        return Finding(broken[0].code, Gfn(gfn), Mfn(mfn), level, entry, "; ".join(each.says for each in broken))
 
 
 def _steps(frames: int) -> list[tuple[int, int]]:

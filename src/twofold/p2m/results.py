@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-from twofold.formats.findings import SENTENCES
 from twofold.formats.p2m_types import P2MType
 from twofold.units import Gfn, Mfn, Order
 
@@ -59,17 +58,18 @@ class Counters:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an audit found wrong."""
+    """One thing that an audit found wrong. rule : the one that is broken, with the bits that break it."""
 
     code: int
     gfn: Gfn
     mfn: Mfn
     level: int
     entry: int
+    rule: str
 
     def __str__(self) -> str:
         where = f"gfn {self.gfn:#x}, level {self.level}"
-        return f"{where}: {SENTENCES[self.code]} (mfn {self.mfn:#x}, entry {self.entry:#x})"
+        return f"{where}: {self.rule} (mfn {self.mfn:#x}, entry {self.entry:#x})"
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def walk_table(steps: Iterable[NestedStep]) -> Grid:
 
 
 def audit_view(audited: Iterable[Audited]) -> list[Part]:
-    """Return what audits found: one row a P2M, what could not be checked, then each finding."""
+    """Return what audits found: one row a P2M, what was assumed, what could not be checked, each finding."""
     names = ("root", "tables", "leaves", "places", "empty", "recalc", "orphans", "M2P bad", "P2M bad", "findings")
     rows = []
     lines: dict[str, None] = {}
@@ -129,12 +129,14 @@ def audit_view(audited: Iterable[Audited]) -> list[Part]:
         report = each.report
         counts = (report.tables, report.leaves, report.places, report.empty_tables, report.recalc, report.orphans)
         numbers = (*counts, report.m2p_bad, report.p2m_bad, report.found)
-        rows.append((each.name or "-", each.table_format, f"{each.root:#x}", *map(str, numbers)))
+        rows.append((each.name or "-", each.table_format, each.as_read.dialect, f"{each.root:#x}", *map(str, numbers)))
+        lines |= dict.fromkeys(f"assumed: {sentence}" for sentence in each.as_read.assumed)
         lines |= dict.fromkeys(f"not checked: {sentence}" for sentence in report.skipped)
         lines |= dict.fromkeys(f"{each.name or each.table_format}: {finding}" for finding in report.findings)
         if report.found > len(report.findings):
             lines[f"{each.name or each.table_format}: and {report.found - len(report.findings)} more"] = None
-    heads = (Head("domain", is_figure=False), Head("format", is_figure=False), *map(Head, names))
+    words = ("domain", "format", "dialect")
+    heads = (*(Head(word, is_figure=False) for word in words), *map(Head, names))
     return [Grid(heads, tuple(rows)), *lines]
 
 

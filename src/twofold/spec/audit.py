@@ -15,9 +15,9 @@ from twofold.formats.arrays import Counts, Marks, Owners, Words
 from twofold.formats.operands import Findings, KnownFrames, Tables
 from twofold.formats.p2m_types import (
     OTHERS_TYPES,
-    PLACE_TYPES,
     PRESENT_TYPES,
     SMALL_TYPES,
+    STORED_TYPES,
     P2MType,
 )
 from twofold.formats.shape import (
@@ -137,7 +137,7 @@ def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Fi
     out_findings.counts[at.PLACES] += 1
     number = entry >> int(shape[form.PLACE_SHIFT]) & int(shape[form.PLACE_MASK])
     # Xen 4.17 xen/arch/x86/include/asm/p2m.h, p2m_type_t: which types an entry without a frame can have.
-    if number not in PLACE_TYPES:
+    if number not in STORED_TYPES:
         note(out_findings, at.BAD_TYPE, gfn, 0, level, entry)
     elif level and number in SMALL_TYPES:
         note(out_findings, at.BAD_SIZE, gfn, 0, level, entry)
@@ -152,8 +152,7 @@ def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Fin
         bad &= ~int(shape[form.RECALC_MASK])
     if not bad:
         return True
-    code = at.MISALIGNED if is_leaf(shape, entry, level) and not bad & ~int(shape[form.FRAME]) else at.RESERVED_BITS
-    note(out_findings, code, gfn, frame_of(shape, entry), level, entry)
+    note(out_findings, at.MALFORMED, gfn, frame_of(shape, entry), level, entry)
     return False
 
 

@@ -50,7 +50,7 @@ def _check_behaviour(name: str) -> None:
 
 
 def _check_file(name: str) -> None:
-    if "\0" in name:
+    if "\0" in name or not name:
         raise FormatError(ascii(name), "is no file name")
 
 

@@ -17,6 +17,7 @@ from twofold.errors import FormatError
 WINDOW_BYTES: Final = 128 << 20  # xz -9 takes 65 MiB, zstd --ultra -22 takes 128 MiB
 MAX_RATIO: Final = 4096
 FREE_BYTES: Final = 64 << 20  # that any file may unpack to
+TAR: Final = "is a tar archive, no trace: take one file out of it, with `tar -xOf ARCHIVE FILE`"
 _READ_BYTES: Final = 256 << 10
 _ERRORS: Final = (lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, MemoryError)
 _GZIP_BITS: Final = 31  # a gzip header, and its window of 32 KiB
@@ -201,6 +202,20 @@ class ByteSource:
 
 _MAGICS: Final = {b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"\x1f\x8b": "gzip"}
 _MAGIC_BYTES: Final = max(map(len, _MAGICS))
+_TAR_BLOCK: Final = 512
+_TAR_SUM: Final = slice(148, 156)
+
+
+def is_tar(head: bytes) -> bool:
+    """Return whether the first bytes of a file are the header of a tar archive, which its checksum says.
+
+    Source: POSIX.1-2017, pax, "ustar Interchange Format": octal at byte 148, taken over the header with blanks there.
+    """
+    header = head[:_TAR_BLOCK]
+    field = header[_TAR_SUM].strip(b" \0")
+    if len(header) < _TAR_BLOCK or not field or field.strip(b"01234567"):
+        return False
+    return int(field, 8) == sum(header) - sum(header[_TAR_SUM]) + ord(" ") * len(header[_TAR_SUM])
 
 
 def _zstd_decoder(path: Path) -> Any:

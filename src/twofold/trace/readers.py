@@ -7,20 +7,21 @@ from typing import Final, Protocol
 
 from twofold.errors import FormatError, UnknownNameError
 from twofold.files import as_path
-from twofold.trace import champsim
+from twofold.formats.champsim import LAYOUTS
 from twofold.trace.accesses import TraceBlock
-from twofold.trace.champsim import ChampSimReader
+from twofold.trace.champsim import ChampSimReader, champsim_reader, find_layouts
 from twofold.trace.layout import MAGIC
-from twofold.trace.packed import ByteSource
+from twofold.trace.packed import TAR, ByteSource, is_tar
 from twofold.trace.stored import StoredParts
-from twofold.trace.text_formats import TEXT_FORMATS, TextFormat, csv_format
-from twofold.trace.text_reader import TextReader, count_accesses
+from twofold.trace.templates import TextFormat
+from twofold.trace.text_formats import TEXT_FORMATS, csv_format
+from twofold.trace.text_reader import Survey, TextReader, survey
 from twofold.trace.unpacked import stored_parts
 
 OWN: Final = "twotrace"
 CSV: Final = "csv"
 STDIN: Final = Path("-")
-FORMATS: Final = (OWN, *TEXT_FORMATS, champsim.NAME, CSV)
+FORMATS: Final = (OWN, *TEXT_FORMATS, *LAYOUTS, CSV)
 _KNOWN: Final = ", ".join(FORMATS)
 _HEAD_BYTES: Final = 64 << 10
 
@@ -77,31 +78,62 @@ def open_reader(path: str | Path, name: str | None = None, progress: Progress | 
     source = ByteSource(path, raw if progress is None else _Watched(raw, path, progress))
     if name == OWN:
         return StoredReader(stored_parts(source), progress)
-    if name == champsim.NAME:
-        return ChampSimReader(source)
     if name in TEXT_FORMATS:  # at once: a program may still be writing
         return TextReader(source, TEXT_FORMATS[name])
     head = source.peek(_HEAD_BYTES) or source.read(1)  # which says why there is nothing
-    if name is None and head.startswith(MAGIC):
-        return StoredReader(stored_parts(source), progress)
-    form = _find_format(path, head, name)
-    if form is not None:
-        return TextReader(source, form)
-    if name is None and champsim.looks_like_champsim(head):
-        return ChampSimReader(source)
-    problem = f"is no {name} trace" if name else f"is no trace that is known; name its format, one of {_KNOWN}"
-    raise FormatError(path, problem, 0)
-
-
-def _find_format(path: Path, head: bytes, name: str | None) -> TextFormat | None:
-    """Return the text format of a file with these first bytes; None when there is none."""
+    is_whole = len(head) < _HEAD_BYTES
+    if name in LAYOUTS:
+        return champsim_reader(source, name, head, is_whole=is_whole)
+    if is_tar(head):
+        raise FormatError(path, TAR, 0)
     csv = csv_format(path, head.partition(b"\n")[0].decode("utf-8", "replace"))
     if name == CSV:
-        return csv
-    is_whole = len(head) < _HEAD_BYTES
+        if csv is None:
+            raise FormatError(path, "is no csv trace", 0)
+        return TextReader(source, csv)
+    if head.startswith(MAGIC):
+        return StoredReader(stored_parts(source), progress)
+    return _guess(source, head, csv, is_whole=is_whole)
+
+
+def _guess(source: ByteSource, head: bytes, csv: TextFormat | None, *, is_whole: bool) -> Reader:
+    """Return the reader of what these first bytes are.
+
+    Raises
+    ------
+    FormatError : they are of no format, of more than one, or of one but for some lines; the nearest is named
+    """
     forms = [*TEXT_FORMATS.values(), *([csv] if csv is not None else [])]
-    found = {form.name: count_accesses(head, form, is_whole=is_whole) for form in forms}
-    return next((form for form in forms if found[form.name] > 0), csv)
+    surveys = [survey(head, form, is_whole=is_whole) for form in forms]
+    whole = [each for each in surveys if each.is_whole]
+    found = next((each.form for each in whole if each.accesses), None) or csv
+    # Samples without an address so far: further on one may have one, and else the reader says what is missing.
+    found = found or next((each.form for each in whole if each.samples and each.form.unaddressed), None)
+    if found is not None:
+        return TextReader(source, found)
+    layouts = find_layouts(head, is_whole=is_whole)
+    if len(layouts) == 1:
+        return ChampSimReader(source, layouts[0])
+    if layouts:
+        names = " or ".join(layout.name for layout in layouts)
+        raise FormatError(source.path, f"may be of more than one format; name it: {names}", 0)
+    raise _unknown(source, surveys)
+
+
+def _unknown(source: ByteSource, surveys: list[Survey]) -> FormatError:
+    """Return the error for a file of no format: the nearest one, and where it stops to be that."""
+    near = max(surveys, key=lambda each: each.accesses * bool(each.foreign))
+    if near.accesses and near.foreign:
+        where = f"up to line {near.line}{source.place}, which is no {near.form.title}: {near.text}"
+        return FormatError(
+            source.path, f"is like {near.form.name} {where}; name the format to read that far", near.offset
+        )
+    near = max(surveys, key=lambda each: each.others and each.accesses + each.doubtful)
+    if near.others and near.accesses + near.doubtful:
+        return FormatError(
+            source.path, f"may be {near.form.name}, as any table of numbers may; if it is, name the format", 0
+        )
+    return FormatError(source.path, f"is no trace that is known; name its format, one of {_KNOWN}", 0)
 
 
 def _open(path: Path) -> io.RawIOBase | io.BufferedIOBase:

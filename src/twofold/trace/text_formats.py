@@ -5,40 +5,17 @@ line that matches none ends the reading with an error that names its place: what
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from twofold.errors import FormatError
 from twofold.formats.kinds import FETCH, LOAD, STORE
 from twofold.formats.trace_program import BY_KIND, MODIFY
-from twofold.trace.templates import Line
+from twofold.trace.perf_formats import PERF_MEM, PERF_MEM_HEADER, PERF_SCRIPT
+from twofold.trace.templates import Line, TextFormat
 
-
-@dataclass(frozen=True)
-class TextFormat:
-    """How a tool writes a trace.
-
-    Parameters
-    ----------
-    name : for --from
-    title : what an access of it is called in a message
-    lines : of which it consists
-    words : {word: kind} for {kind}
-    is_written_whole : every line ends with a newline; without one at the end the file is cut
-    notes : what holds for every trace of this format
-    """
-
-    name: str
-    title: str
-    lines: tuple[Line, ...]
-    words: Mapping[str, int] = field(default_factory=dict)
-    is_written_whole: bool = True
-    notes: tuple[str, ...] = ()
-
-
-# valgrind --tool=lackey --trace-mem=yes. Source: Valgrind manual, "Lackey: an example tool"; lackey/lk_main.c
+# valgrind --tool=lackey --trace-mem=yes, with --trace-superblocks=yes or not, its blanks squeezed or not.
+# Source: Valgrind manual, "Lackey: an example tool"; lackey/lk_main.c
 LACKEY: Final = TextFormat(
     "lackey",
     "line of Valgrind's lackey",
@@ -47,14 +24,19 @@ LACKEY: Final = TextFormat(
         Line(" L {gva:x},{length:d}", LOAD),
         Line(" S {gva:x},{length:d}", STORE),
         Line(" M {gva:x},{length:d}", MODIFY),
+        Line("SB {:x}"),
         Line("=={*}"),
         Line("--{*}"),
         Line("**{*}"),
+        Line("{~}{kind}{~}{gva:x},{length:d}", BY_KIND),
+        Line("{~}M{~}{gva:x},{length:d}", MODIFY),
     ),
+    {"I": FETCH, "L": LOAD, "S": STORE},
     notes=("Addresses are those of the process under Valgrind, which places its libraries and stack itself.",),
 )
 
-# drrun -t drmemtrace -tool view. Source: DynamoRIO, clients/drcachesim/tools/view.cpp
+# drrun -t drmemtrace -tool view, also of releases until 2022: "T" before a thread, no count of instructions.
+# Source: DynamoRIO, clients/drcachesim/tools/view.cpp
 DRMEMTRACE: Final = TextFormat(
     "drmemtrace",
     "record of drmemtrace's view tool",
@@ -62,7 +44,10 @@ DRMEMTRACE: Final = TextFormat(
         Line(""),
         Line("{~}{:d}{~}{icount:d}:{~}{thread:d} ", then=1),
         Line("{~}{:d}{~}{icount:d}:{~}W{:d}.T{thread:d} ", then=1),
-        Line("ifetch{~}{:d} byte(s) @ {:x} non-fetched instruction", stage=1),
+        Line("{~}{:d}:{~}T{thread:d} ", then=1),
+        Line("{~}{:d}:{~}W{:d}.T{thread:d} ", then=1),
+        Line("{~}{:d}{~}{icount:d}:{~}T{thread:d} ", then=1),
+        Line("ifetch{~}{:d} byte(s) @ {:x} non-fetched instr{*}", stage=1),
         Line("{kind}{~}{length:d} byte(s) @ {gva:x}{*}", BY_KIND, stage=1),
         Line("<{*}", stage=1),
         Line("pref{*}", stage=1, note="Prefetches are left out."),
@@ -72,6 +57,7 @@ DRMEMTRACE: Final = TextFormat(
         Line("--{*}"),
         Line("Output format:"),
         Line("<--record#-> {*}"),
+        Line("<record#>: {*}"),
         Line("View tool results:"),
         Line("{~}{:d} : total{*}"),
     ),
@@ -96,50 +82,6 @@ EXECLOG: Final = TextFormat(
     notes=("Lengths are not in the log.",),
 )
 
-_SAMPLES: Final = "Samples, not every access: a simulation of them counts too few hits."
-
-# perf script -F +addr. Source: linux, tools/perf/builtin-script.c
-PERF_SCRIPT: Final = TextFormat(
-    "perf-script",
-    "sample of perf script",
-    (
-        Line(""),
-        Line("{*}[{vcpu:d}] {*}: ", then=1),
-        Line("{*}: ", then=1),
-        Line("#{*}"),
-        Line("{*}", note=(_NO_ADDRESS := "Lines without an address are left out.")),
-        Line("{*}loads{*}: {~}", stage=1, then=2),
-        Line("{*}stores{*}: {~}", stage=1, then=3),
-        Line("{*}: {~}", stage=1, then=2, note="Where an event does not say what it samples it is taken for loads."),
-        Line("{*}", stage=1, note=_NO_ADDRESS),
-        Line("{gva:x} {~}{source} |OP {*}", BY_KIND, stage=2),
-        *(
-            Line(template, kind, stage=stage)
-            for stage, kind in ((2, LOAD), (3, STORE))
-            for template in ("{gva:x}{~}", "{gva:x} {~}{:x}{~}", "{gva:x} {~}{:x} {*}", "{gva:x} {*}  {~}{:x} {*}")
-        ),
-        Line("{*}", stage=2, note=_NO_ADDRESS),
-        Line("{*}", stage=3, note=_NO_ADDRESS),
-    ),
-    notes=(_SAMPLES,),
-)
-
-# perf mem -D report, with and without -x,. Source: linux, tools/perf/builtin-mem.c
-PERF_MEM: Final = TextFormat(
-    "perf-mem",
-    "raw sample of perf mem",
-    (
-        Line(""),
-        Line("{:d} {:d} {:x} {gva:x} {:d} {source} {*}", BY_KIND),
-        Line("{:d},{:d},{:x},{gva:x},{:d},{source},{*}", BY_KIND),
-        # perf writes "0x016" for "0x" and a width of 16 in its first line
-        Line("{~}{:d}{~}{:d}{~}{:x}{~}0x016{gva:x}{~}{:d}{~}{source} {*}", BY_KIND),
-        Line("{~}{:d}{~}{:d}{~}{:x}{~}{gva:x}{~}{:d}{~}{source} {*}", BY_KIND),
-        Line("# PID, TID, IP, ADDR, LOCAL WEIGHT, DSRC, SYMBOL"),
-    ),
-    notes=(_SAMPLES, "Where a sample does not say what it is it is taken for a load."),
-)
-
 # util/decode_packet_trace.py of gem5, with or without a packet's ID, flags and PC
 GEM5_PACKETS: Final = TextFormat(
     "gem5-packets",
@@ -154,26 +96,42 @@ GEM5_PACKETS: Final = TextFormat(
     notes=("Addresses are those of the monitored port: physical ones below a CPU's MMU.",),
 )
 
-# gem5 --debug-flags=Exec. Source: gem5, src/cpu/exetrace.cc
+# gem5 --debug-flags=Exec: tick, core, then columns between " : ": pointer, instruction, its class, and results. What
+# gem5 and the program under it print stands between, before and behind. Of the classes, those that read end in Read or
+# Load, those that write in Write or Store. Source: gem5, src/cpu/exetrace.cc, src/base/trace.cc, src/cpu/FuncUnit.py
 GEM5_EXEC: Final = TextFormat(
     "gem5-exec",
     "line of gem5's Exec flag",
     (
         Line(""),
-        Line("{~}{:d}: {*}.cpu{vcpu:d}", then=1),
-        Line("{~}{:d}: {*}.switch_cpus{vcpu:d}", then=1),
-        Line("{~}{:d}: ", then=1),
-        Line("{*} : MemRead {*} A={gva:x}{*}", LOAD, stage=1),
-        Line("{*} : MemWrite {*} A={gva:x}{*}", STORE, stage=1),
-        Line("{*} : FloatMemRead {*} A={gva:x}{*}", LOAD, stage=1),
-        Line("{*} : FloatMemWrite {*} A={gva:x}{*}", STORE, stage=1),
+        Line("{~}{:d}: {core} ", then=1),
+        Line("{~}{:d}: {event} {core} ", then=1),  # --debug-flags=FmtFlag
+        *(  # FmtTicksOff; and behind what a program printed without the end of a line
+            Line(start + "{core} {!}" + thread + "T{:d} : ", then=1, is_evidence=not start)
+            for start in ("", "{**}: ")
+            for thread in ("", "A{:d} ")
+        ),
+        Line("{*}", note="Lines of gem5 itself that are left out: {lines}.", is_evidence=False),
+        Line("{token kind} : ", stage=1, then=2),
+        Line("{*} : ", stage=1, then=1),
+        Line("{~}A={gva:x}", stage=1, then=3),
+        Line("{*} A={gva:x}", stage=1, then=3),
         Line("{*}", stage=1),
-        Line("gem5 {*}"),
-        Line("info: {*}"),
-        Line("warn: {*}"),
-        Line("**** {*}"),
+        Line("{~}A={gva:x}{*}", BY_KIND, stage=2),
+        Line("{*} A={gva:x}{*}", BY_KIND, stage=2),
+        Line("{*}", stage=2),
+        # No class, or one that does not say: the flags do.
+        Line("{*}IsLoad{*}IsStore{*}", MODIFY, stage=3),
+        Line("{*}IsStore{*}IsLoad{*}", MODIFY, stage=3),
+        Line("{*}IsStore{*}", STORE, stage=3),
+        Line("{*}IsLoad{*}", LOAD, stage=3),
+        Line("{*}IsAtomic{*}", MODIFY, stage=3),
+        Line("{*}", LOAD, stage=3, note="Where neither class nor flags say what an access is it is taken for a load."),
     ),
+    {"Read": LOAD, "Load": LOAD, "Write": STORE, "Store": STORE},
     notes=("Lengths and fetches are not in the log.",),
+    unaddressed="has no access with an address: run gem5 with --debug-flags=Exec",
+    is_mixed=True,
 )
 
 _CSV_NAMES: Final = {
@@ -199,6 +157,8 @@ def csv_format(path: Path, header: str) -> TextFormat | None:
     ------
     FormatError : two columns for the same thing; `path` says of which file
     """
+    if header.startswith(PERF_MEM_HEADER):
+        return None
     delimiter = next((each for each in (",", ";", "\t") if each in header), ",")
     columns = [_csv_column(name) for name in header.strip().split(delimiter)]
     known = [column for column in columns if column]

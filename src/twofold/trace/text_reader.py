@@ -1,18 +1,18 @@
 """Reading a text trace as a stream: chunks of bytes in, blocks of accesses out, in bounded memory."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from twofold.errors import FormatError
 from twofold.formats import trace_program as at
-from twofold.formats.arrays import Words
+from twofold.formats.arrays import Bytes, Words
 from twofold.kernels import traces as kernels
 from twofold.trace.accesses import TraceBlock
-from twofold.trace.packed import ByteSource
-from twofold.trace.templates import compile_lines
-from twofold.trace.text_formats import TextFormat
+from twofold.trace.packed import TAR, ByteSource, is_tar
+from twofold.trace.templates import TextFormat, compile_lines
 
 CHUNK_BYTES: Final = 4 << 20
 MAX_LINE_BYTES: Final = 64 << 10
@@ -20,6 +20,8 @@ ROOM: Final = 1 << 17  # accesses of a block: more than any line can have
 MAX_THREADS: Final = 1 << 16
 _EXCERPT_BYTES: Final = 60
 _NAMED_THREADS: Final = 8
+_MANY_OTHERS: Final = 8  # lines of source code, or whatever a field adds, for each sample
+_MAX_FOREIGN: Final = 16  # lines that are skipped to see what a file is like
 
 
 class TextReader:
@@ -47,7 +49,10 @@ class TextReader:
 
     def notes(self) -> tuple[str, ...]:
         """Return what has to be said of what was read so far."""
-        seen = (line.note for line, seen in zip(self._form.lines, self._state[at.SEEN :], strict=True) if seen)
+        counts: dict[str, int] = {}
+        for line, lines in zip(self._form.lines, self._state[at.SEEN :].tolist(), strict=True):
+            counts[line.note] = counts.get(line.note, 0) + lines
+        seen = (note.replace("{lines}", f"{lines:,}") for note, lines in counts.items() if lines)
         named = [f"{index} is thread {thread}" for thread, index in self._threads.items()][:_NAMED_THREADS]
         more = ", ..." if len(self._threads) > _NAMED_THREADS else ""
         threads = (f"vCPU {', '.join(named)}{more}.",) if named else ()
@@ -58,15 +63,20 @@ class TextReader:
 
         Raises
         ------
-        FormatError : a line that is none of the format's, or broken data; what stands before was yielded
+        FormatError : a line that is none of the format's, or broken data; what stands before was yielded. Or no line
+            has an address, in a format whose lines may lack it
         """
         problem: FormatError | None = None
+        is_addressed = False
         while problem is None and not self._state[at.IS_LAST]:
             problem = self._fill()
+            if not self._base and is_tar(self._text[: self._length].tobytes()):
+                raise FormatError(self._source.path, TAR, 0)
             status = at.FULL
             while status == at.FULL:
                 status = self._scan()
                 if self._state[at.ACCESSES]:
+                    is_addressed = True
                     yield self._block()
                 elif status == at.FULL:
                     raise self._error("has more accesses than a line can have")
@@ -76,6 +86,8 @@ class TextReader:
                 raise self._error(f"is longer than {MAX_LINE_BYTES} bytes")
         if problem is not None:
             raise problem
+        if not is_addressed and self._state[at.LINES] and self._form.unaddressed:
+            raise FormatError(self._source.path, self._form.unaddressed, 0)
         if self._left():
             raise self._error(f"is cut off by the end of the file: {self._excerpt()}")
 
@@ -129,9 +141,7 @@ class TextReader:
 
     def _excerpt(self) -> str:
         """Return the start of the line at POSITION, for a message."""
-        start = int(self._state[at.POSITION])
-        line = self._text[start : min(self._length, start + _EXCERPT_BYTES)].tobytes().partition(b"\n")[0]
-        return ascii(line.decode("utf-8", "replace"))
+        return excerpt(self._text[int(self._state[at.POSITION]) : self._length])
 
     def _error(self, problem: str) -> FormatError:
         offset = self._base + int(self._state[at.POSITION])
@@ -140,21 +150,73 @@ class TextReader:
         )
 
 
-def count_accesses(head: bytes, form: TextFormat, *, is_whole: bool) -> int:
-    """Return how many accesses of a format the first bytes of a file hold, -1 where a line is none of its lines.
+@dataclass(frozen=True)
+class Survey:
+    """What a format makes of the first bytes of a file.
+
+    Parameters
+    ----------
+    form : the format
+    accesses : lines that give some, and are of this format whatever the others are
+    samples : those, and lines of this format that have no address and should
+    others : lines that are taken for its own where it is named; `doubtful` of them give an access
+    foreign : lines that are none of its lines
+    line, offset, text : of the first of these: its number, its place [bytes], how it starts
+    """
+
+    form: TextFormat
+    accesses: int
+    samples: int
+    others: int
+    doubtful: int
+    foreign: int
+    line: int
+    offset: int
+    text: str
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the file may be of this format: no line is foreign, and others are not nearly all of them."""
+        return not self.foreign and (self.form.is_mixed or _MANY_OTHERS * self.samples > self.others)
+
+
+def survey(head: bytes, form: TextFormat, *, is_whole: bool) -> Survey:
+    """Return what a format makes of the first bytes of a file, foreign lines skipped.
 
     Parameters
     ----------
     is_whole : the file ends where the bytes do
     """
     compiled = compile_lines(form.lines, form.words)
+    text = np.frombuffer(head, np.uint8).copy()
     state = np.zeros(at.SEEN + len(form.lines), np.int64)
     state[at.IS_LAST] = is_whole and not form.is_written_whole
-    status = kernels.scan_lines(
-        np.frombuffer(head, np.uint8).copy(),
-        compiled,
-        state,
-        np.zeros(at.REGISTERS, np.uint64),
-        np.empty((at.COLUMNS, 2 * len(head) + 2), np.uint64),
+    registers, out = np.zeros(at.REGISTERS, np.uint64), np.empty((at.COLUMNS, 2 * len(head) + 2), np.uint64)
+    foreign: list[tuple[int, int]] = []
+    while kernels.scan_lines(text, compiled, state, registers, out) == at.NO_MATCH and len(foreign) < _MAX_FOREIGN:
+        start = int(state[at.POSITION])
+        foreign.append((int(state[at.LINES]) + 1, start))
+        state[at.POSITION] = head.find(b"\n", start) + 1 or len(head)
+        state[at.LINES] += 1
+    line, offset = foreign[0] if foreign else (0, 0)
+    accesses, samples, others, doubtful = _count_lines(form, state[at.SEEN :].tolist())
+    return Survey(form, accesses, samples, others, doubtful, len(foreign), line, offset, excerpt(text[offset:]))
+
+
+def _count_lines(form: TextFormat, counts: list[int]) -> tuple[int, int, int, int]:
+    """Return the accesses, samples, others and doubtful lines of a survey."""
+    seen = [(line, lines) for line, lines in zip(form.lines, counts, strict=True) if lines]
+    ended = [(line, lines) for line, lines in seen if line.then == at.LAST_STAGE]
+    others = [(line, lines) for line, lines in ended if not line.is_evidence]
+    begun = any(
+        line.is_evidence and not line.stage for line, _ in seen if line.then != at.LAST_STAGE or line.emits >= 0
     )
-    return -1 if status == at.NO_MATCH else int(state[at.ACCESSES])
+    accesses = sum(lines for line, lines in seen if line.is_evidence and line.emits != at.NOTHING)
+    missing = sum(lines for line, lines in ended if line.is_evidence and line.emits == at.NOTHING and line.note)
+    doubtful = sum(lines for line, lines in others if line.emits != at.NOTHING)
+    return accesses * begun, (accesses + missing) * begun, sum(lines for _, lines in others), doubtful
+
+
+def excerpt(text: Bytes) -> str:
+    """Return the start of a line, for a message."""
+    return ascii(text[:_EXCERPT_BYTES].tobytes().partition(b"\n")[0].decode("utf-8", "replace"))

@@ -1,0 +1,37 @@
+"""Memory as one array: uint64[n, 512], row n the frame n; also uint32[n, 1024] and uint8[n, 4096].
+
+A .npy file, or an .npz of that array alone, as `np.save` and `np.savez` write them. It says neither where the tables
+begin nor what they are: who opens it names root and format.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from twofold.dumps.npz import first_member, member_names
+from twofold.dumps.raw_pages import open_rows
+from twofold.dumps.source import Dump
+from twofold.errors import FormatError
+
+_NPY: Final = b"\x93NUMPY"
+_NAMES: Final = ("arr_0", "tables", "memory")  # what NumPy calls an array without a name, and what people do
+
+
+class TableArrayReader:
+    """Opens memory that is one array."""
+
+    name = "table-array"
+
+    def knows(self, start: bytes) -> bool:
+        """Return whether a file begins as a .npy does, or an .npz of such an array."""
+        return start.startswith(_NPY) or first_member(start) in _NAMES
+
+    def open(self, path: Path) -> Dump:
+        """Return the frames, without a root."""
+        with path.open("rb") as file:
+            is_npy = file.read(len(_NPY)) == _NPY
+        if is_npy:
+            return open_rows(path, None)
+        names = sorted(member_names(path))
+        if len(names) != 1:
+            raise FormatError(path, f"holds {len(names)} arrays, {', '.join(names)}: one of tables is read")
+        return open_rows(path, names[0])
