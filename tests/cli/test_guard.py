@@ -249,3 +249,9 @@ def test_a_warm_up_that_leaves_nothing_is_refused(twofold, command):
         done = twofold(*command, "--warmup", warmup)
         assert (done.code, done.out) == (3, "")
         assert done.line == f"twofold: --warmup: {warmup} accesses leave none of the trace's loads and stores to count"
+
+
+def test_an_empty_name_is_not_the_folder_that_the_command_runs_in(twofold):
+    done = twofold("audit", "")
+    assert (done.code, done.out) == (2, "")
+    assert "'' is no name of a file" in done.line

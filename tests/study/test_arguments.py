@@ -138,3 +138,14 @@ def test_what_does_not_apply_to_a_host_is_none_and_what_was_not_given_has_its_de
     assert (given.free, given.fragmentation, given.packing) == (None, None, None)
     for host in (made_up, given):  # what was saved is read again
         assert tf.make_scenario({"host": host.model_dump()}).host == host
+
+
+def test_a_scenario_that_is_made_at_once_is_refused_in_one_line_too():
+    with pytest.raises(tf.ScenarioError, match=r"^Scenario: field seed: 'x' is no whole number") as refused:
+        tf.Scenario(seed="x", accesses=5)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_structure_is_counted_once():
+    with pytest.raises(tf.SizeError, match="lists a structure twice"):
+        tf.curves([0], page_sizes=["4K", "4k"])

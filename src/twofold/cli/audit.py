@@ -40,7 +40,9 @@ EncryptionMask = Annotated[
 def audit(
     path: Annotated[
         Path,
-        typer.Argument(help="A saved machine, raw page-table pages, or another dump that a reader knows."),
+        typer.Argument(
+            parser=options.path, help="A saved machine, raw page-table pages, or another dump that a reader knows."
+        ),
     ],
     domain: Annotated[
         str | None, typer.Option(help="Name or number of a saved domain.", show_default="all of them")

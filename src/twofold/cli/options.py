@@ -58,6 +58,13 @@ def unsigned(what: str) -> Callable[[object], int]:
     return parse
 
 
+def path(value: object) -> Path:
+    """Return the path of a file or folder; an empty name would be the folder that the command runs in."""
+    if not str(value):
+        raise typer.BadParameter("'' is no name of a file")
+    return Path(str(value))
+
+
 def hosts() -> frozenset[str]:
     """Return what names a host and no file."""
     from twofold.freemaps import shipped_names

@@ -120,7 +120,10 @@ def curves(
     """
     if warmup < 0:
         raise SizeError(str(warmup), "is no number of accesses to warm up with")
-    structures = [_structure(parse_order(size), number, ways, engine) for size in page_sizes for number in sets]
+    chosen = [(parse_order(size), number) for size in page_sizes for number in sets]
+    if len(set(chosen)) < len(chosen):
+        raise SizeError(",".join(page_sizes), f"with sets {','.join(map(str, sets))} lists a structure twice")
+    structures = [_structure(order, number, ways, engine) for order, number in chosen]
     for block in blocks_of(trace):
         cold = min(warmup, len(block))
         warmup -= cold

@@ -8,11 +8,18 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from twofold.domain import Exact, design_names, get_layout
-from twofold.errors import FormatError, SizeError, TwofoldError, UnknownNameError, wrong_type
+from twofold.errors import FormatError, ScenarioError, SizeError, TwofoldError, UnknownNameError, wrong_type
 from twofold.files import as_path, read_bounded
 from twofold.formats.geometry import GEOMETRIES
 from twofold.freemaps import shipped_names
@@ -255,6 +262,14 @@ class Scenario(Frozen):
                 raise _problem("guest_pages", str(self._lacking(text, self.modes)))
         return self
 
+    @model_validator(mode="wrap")
+    @classmethod  # the last one, so that it is around the others
+    def _in_one_line(cls, given: Any, checked_by: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return checked_by(given)
+        except ValidationError as error:
+            raise refusal("Scenario", *first_refusal(error, cls)) from None
+
     def pages_of(self, mode: Mode) -> tuple[str, ...]:
         """Return the guest page sizes of the comparison that a guest of this mode has."""
         has = self._pages_in(mode)
@@ -327,9 +342,8 @@ def make_scenario(fields: Mapping[str, Any], source: object = "scenario") -> Sce
         raise wrong_type("the fields of a scenario are a dict", fields)
     try:
         return Scenario.model_validate(dict(fields))
-    except ValidationError as error:
-        place, problem = first_refusal(error, Scenario)
-        raise refusal(source, place, problem) from None
+    except ScenarioError as error:
+        raise refusal(source, error.place, error.wrong) from None
 
 
 def check_scenario(scenario: Scenario) -> None:
