@@ -162,6 +162,19 @@ class Outcome:
             fields["trace"] = {"name": self.scenario.programs[0], "digest": digest, "placement": trace["placement"]}
         return fields
 
+    def applied_fields(self) -> dict[str, Any]:
+        """Return the fields of the saved scenario that had a say: not those of other hosts, or of programs for a trace."""
+        fields = self.scenario_fields()
+        synthetic, assumed = self.scenario.host.synthetic, not self.host.exact
+        applied = {"size": synthetic, "free": synthetic, "fragmentation": synthetic, "packing": assumed}
+        given = {name: value for name, value in fields["host"].items() if value is not None}
+        fields["host"] = {name: value for name, value in given.items() if applied.get(name, True)}
+        if not synthetic:
+            del fields["repeat"]
+        if self.scenario.trace is not None:
+            del fields["workloads"], fields["executed"], fields["guest"]["footprint"]
+        return fields
+
     def to_csv(self) -> str:
         """Return the rows as CSV with a header."""
         return self.to_frame().write_csv()
