@@ -18,6 +18,7 @@ from twofold.report.figures import LETTERS
 from twofold.report.page import library
 from twofold.report.paints import design_paints
 from twofold.report.words import between, count, listed, share
+from twofold.study import make_scenario
 from twofold.study.pictures import hilbert
 from twofold.trace import DEFAULT_WORKLOADS
 
@@ -230,11 +231,26 @@ def test_fields_of_another_kind_of_host_are_not_shown(outcome):
     assert synthetic <= said
     assert not said & {"host.packing", "host.page_kib"}
     recorded = plain(scenario_of(host={"snapshot": "fragmented"}), SHARES, lambda _: 1.5)
-    assert not scenario_said(recorded) & (synthetic | {"host.packing", "host.page_kib"})
-    assumed = replace(recorded, host=replace(recorded.host, exact=False))
-    assert scenario_said(assumed) == scenario_said(recorded) | {"host.packing"}
-    copied = plain(scenario_of(host={"snapshot": "./copy", "page_kib": 64}), SHARES, lambda _: 1.5)
-    assert "host.page_kib" in scenario_said(copied)
+    assert {each for each in scenario_said(recorded) if each.startswith("host.")} == set()
+    assert "repeat" not in scenario_said(recorded)
+    copied = plain(
+        scenario_of(host={"snapshot": "./copy", "page_kib": 64, "packing": "scattered"}), SHARES, lambda _: 1
+    )
+    assert {"host.packing", "host.page_kib"} <= scenario_said(copied)
+
+
+def test_fields_that_are_for_programs_are_not_shown_of_a_trace(outcome):
+    trace = make_scenario(
+        {"host": {"size": "1GiB"}, "repeat": 2, "trace": {"file": "./mine.twotrace"}, "guest_pages": ["4K"]}
+    )
+    fields = {"executed", "workloads", "guest.footprint"}
+    assert fields <= scenario_said(outcome)
+    rows = tuple(row for row in outcome.rows if (row.workload, row.guest_pages) == ("gups", "4K"))
+    page = replace(outcome, scenario=trace, rows=tuple(replace(row, workload=trace.programs[0]) for row in rows))
+    assert not scenario_said(page) & fields
+    assert {"trace.name", "trace.placement"} <= scenario_said(page)
+    captions = map(words, re.findall(r"<figcaption>(.*?)</figcaption>", report_html(page), re.DOTALL))
+    assert "Cycles per access, zen3 translation alone: what the program takes besides is in no trace" in captions
 
 
 # -- many of them -----------------------------------------------------------------------------------------------

@@ -163,13 +163,10 @@ class Outcome:
         return fields
 
     def applied_fields(self) -> dict[str, Any]:
-        """Return the fields of the saved scenario that had a say: not those of other hosts, or of programs for a trace."""
+        """Return the fields of the saved scenario that had a say: none of another kind of host, or for programs."""
         fields = self.scenario_fields()
-        synthetic, assumed = self.scenario.host.synthetic, not self.host.exact
-        applied = {"size": synthetic, "free": synthetic, "fragmentation": synthetic, "packing": assumed}
-        given = {name: value for name, value in fields["host"].items() if value is not None}
-        fields["host"] = {name: value for name, value in given.items() if applied.get(name, True)}
-        if not synthetic:
+        fields["host"] = {name: value for name, value in fields["host"].items() if value is not None}
+        if not self.scenario.host.synthetic:
             del fields["repeat"]
         if self.scenario.trace is not None:
             del fields["workloads"], fields["executed"], fields["guest"]["footprint"]
