@@ -12,7 +12,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 CODE := src tests tools benchmarks examples
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test setup lint check check-medium check-all bench programs lock clean
+.PHONY: help compare test setup lint check check-medium check-all bench programs plotly lock clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -43,6 +43,17 @@ bench: $(DEV) ## the benchmarks: ratios, on a quiet machine
 
 programs: $(DEV) ## build the guest programs again (needs gcc)
 	@$(BIN)/python tools/build_programs.py
+
+# What pages draw with: one bundle of plotly.js, as npm has it. For a newer one change the number here, make it, look at
+# what came, and write the new sums: sha256sum plotly-cartesian.min.js LICENSE >SHA256SUMS
+PLOTLY := 4.1.1
+BUNDLE := src/twofold/data/plotly
+
+plotly: ## fetch the library that pages draw with again, and check it (needs npm)
+	@cd $(BUNDLE) && npm pack --silent plotly.js-cartesian-dist-min@$(PLOTLY) >/dev/null
+	@cd $(BUNDLE) && tar -xzf plotly.js-cartesian-dist-min-$(PLOTLY).tgz --strip-components 1 \
+		package/plotly-cartesian.min.js package/LICENSE && rm plotly.js-cartesian-dist-min-$(PLOTLY).tgz
+	@cd $(BUNDLE) && sha256sum --check --quiet SHA256SUMS
 
 # The build backend stands in the locks too, so that installing Twofold itself takes nothing that is not locked.
 COMPILE = echo 'setuptools>=77' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --upgrade \

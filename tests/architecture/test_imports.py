@@ -20,7 +20,7 @@ ALLOWED = {
     "typer",
     "typing_extensions",
 }
-HEAVY = {"llvmlite", "numba", "numpy", "plotly", "polars", "pydantic", "unicorn"}
+HEAVY = {"llvmlite", "numba", "numpy", "polars", "pydantic", "unicorn"}
 
 LOADED = """
 import sys

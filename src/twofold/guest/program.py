@@ -68,7 +68,7 @@ class Program:
     def from_file(
         cls, path: str | Path, footprint: int | str | None = None, steps: int = 10_000, seed: int | None = None
     ) -> "Program":
-        """Return a program from an ELF file that takes the same parameter block."""
+        """Return a program from an ELF file that keeps the contract of docs/programs.md."""
         data = read_bounded(as_path(path), MAX_FILE_BYTES)
         return cls(str(path), data, footprint, steps, seed)
 

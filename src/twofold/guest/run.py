@@ -72,9 +72,10 @@ def load_program(guest: Guest, program: Program | str | Path) -> Start:
     seed = guest.domain.machine.seed if program.seed is None else program.seed
     block = struct.pack("<6Q", guest.area_base, area, program.steps, seed & (2**64 - 1), 0, 0)
     _load(guest, (*segments, Segment(PARAMETERS_GVA, block, STACK_BYTES)))
-    if guest.bits == LONG_BITS:
-        return Start(entry, {"rdi": PARAMETERS_GVA})
-    return Start(entry, {"eax": PARAMETERS_GVA, "esp": PARAMETERS_GVA + STACK_BYTES})
+    top = PARAMETERS_GVA + STACK_BYTES
+    if guest.bits == LONG_BITS:  # as a function is entered that was called: 8 bytes below a multiple of 16
+        return Start(entry, {"rdi": PARAMETERS_GVA, "rsp": top - 8})
+    return Start(entry, {"eax": PARAMETERS_GVA, "esp": top})
 
 
 def run(guest: Guest, program: Program | str | Path, engine: str = "unicorn", *, seconds: float = 60.0) -> RunResult:

@@ -5,26 +5,19 @@ is escaped (a host's notes may come from anybody's snapshot file), and the page'
 to load anything. Read first: `data/report/page.html`.
 """
 
-import json
 import re
 from html import escape
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any, Final
 
 from twofold.errors import wrong_type
 from twofold.files import write_text
-from twofold.report.figures import (
-    SIZE_COLOURS,
-    Drawing,
-    blocks_drawing,
-    chart_drawings,
-    curve_positions,
-    picture_drawings,
-)
+from twofold.report.bars import chart_drawings
+from twofold.report.figures import LETTERS, SIZE_COLOURS, Drawing, blocks_drawing, curve_positions, picture_drawings
 from twofold.report.headline import headline
 from twofold.report.html_table import design_swatch, full_table, glance_table, legend, swatch
+from twofold.report.page import common_parts, figures_markup, template
 from twofold.report.words import between, cpu_name
 from twofold.study import Outcome
 from twofold.units import format_bytes, order_name
@@ -47,28 +40,21 @@ def write_report(outcome: Outcome, path: str | Path) -> None:
 
 def report_html(outcome: Outcome) -> str:
     """Return the page of a comparison; equal outcomes give equal text."""
-    from plotly.offline import get_plotlyjs  # noqa: PLC0415  heavy, and only needed here
-
     pictures, charts, blocks = picture_drawings(outcome), chart_drawings(outcome), blocks_drawing(outcome)
-    parts = _words(outcome) | {
-        "glance": glance_table(outcome),
-        "picture_legend": legend([swatch(colour, size) for colour, size in zip(SIZE_COLOURS, SIZES, strict=True)]),
-        "pictures": figures_markup(pictures),
-        "design_legend": legend([design_swatch(outcome, design) for design in outcome.variants]),
-        "charts": figures_markup(charts),
-        "table": full_table(outcome),
-        "blocks": figures_markup([blocks]),
-        "drawings": script_json(_drawn([*pictures, *charts, blocks])),
-        "plotly": get_plotlyjs(),
-        "style": template("page.css"),
-        "script": template("page.js"),
-    }
+    parts = (
+        _words(outcome)
+        | common_parts(_drawn([*pictures, *charts, blocks]))
+        | {
+            "glance": glance_table(outcome),
+            "picture_legend": legend([swatch(colour, size) for colour, size in zip(SIZE_COLOURS, SIZES, strict=True)]),
+            "pictures": figures_markup(pictures),
+            "design_legend": legend([design_swatch(outcome, design) for design in outcome.variants]),
+            "charts": figures_markup(charts),
+            "table": full_table(outcome),
+            "blocks": figures_markup([blocks]),
+        }
+    )
     return Template(template("page.html")).substitute(parts)
-
-
-def template(name: str) -> str:
-    """Return one of the texts that the page is made of."""
-    return (resources.files("twofold") / "data" / "report" / name).read_text(encoding="utf-8").rstrip("\n")
 
 
 def _words(outcome: Outcome) -> dict[str, str]:
@@ -127,8 +113,8 @@ def _touched(outcome: Outcome) -> tuple[str, str]:
 
 
 def _scenario_facts(outcome: Outcome) -> list[tuple[str, str]]:
-    """Return the fields of the scenario as its saved form has them: without where the host was read from."""
-    fields = outcome.scenario_fields()
+    """Return the fields that applied, as a saved scenario has them: without where the host was read from."""
+    fields = outcome.applied_fields()
     fields["cpus"] = [cpu_name(cpu.name) for cpu in outcome.scenario.cpus]
     fields["modes"] = [mode.name for mode in outcome.scenario.full_modes]
     return list(_flattened(fields))
@@ -162,22 +148,7 @@ def _definitions(facts: list[tuple[str, str]]) -> str:
     return f'<dl class="small">\n{items}\n</dl>'
 
 
-def figures_markup(drawings: list[Drawing]) -> str:
-    """Return the places that the page's script draws in, each with its words."""
-    return "\n".join(
-        f"<figure><figcaption>{escape(drawing.title)}<small>{escape(drawing.note)}</small></figcaption>"
-        f'<div class="drawing" id="{drawing.name}" role="img" aria-label="{escape(drawing.alt)}"></div></figure>'
-        for drawing in drawings
-    )
-
-
 def _drawn(drawings: list[Drawing]) -> dict[str, Any]:
     """Return what the page's script reads."""
     figures = {drawing.name: drawing.figure for drawing in drawings}
-    return {"sizes": SIZES, "positions": curve_positions(), "drawings": figures}
-
-
-def script_json(document: dict[str, Any]) -> str:
-    """Return JSON that cannot end the script element it stands in."""
-    text = json.dumps(document, separators=(",", ":"), allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return {"sizes": SIZES, "letters": LETTERS, "positions": curve_positions(), "drawings": figures}

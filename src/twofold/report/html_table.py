@@ -8,7 +8,7 @@ from functools import partial
 from html import escape
 from itertools import groupby
 
-from twofold.report.figures import design_colours
+from twofold.report.paints import Paint, design_paints
 from twofold.report.words import DASH, PAGE_FORMS, Format, cpu_name, share, spread_range, times
 from twofold.study import Column, Key, Outcome, Spread
 
@@ -79,12 +79,18 @@ def design_head(outcome: Outcome, design: str) -> str:
 
 def design_swatch(outcome: Outcome, design: str) -> str:
     """Return a design's name after a patch of its colour."""
-    return swatch(design_colours(outcome)[design], outcome.labels[design])
+    paint = design_paints(outcome)[design]
+    return swatch(paint.colour, outcome.labels[design], f" hatch-{paint.hatch}" if paint.hatch else "")
 
 
-def swatch(colour: str, text: str) -> str:
-    """Return a text after a patch of colour."""
-    return f'<span class="swatch" style="background:{colour}"></span>{escape(text)}'
+def line_swatch(paint: Paint, text: str) -> str:
+    """Return a text after a piece of its line."""
+    return swatch(paint.colour, text, f" dash-{paint.hatch}")
+
+
+def swatch(colour: str, text: str, look: str = "") -> str:
+    """Return a text after a patch of colour, with a class of the style sheet for one that is not plain."""
+    return f'<span class="swatch{look}" style="--colour:{colour}"></span>{escape(text)}'
 
 
 def legend(entries: list[str]) -> str:

@@ -4,6 +4,7 @@ from twofold.study.answer import Alike, Answer, Best, Gain, Impossible, ModeAnsw
 from twofold.study.cells import Cell, cells_of
 from twofold.study.compare import COLD_LINE, compare, run_cell
 from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
+from twofold.study.curve_answer import LITTLE, CurveAnswer, PageSizeAnswer, curve_answers
 from twofold.study.held import Progress
 from twofold.study.hosts import default_memory, free_map
 from twofold.study.modes import Mode, lay_over
@@ -26,6 +27,7 @@ from twofold.study.traces import MemoryWatch, TracePrice, check_counted, price_t
 __all__ = [
     "COLD_LINE",
     "LEAF_ORDERS",
+    "LITTLE",
     "THIS_HOST",
     "Alike",
     "Answer",
@@ -33,6 +35,7 @@ __all__ = [
     "Cell",
     "Column",
     "Curve",
+    "CurveAnswer",
     "CurvePoint",
     "ExactScenario",
     "Gain",
@@ -45,6 +48,7 @@ __all__ = [
     "Mode",
     "ModeAnswer",
     "Outcome",
+    "PageSizeAnswer",
     "Progress",
     "Row",
     "Scenario",
@@ -56,6 +60,7 @@ __all__ = [
     "check_counted",
     "compare",
     "curve",
+    "curve_answers",
     "curves",
     "curves_frame",
     "curves_json",

@@ -162,6 +162,16 @@ class Outcome:
             fields["trace"] = {"name": self.scenario.programs[0], "digest": digest, "placement": trace["placement"]}
         return fields
 
+    def applied_fields(self) -> dict[str, Any]:
+        """Return the fields of the saved scenario that had a say: none of another kind of host, or for programs."""
+        fields = self.scenario_fields()
+        fields["host"] = {name: value for name, value in fields["host"].items() if value is not None}
+        if not self.scenario.host.synthetic:
+            del fields["repeat"]
+        if self.scenario.trace is not None:
+            del fields["workloads"], fields["executed"], fields["guest"]["footprint"]
+        return fields
+
     def to_csv(self) -> str:
         """Return the rows as CSV with a header."""
         return self.to_frame().write_csv()

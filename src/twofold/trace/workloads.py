@@ -41,7 +41,7 @@ Answer = Callable[[int, int, int, int], int]
 
 AREA_BASE: Final = 1 << 42  # gva [bytes]: far from code and tables, in the lower half of every 4-level guest
 AREA_BASE_32: Final = 1 << 30  # the same in 32-bit guests
-STACK_BYTES: Final = 4096  # from the parameter block to the top of the stack that an i386 program is given
+STACK_BYTES: Final = 4096  # from the parameter block to the top of the stack that a program is given
 MIN_FOOTPRINT: Final = 64 << 10  # [bytes]
 MAX_SKEWED_FOOTPRINT: Final = 1 << 41  # [bytes]: 2**32 keys of kv
 NODE_BYTES: Final = 64
