@@ -65,7 +65,7 @@ def test_ctrl_c_ends_a_conversion_at_once_and_leaves_nothing(twofold):
     pid = twofold.start("trace", "convert", "pipe", "a.twotrace", "--from", "lackey")
     with (twofold.folder / "pipe").open("wb", buffering=0) as pipe:
         pipe.write(b" L 10,8\n" * 1000)
-        wait_for(twofold.folder / ".a.twotrace.*")
+        wait_for(twofold.folder / ".twofold-*.partial")
         start = time.monotonic()
         os.kill(pid, signal.SIGINT)
         done = twofold.finish()

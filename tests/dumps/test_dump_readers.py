@@ -189,7 +189,7 @@ def test_what_nobody_knows_is_refused_with_its_first_bytes_and_with_who_was_aske
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "p")
     for reader in (None, *BUILT_IN):
-        with pytest.raises(FormatError, match="is no file"):
+        with pytest.raises(FormatError, match="is no regular file"):
             tf.open_tables(tmp_path / "p", reader=reader)
 
 
