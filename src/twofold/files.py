@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from twofold.drafts import PRIVATE, Draft, is_draft
 from twofold.errors import FormatError, wrong_type
 from twofold.units import format_bytes
 
+_MOST_LEVELS: Final = 16  # of tables and arrays in TOML; ours have three
+_TOO_DEEP: Final = f"is nested too deeply: in more than {_MOST_LEVELS} tables or arrays"
 _MOST_LINKS: Final = 40  # one after the other, as Linux follows them
 
 
@@ -78,6 +80,32 @@ def read_start(path: Traversable, limit: int) -> bytes:
             return bytes(file.read(limit))
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def read_toml(path: Traversable, limit: int) -> dict[str, Any]:
+    """Return the tables of a TOML file of at most `limit` bytes, nested as deeply as a person nests them.
+
+    Raises
+    ------
+    FormatError : it is no file, cannot be read, is larger, no text, no TOML, or nested more deeply
+    """
+    import tomllib  # noqa: PLC0415  needed here alone
+
+    try:
+        document = tomllib.loads(read_bounded(path, limit).decode())
+    except UnicodeDecodeError:
+        raise FormatError(path, "is no text") from None
+    except RecursionError:
+        raise FormatError(path, _TOO_DEEP) from None
+    except ValueError as error:  # TOML that is wrong, a number too long
+        raise FormatError(path, f"is no TOML: {str(error).splitlines()[0]}") from None
+    level: list[Any] = [document]
+    for _ in range(_MOST_LEVELS):
+        level = [part for each in level for part in (each.values() if isinstance(each, dict) else each)]
+        level = [each for each in level if isinstance(each, dict | list)]
+    if level:
+        raise FormatError(path, _TOO_DEEP)
+    return document
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:

@@ -101,7 +101,7 @@ def test_a_program_that_fails_is_captured_all_the_same(twofold):
 @NEEDS_VALGRIND
 def test_ctrl_c_ends_a_captured_program_and_keeps_its_trace(twofold):
     pid = twofold.start("trace", "capture", "-o", "a.twotrace", "--", "sh", "-c", "while true; do :; done")
-    draft = twofold.folder / ".a.twotrace.*"
+    draft = twofold.folder / ".twofold-*.partial"
     wait_for(draft)
     while next(draft.parent.glob(draft.name)).stat().st_size < 1 << 20:
         time.sleep(0.05)
