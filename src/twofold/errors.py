@@ -317,6 +317,20 @@ class UnknownNameError(TwofoldError):
         super().__init__(f"unknown {kind} {quoted(name)}; {guess}known are {', '.join(known)}")
 
 
+class PlugInError(TwofoldError):
+    """What another package has registered under a name, and what is wrong with it."""
+
+    def __init__(self, kind: str, name: str, problem: str) -> None:
+        self.kind = kind
+        self.name = name
+        self.problem = problem
+        super().__init__(f"{kind} {quoted(name)} {problem}")
+
+
+class PlugInWarning(UserWarning):
+    """Something of another package is left out."""
+
+
 class AccessRefusedError(TwofoldError):
     """An access of a guest that a resolver of its domain refuses: the fault is delivered, with this reason."""
 

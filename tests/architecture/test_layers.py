@@ -6,7 +6,7 @@ import pytest
 from source_tree import Module, imports, modules
 
 LAYERS = (
-    "units errors files registry version",
+    "units errors drafts files registry version",
     "formats",
     "spec kernels",
     "machine freemaps",
@@ -23,6 +23,7 @@ LAYERS = (
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row.split()}
 WITHIN_A_LAYER = {
     ("units", "errors"),  # sizes that cannot be read raise errors of ours
+    ("files", "drafts"),  # a file is written whole by way of a draft
     ("files", "errors"),  # and files that cannot
     ("files", "units"),  # a file too large says how large
     ("registry", "errors"),  # and names that nobody has registered

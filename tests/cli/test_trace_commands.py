@@ -65,7 +65,7 @@ def test_ctrl_c_ends_a_conversion_at_once_and_leaves_nothing(twofold):
     pid = twofold.start("trace", "convert", "pipe", "a.twotrace", "--from", "lackey")
     with (twofold.folder / "pipe").open("wb", buffering=0) as pipe:
         pipe.write(b" L 10,8\n" * 1000)
-        wait_for(twofold.folder / ".a.twotrace.*")
+        wait_for(twofold.folder / ".twofold-*.partial")
         start = time.monotonic()
         os.kill(pid, signal.SIGINT)
         done = twofold.finish()
@@ -101,7 +101,7 @@ def test_a_program_that_fails_is_captured_all_the_same(twofold):
 @NEEDS_VALGRIND
 def test_ctrl_c_ends_a_captured_program_and_keeps_its_trace(twofold):
     pid = twofold.start("trace", "capture", "-o", "a.twotrace", "--", "sh", "-c", "while true; do :; done")
-    draft = twofold.folder / ".a.twotrace.*"
+    draft = twofold.folder / ".twofold-*.partial"
     wait_for(draft)
     while next(draft.parent.glob(draft.name)).stat().st_size < 1 << 20:
         time.sleep(0.05)

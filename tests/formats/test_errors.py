@@ -98,6 +98,11 @@ EXAMPLES = [
         {"kind": "layout", "name": "x", "known": ("pvh", "hvm")},
         "unknown layout 'x'; known are pvh, hvm",
     ),
+    (
+        errors.PlugInError("design", "house", "is registered by a:A and b:B: uninstall one of them"),
+        {"kind": "design", "name": "house"},
+        "design 'house' is registered by a:A and b:B: uninstall one of them",
+    ),
     (errors.AccessRefusedError("frozen"), {"reason": "frozen"}, "frozen"),
     (errors.GuestError("no program"), {"problem": "no program"}, "no program"),
 ]

@@ -7,6 +7,7 @@ interrupted. Heavy modules are imported inside the subcommand that uses them, so
 import contextlib
 import os
 import sys
+import warnings
 from typing import Annotated, NoReturn
 
 import typer
@@ -61,6 +62,7 @@ EXIT_INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line; every expected failure is one line, never a traceback."""
+    warnings.formatwarning = lambda message, *_args, **_more: f"twofold: {message}\n"  # in one line, as errors are
     try:
         code = app(prog_name="twofold", standalone_mode=False) or 0
         sys.stdout.flush()  # here, where a reader that has gone can be told apart

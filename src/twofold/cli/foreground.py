@@ -3,23 +3,19 @@
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from twofold.drafts import abandon
+
 T = TypeVar("T")
 _POLL_SECONDS = 0.1  # how soon a Ctrl-C is noticed
 
 
-def interruptible(work: Callable[[], T], draft: Path | None = None) -> T:
-    """Return what `work` returns or raise what it raises; KeyboardInterrupt comes through at any moment.
-
-    Parameters
-    ----------
-    draft : a file that an interrupted work leaves behind, to be removed
-    """
+def interruptible(work: Callable[[], T]) -> T:
+    """Return what `work` returns or raise what it raises; KeyboardInterrupt comes through at any moment."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -35,8 +31,7 @@ def interruptible(work: Callable[[], T], draft: Path | None = None) -> T:
         while thread.is_alive():
             thread.join(_POLL_SECONDS)
     except KeyboardInterrupt:
-        if draft is not None:
-            draft.unlink(missing_ok=True)
+        abandon()
         raise
     if errors:
         raise errors[0]

@@ -45,12 +45,12 @@ def convert(
         twofold trace convert gups.twotrace copy.twotrace
     """
     from twofold.cli.foreground import Bar, interruptible
-    from twofold.files import check_target, draft_of
+    from twofold.files import check_target
     from twofold.trace import convert_trace
 
     check_target(output)
     with Bar(quiet=quiet) as bar:
-        converted = interruptible(lambda: convert_trace(trace, output, source, bar.update), draft_of(output))
+        converted = interruptible(lambda: convert_trace(trace, output, source, bar.update))
     if json:
         problem = "" if converted.problem is None else str(converted.problem)
         print_json(1, path=str(output), accesses=converted.accesses, source=converted.source, problem=problem)

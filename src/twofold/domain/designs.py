@@ -147,5 +147,5 @@ def get_design(name: str) -> Design:
     ------
     UnknownNameError : no installed design has that name
     """
-    design: Design = registry.load("design", GROUP, BUILT_IN, name)()
+    design: Design = registry.create("design", GROUP, BUILT_IN, name)
     return design

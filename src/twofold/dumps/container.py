@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, Self
 
 from twofold.errors import FormatError
+from twofold.files import open_regular
 from twofold.units import format_bytes
 
 VERSION: Final = 1
@@ -114,10 +115,7 @@ class Container:
 
     def __init__(self, path: Path, kind: str, known: Collection[str]) -> None:
         self.path = path
-        try:
-            self._file = path.open("rb", buffering=0)
-        except (OSError, ValueError) as error:
-            raise FormatError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        self._file = open_regular(path, buffering=0)
         try:
             self._size = os.fstat(self._file.fileno()).st_size
             self._check_header(kind)

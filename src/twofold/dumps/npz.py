@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.errors import FormatError
+from twofold.files import open_regular, unreadable
 from twofold.freemaps import read_meminfo
 from twofold.units import format_bytes
 
@@ -109,7 +110,7 @@ def locate_in_npy(path: Path, columns: Sequence[Column]) -> Rows:
     ------
     FormatError : it cannot be read, is of none of these kinds, or is shorter than it promises
     """
-    with _told(path), path.open("rb") as stream:
+    with _told(path), open_regular(path) as stream:
         descr, shape = _read_header(path, path.name, stream)
         start = stream.tell()
         end = stream.seek(0, os.SEEK_END)
@@ -142,7 +143,7 @@ def locate_rows(path: Path, name: str, column: Column) -> Rows | None:
             with archive.open(member) as stream:
                 shape = _checked_shape(path, member, stream, column)
                 start = stream.tell()
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 file.seek(member.header_offset)
                 _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             return Rows(member.header_offset + _LOCAL_HEADER.size + name_bytes + extra_bytes + start, shape[0])
@@ -171,15 +172,17 @@ def check_room(path: Path, bytes_: int) -> None:
         )
 
 
-def _open(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():
-        raise FormatError(path, "is no file")
-    try:
-        return zipfile.ZipFile(path)
-    except OSError as error:
-        raise FormatError(path, f"cannot be read: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError) as error:
-        raise FormatError(path, f"is no .npz file: {error}") from None
+@contextmanager
+def _open(path: Path) -> Iterator[zipfile.ZipFile]:
+    with open_regular(path) as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except OSError as error:
+            raise unreadable(path, error) from None
+        except (zipfile.BadZipFile, ValueError, RuntimeError, EOFError) as error:
+            raise FormatError(path, f"is no .npz file: {error}") from None
+        with archive:
+            yield archive
 
 
 def _member(path: Path, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:

@@ -25,6 +25,7 @@ from twofold.dumps.npz import (
 )
 from twofold.dumps.source import MAX_FRAMES, Dump, DumpRoot, StoredPages
 from twofold.errors import FormatError
+from twofold.files import open_regular
 from twofold.units import FRAME_BYTES, format_bytes
 
 Array = npt.NDArray[np.uint64]
@@ -112,7 +113,7 @@ class RowsInFile:
 
     def __init__(self, path: Path, place: Rows) -> None:
         self._path, self._place = path, place
-        self._file = path.open("rb", buffering=0)
+        self._file = open_regular(path, buffering=0)
 
     def read(self, mfn: int) -> bytes | None:
         """Return a frame, None for one beyond the last."""
@@ -139,7 +140,7 @@ class PagesInFile:
         self._rows = _ascending(path, mfns, place.rows, MAX_FRAMES)
         self.mfns = mfns[self._rows]
         self._path, self._place = path, place
-        self._file = path.open("rb", buffering=0)
+        self._file = open_regular(path, buffering=0)
 
     def read(self, mfn: int) -> bytes | None:
         """Return a page, None for a frame that is not among them."""

@@ -5,6 +5,8 @@ error that lists them; so are two, and then a name decides. A reader of your own
 `open` that is made without arguments; the entry point group `twofold.dumps` makes it known (docs/dumps.md).
 """
 
+import warnings
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,7 +14,7 @@ from typing import Final, Protocol
 from twofold import registry
 from twofold.dumps.raw_pages import check_ascending
 from twofold.dumps.source import MAX_FRAMES, Dump
-from twofold.errors import FormatError
+from twofold.errors import FormatError, PlugInError, PlugInWarning
 from twofold.files import read_start
 from twofold.formats.table_formats import P2M_FORMATS
 from twofold.units import FRAME_BYTES, format_bytes
@@ -57,7 +59,7 @@ def get_dump_reader(name: str) -> DumpReader:
     ------
     UnknownNameError : no installed reader has that name
     """
-    reader: DumpReader = registry.load("dump reader", GROUP, BUILT_IN, name)()
+    reader: DumpReader = registry.create("dump reader", GROUP, BUILT_IN, name)
     return reader
 
 
@@ -89,9 +91,12 @@ def open_dump(path: Path, reader: str | DumpReader | None = None) -> Dump:
 
 def _choose(path: Path, start: bytes) -> DumpReader:
     """Return the one reader that knows a file by its first bytes."""
-    asked = [(name, "built in", get_dump_reader(name)) for name in BUILT_IN]
-    asked += [(each.name, each.value, _loaded(path, each)) for each in registry.others(GROUP, BUILT_IN)]
-    knowing = [(name, origin, reader) for name, origin, reader in asked if _knows(path, name, reader, start)]
+    knowing = [(name, "built in", reader) for name in BUILT_IN if (reader := get_dump_reader(name)).knows(start)]
+    for each in registry.others(GROUP, BUILT_IN):
+        try:
+            knowing += registry.use("dump reader", each, partial(_ask, each, start))
+        except PlugInError as error:
+            warnings.warn(f"{error}; it is not asked", PlugInWarning, stacklevel=2)
     if len(knowing) == 1:
         return knowing[0][2]
     if knowing:
@@ -102,23 +107,10 @@ def _choose(path: Path, start: bytes) -> DumpReader:
     raise FormatError(path, f"is no .npz file of tables, and no dump of a reader that is installed ({names}): {shown}")
 
 
-def _loaded(path: Path, entry: EntryPoint) -> DumpReader:
-    try:
-        reader: DumpReader = entry.load()()
-    except Exception as error:  # somebody else's package: whatever it raises, the user has to know whose fault it is
-        raise FormatError(path, _broken(entry.name, "loaded", error)) from error
-    return reader
-
-
-def _knows(path: Path, name: str, reader: DumpReader, start: bytes) -> bool:
-    try:
-        return reader.knows(start)
-    except Exception as error:  # as above
-        raise FormatError(path, _broken(name, "asked", error)) from error
-
-
-def _broken(name: str, what: str, error: Exception) -> str:
-    return f"cannot be opened: reader {name} could not be {what} ({error!r}); uninstall it, or name another reader"
+def _ask(entry: EntryPoint, start: bytes) -> list[tuple[str, str, DumpReader]]:
+    """Return the reader of another package where it knows a file by its first bytes, nothing where it does not."""
+    reader: DumpReader = entry.load()()
+    return [(entry.name, entry.value, reader)] if reader.knows(start) else []
 
 
 def _check(path: Path, dump: Dump) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -130,17 +130,16 @@ def save_machine(path: Path, hardware: Hardware, paging: str, domains: Sequence[
     columns = _columns_of(hardware, paging, domains)
     mfns = _written_tables(hardware, columns["owned"])
 
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            writer = ContainerWriter(file, KIND)
-            for name, type_ in _TYPES.items():
-                writer.add(type_, columns[name].tobytes())
-            writer.add(_MFNS, mfns.tobytes())
-            for part in _parts(hardware, mfns):
-                writer.add(_PAGES, part)
-            writer.finish()
+    def write(file: BinaryIO) -> None:
+        writer = ContainerWriter(file, KIND)
+        for name, type_ in _TYPES.items():
+            writer.add(type_, columns[name].tobytes())
+        writer.add(_MFNS, mfns.tobytes())
+        for part in _parts(hardware, mfns):
+            writer.add(_PAGES, part)
+        writer.finish()
 
-    write_whole(path, write)
+    write_whole(path, write, is_private=True)
 
 
 def _columns_of(hardware: Hardware, paging: str, domains: Sequence[SavedDomain]) -> dict[str, npt.NDArray[Any]]:

@@ -11,6 +11,7 @@ from twofold.dumps.npz import first_member, member_names
 from twofold.dumps.raw_pages import open_rows
 from twofold.dumps.source import Dump
 from twofold.errors import FormatError
+from twofold.files import read_start
 
 _NPY: Final = b"\x93NUMPY"
 _NAMES: Final = ("arr_0", "tables", "memory")  # what NumPy calls an array without a name, and what people do
@@ -27,9 +28,7 @@ class TableArrayReader:
 
     def open(self, path: Path) -> Dump:
         """Return the frames, without a root."""
-        with path.open("rb") as file:
-            is_npy = file.read(len(_NPY)) == _NPY
-        if is_npy:
+        if read_start(path, len(_NPY)) == _NPY:
             return open_rows(path, None)
         names = sorted(member_names(path))
         if len(names) != 1:

@@ -23,7 +23,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from twofold.errors import HostError, SizeError, UnknownNameError
+from twofold.errors import FormatError, HostError, SizeError, UnknownNameError
+from twofold.files import read_start
 from twofold.freemaps.fragmenter import extents_to_blocks, fits, merge_blocks, pair_extents, place_blocks
 from twofold.freemaps.kpageflags import ADVICE, FreeRuns
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER, format_bytes
@@ -106,12 +107,9 @@ def is_copy(content: bytes) -> bool:
 def read_text(path: Path) -> str:
     """Return a small text file of the kernel, or raise HostError that says what to do."""
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_TEXT_BYTES + 1)
-    except OSError as error:
-        raise HostError(str(path), f"cannot be read ({error.strerror}); {ADVICE}") from error
-    except ValueError as error:  # a NUL in a name
-        raise HostError(ascii(str(path)), f"cannot be read ({error}); {ADVICE}") from error
+        content = read_start(path, _MAX_TEXT_BYTES + 1)
+    except FormatError as error:
+        raise HostError(str(path), f"{error.problem}; {ADVICE}") from error
     if len(content) > _MAX_TEXT_BYTES:
         raise HostError(str(path), f"is larger than {format_bytes(_MAX_TEXT_BYTES)}: no such file of the kernel")
     return content.decode("ascii", "replace")

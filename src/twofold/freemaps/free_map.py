@@ -315,7 +315,7 @@ class FreeMap:
             packed = self.to_bytes()
         except FreeMapError as error:
             raise FormatError(path, f"cannot be saved: {error}") from error
-        write_whole(path, lambda draft: draft.write_bytes(packed))
+        write_whole(path, lambda file: file.write(packed))
 
     def to_bytes(self) -> bytes:
         """Return the bytes of the file that the map is saved in; equal maps give equal bytes.

@@ -16,6 +16,7 @@ How a function is compiled is said by its decorator and by nothing else:
 """
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ import numba
 import platformdirs
 from numba.core import config as numba_config
 
+from twofold.kernels._cache import CheckedCache, make_private, why_unsafe
+
+LOG: Final = logging.getLogger("twofold.kernels")
 HERE: Final = Path(__file__).parent
 
 
@@ -46,12 +50,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def is_usable(folder: Path) -> bool:
-    """Return whether machine code can be kept in a folder, which is made if it can be."""
+    """Return whether machine code can be kept in a folder, which is made if it can be, and run from there.
+
+    Where others could put theirs, that is told, once a process, with the cure.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError:
         return False
-    return os.access(folder, os.W_OK)
+    problem = why_unsafe(folder)
+    if problem:
+        LOG.warning(
+            "compiled kernels are neither kept nor taken from disk, where they could be another user's: %s", problem
+        )
+    return not problem and os.access(folder, os.W_OK)
 
 
 CACHE_FOLDER: Final = cache_folder()
@@ -72,7 +84,10 @@ def kernel(function: F) -> F:
     before = config.CACHE_DIR
     config.CACHE_DIR = str(CACHE_FOLDER)  # read once, when caching is enabled; other users keep theirs
     try:
-        compiled: F = numba.njit(cache=CACHE_IS_USABLE, nogil=True, boundscheck=False)(function)
+        compiled: F = numba.njit(nogil=True, boundscheck=False)(function)
+        if CACHE_IS_USABLE:
+            dispatcher: Any = compiled
+            dispatcher._cache = CheckedCache(function)  # noqa: SLF001  as `cache=True` does with Numba's own
     finally:
         config.CACHE_DIR = before
     return compiled

@@ -33,7 +33,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from twofold.errors import FormatError, SizeError
-from twofold.files import check_target
+from twofold.files import begin_growing
 from twofold.machine.journal_values import Encoder, Name
 from twofold.units import format_bytes
 
@@ -105,19 +105,15 @@ class Journal:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], free: bytes) -> None:
-        check_target(path)
         self.path = path
         self.operations = 0
         self._encoder = Encoder()
         self._chain = zlib.crc32(START.pack(MAGIC, VERSION))
         self._is_inside = False  # an operation is running: what it calls is part of it
-        try:
-            self._file = path.open("wb", buffering=0)
-        except OSError as error:
-            raise FormatError(path, f"cannot be written: {error.strerror or error}") from None
-        self._write(START.pack(MAGIC, VERSION))
-        self._put(BEGIN, dict(settings), free)
-        self._append()
+        with begin_growing(path) as self._file:
+            self._write(START.pack(MAGIC, VERSION))
+            self._put(BEGIN, dict(settings), free)
+            self._append()
 
     def watch(self, domid: int, *objects: object) -> None:
         """Record the marked methods of objects from now on; a domid of 0 says that they are the machine's own."""

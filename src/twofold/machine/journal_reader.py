@@ -10,9 +10,10 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, Final, Self
 
 from twofold.errors import DamagedJournalError, FormatError
+from twofold.files import open_regular
 from twofold.machine.journal import (
     BEGIN,
     END,
@@ -76,7 +77,7 @@ class JournalReader:
     def __init__(self, path: Path, classes: Mapping[str, type[Any]]) -> None:
         self.path = path
         self.offset, self.operations, self.is_closed = 0, 0, False
-        self._file = _open(path)
+        self._file = open_regular(path)
         try:
             self.bytes_ = os.fstat(self._file.fileno()).st_size
             self._decoder = Decoder(classes)
@@ -169,16 +170,6 @@ class JournalReader:
 
     def _damaged(self, problem: str, offset: int | None = None) -> DamagedJournalError:
         return DamagedJournalError(self.path, self.offset if offset is None else offset, self.operations, problem)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        if path.exists() and not path.is_file():  # a pipe would block, a device never end
-            raise FormatError(path, "is no regular file")
-        return path.open("rb")
-    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise FormatError(path, f"cannot be read: {reason or error}") from None
 
 
 def _unpacked(payload: bytes) -> bytes:

@@ -20,15 +20,14 @@ Read first: `spec.mmu` for what each structure does.
 
 import json
 import os
-import tomllib
 from dataclasses import dataclass, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from twofold.errors import FormatError, ProfileError, UnknownNameError, wrong_type
-from twofold.files import read_bounded
+from twofold.errors import ProfileError, UnknownNameError, wrong_type
+from twofold.files import read_toml
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -248,12 +247,7 @@ def load_profile(name_or_path: str | Path) -> CpuProfile:
 
 def _parse(name: str, file: Traversable) -> CpuProfile:
     """Read, validate and check one profile; `name` is what messages call it."""
-    text = read_bounded(file, MAX_FILE_BYTES)
-    try:
-        document = tomllib.loads(text.decode())
-    except (ValueError, RecursionError) as error:
-        raise FormatError(file, f"is no TOML: {str(error).splitlines()[0]}") from error
-    return make_profile(document, name)
+    return make_profile(read_toml(file, MAX_FILE_BYTES), name)
 
 
 def make_profile(fields_: dict[str, Any], name: str) -> CpuProfile:

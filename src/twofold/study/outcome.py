@@ -3,6 +3,7 @@
 Nothing in it depends on the time, on paths, or on how long it took.
 """
 
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -181,7 +182,9 @@ class Outcome:
         target = Path(path)
         check_target(target)
         if target.suffix == ".parquet":
-            write_whole(target, lambda temporary: self.to_frame().write_parquet(temporary))
+            packed = io.BytesIO()  # what fails while a file is written is no OSError with Polars
+            self.to_frame().write_parquet(packed)
+            write_whole(target, lambda file: file.write(packed.getbuffer()))
         elif target.suffix in {".json", ".csv"}:
             text = self.to_json() if target.suffix == ".json" else self.to_csv()
             write_text(target, text)

@@ -4,7 +4,6 @@ A scenario and the host's free map decide every figure; a second run gives the s
 """
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, Self
 
@@ -20,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from twofold.domain import Exact, design_names, get_layout
 from twofold.errors import FormatError, ScenarioError, SizeError, TwofoldError, UnknownNameError, wrong_type
-from twofold.files import as_path, read_bounded
+from twofold.files import as_path, read_toml
 from twofold.formats.geometry import GEOMETRIES
 from twofold.freemaps import shipped_names
 from twofold.freemaps.buddyinfo import check_page_kib
@@ -321,14 +320,7 @@ def load_scenario(path: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     FormatError : unreadable, too large, or no TOML
     """
-    path = as_path(path)
-    text = read_bounded(path, MAX_FILE_BYTES)
-    try:
-        return tomllib.loads(text.decode())
-    except UnicodeDecodeError:
-        raise FormatError(path, "is no text") from None
-    except (ValueError, RecursionError) as error:  # TOML that is wrong, a number too long, nesting too deep
-        raise FormatError(path, f"is no TOML: {error}") from None
+    return read_toml(as_path(path), MAX_FILE_BYTES)
 
 
 def make_scenario(fields: Mapping[str, Any], source: object = "scenario") -> Scenario:

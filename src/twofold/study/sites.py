@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -122,8 +123,8 @@ def build_all(
     """
     builds: list[tuple[str, Built]] = []
 
-    def build_one(site: Site, draft: Path | None) -> None:
-        with site.machine(free, draft) as machine:
+    def build_one(site: Site, draft: BinaryIO | None) -> None:
+        with site.machine(free, None if draft is None else Path(draft.name)) as machine:
             builds.append((site.variant, site.build(machine, guest_memory(scenario, free))[1]))
             if save is not None:
                 machine.save(save)
@@ -134,7 +135,7 @@ def build_all(
         if journal is None:
             build_one(site, None)
         else:
-            write_whole(journal, partial(build_one, site))
+            write_whole(journal, partial(build_one, site), is_private=True)
     return builds
 
 

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final, overload
 import numpy as np
 
 from twofold.errors import FormatError
-from twofold.files import write_whole
+from twofold.files import open_regular, write_whole
 from twofold.formats.kinds import FETCH
 from twofold.trace.accesses import COLUMNS, TraceBlock
 from twofold.trace.layout import HEAD_BYTES, HEADER_BYTES, PART_ACCESSES, Header, LayoutError, PartHead, plan_part
@@ -97,12 +97,11 @@ def write_trace(path: Path, source: str, fill: Callable[[TraceWriter], Iterable[
     """
     written = 0
 
-    def write(draft: Path) -> None:
+    def write(file: BinaryIO) -> None:
         nonlocal written
-        with draft.open("wb") as file:
-            writer = TraceWriter(file, source)
-            writer.finish(fill(writer))
-            written = writer.accesses
+        writer = TraceWriter(file, source)
+        writer.finish(fill(writer))
+        written = writer.accesses
 
     write_whole(path, write)
     return written
@@ -210,10 +209,5 @@ class StoredParts(Sequence[TraceBlock]):
 
 def _open(path: Path) -> int:
     """Return the descriptor of a regular file; a pipe or device cannot be mapped."""
-    try:
-        if not path.is_file():
-            raise FormatError(path, "cannot be read: " + ("is no regular file" if path.exists() else "no such file"))
-        return os.open(path, os.O_RDONLY)
-    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
-        reason = error.strerror if isinstance(error, OSError) else None
-        raise FormatError(path, f"cannot be read: {reason or error}") from None
+    with open_regular(path) as file:
+        return os.dup(file.fileno())
