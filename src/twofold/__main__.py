@@ -1,5 +1,6 @@
 """The command line, as `twofold` and as `python -m twofold`: first what must be right before the rest is loaded."""
 
+from twofold.start import ignore_interrupts
 from twofold.streams import open_streams
 
 
@@ -8,7 +9,10 @@ def main() -> None:
     open_streams()
     from twofold.cli import main as run  # noqa: PLC0415  takes a while, and needs streams
 
-    run()
+    try:
+        run()
+    finally:
+        ignore_interrupts()
 
 
 if __name__ == "__main__":

@@ -38,5 +38,10 @@ def raise_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def ignore_interrupts() -> None:
+    """Let Ctrl-C come too late: all is done and written, and what follows is the interpreter's own end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 if is_command():
     catch_interrupts()

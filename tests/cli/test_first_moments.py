@@ -97,8 +97,8 @@ def test_closed_input_is_one_line(tmp_path):
 
 @pytest.mark.medium
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-", "2>/dev/full", "| head -c 0"])
-def test_no_command_minds_where_it_writes(name, redirection, tmp_path):
+def test_no_command_minds_where_it_writes(name, tmp_path):
+    redirection = random.Random(name).choice([">&-", ">/dev/full", "2>&-", "2>/dev/full", "| head -c 0"])  # noqa: S311
     done = in_shell(COMMANDS[name], redirection, tmp_path)
     assert done.returncode in {0, 1, 3}
     assert b"Traceback" not in done.stderr

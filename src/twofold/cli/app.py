@@ -6,7 +6,6 @@ interrupted. Heavy modules are imported inside the subcommand that uses them, so
 
 import contextlib
 import os
-import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -84,7 +83,6 @@ def main() -> None:
         _refuse(error.format_message())
     if code == EXIT_INTERRUPTED:
         _leave("interrupted; nothing was written", EXIT_INTERRUPTED)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and written; what follows is the interpreter's end
     sys.exit(code)
 
 
