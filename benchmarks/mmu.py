@@ -21,7 +21,7 @@ import mmu_naive
 import twofold
 from mmu_tables import GIB, build
 from twofold.formats import mmu_state as at
-from twofold.kernels import is_cold
+from twofold.kernels._jit import CACHE_FOLDER
 from twofold.mmu import CpuProfile, Mmu, MmuStats, load_profile
 from twofold.mmu.layout import lay_out
 from twofold.mmu.profile import Structure
@@ -193,7 +193,7 @@ def main() -> None:
     if options.serve:
         serve(options.accesses)
         return
-    cold = is_cold()
+    cold = not any(CACHE_FOLDER.glob("**/*.nbi"))
     all_traces = traces(options.accesses)
     small = build("4K", BASE)
     start = time.perf_counter()

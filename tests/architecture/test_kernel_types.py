@@ -273,7 +273,7 @@ def arrays_of(types_):
 
 
 def test_a_float_in_a_kernel_is_noticed():
-    @kernels._jit.inline
+    @kernels._jit.kernel
     def total_of(steps):
         total = np.uint64(0)
         for step in range(steps):
@@ -290,7 +290,7 @@ def test_an_entry_that_lost_its_sign_bit_in_a_part_is_noticed():
         entry = np.int64(memory[slot])
         return entry + 1
 
-    @kernels._jit.inline
+    @kernels._jit.kernel
     def last_of(memory):
         return next_entry(memory, len(memory) - 1)
 

@@ -6,7 +6,7 @@ import pytest
 from source_tree import Module, imports, modules
 
 LAYERS = (
-    "units errors drafts files registry version",
+    "units errors drafts files registry version start streams",
     "formats",
     "spec kernels",
     "machine freemaps",

@@ -22,8 +22,8 @@ MODULES = sources(kernels)
 CORE = ["audit", "frames", "heap", "lookup", "p2m", "resize", "walk"]
 # Questions about an entry, which kernels ask in `_entries` or in place.
 SPEC_ONLY = {"p2m": {"top_level", "slot_of", "holds_table"}, "resize": {"same_but_marks"}}
-KERNELS = ("kernel", "bare_kernel")
-HELPERS = ("inline", "bare", "folded", "inner", "part")
+KERNELS = ("kernel", "allocating")
+HELPERS = ("inner", "folded", "part")
 
 WHOLE_RUNS = "tests/mmu/test_mmu_blocks.py::test_the_fast_path_counts_and_keeps_what_the_general_path_does"
 SHIPPED_CPUS = (

@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from twofold.cli import audit, build, compare, cpus, curve, guard, host, replay, run, simulate, trace, walk, workloads
+from twofold.start import EXIT_INTERRUPTED, raise_interrupts
 from twofold.version import __version__
 
 app = typer.Typer(
@@ -57,13 +58,13 @@ guard.guard(app)
 
 EXIT_USAGE = 2
 EXIT_FAILURE = 3
-EXIT_INTERRUPTED = 130
 
 
 def main() -> None:
     """Run the command line; every expected failure is one line, never a traceback."""
     warnings.formatwarning = lambda message, *_args, **_more: f"twofold: {message}\n"  # in one line, as errors are
     try:
+        raise_interrupts()
         code = app(prog_name="twofold", standalone_mode=False) or 0
         sys.stdout.flush()  # here, where a reader that has gone can be told apart
     except KeyboardInterrupt:
@@ -73,7 +74,7 @@ def main() -> None:
     except SystemExit as end:  # how Typer passes that on
         os._exit(0 if isinstance(end.__context__, BrokenPipeError) else EXIT_FAILURE)
     except (MemoryError, OSError) as error:
-        _leave(str(error) or "out of memory", EXIT_FAILURE)
+        _leave(_problem(error), EXIT_FAILURE)
     except Exception as error:
         from twofold.errors import TwofoldError
 
@@ -85,6 +86,13 @@ def main() -> None:
     if code == EXIT_INTERRUPTED:
         _leave("interrupted; nothing was written", EXIT_INTERRUPTED)
     sys.exit(code)
+
+
+def _problem(error: MemoryError | OSError) -> str:
+    """Return what the system says of what it could not do, and of what."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or "out of memory"
 
 
 def _refuse(message: str) -> NoReturn:

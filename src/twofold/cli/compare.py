@@ -11,6 +11,7 @@ from twofold.cli.building import Building, taking_apart
 from twofold.cli.documents import STDOUT, put
 
 if TYPE_CHECKING:
+    from twofold.freemaps import FreeMap
     from twofold.study import Outcome
 
 EXIT_NOTHING = 1  # every cell is n/a
@@ -98,10 +99,9 @@ def compare(
         _print(outcome, result, every_row=every_row, assumptions=assumptions, has_report=report is not None)
     if report is not None:
         _write_page(outcome, report)
-    if free_memory is not None and snapshot is not None:
-        free_memory.save(snapshot)
+    saved = free_memory is not None and snapshot is not None and keep_map(free_memory, snapshot)
     if not quiet:
-        _tell(snapshot, report)
+        _tell(snapshot if saved else None, report)
 
 
 def _check_figures(outcome: "Outcome") -> None:
@@ -128,6 +128,18 @@ def _write_page(outcome: "Outcome", report: Path) -> None:
     from twofold.report import report_html
 
     put(report_html(outcome), report)
+
+
+def keep_map(free: "FreeMap", snapshot: Path) -> bool:
+    """Save a host's free memory beside a result, if that can be; the result is there, and no failure after it."""
+    from twofold.errors import TwofoldError
+
+    try:
+        free.save(snapshot)
+    except TwofoldError as error:
+        sys.stderr.write(f"twofold: this host's free memory is not saved, so the run cannot be repeated: {error}\n")
+        return False
+    return True
 
 
 def _tell(snapshot: Path | None, report: Path | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import typer
 from typer.models import ArgumentInfo, ParameterInfo
 
+from twofold.cli.first_use import told_of_kernels
 from twofold.errors import (
     AddressError,
     CountError,
@@ -106,7 +107,8 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         check_files(parameters, given)
         try:
-            command(**given)
+            with told_of_kernels(quiet=bool(given.get("quiet"))):
+                command(**given)
         except TwofoldError as error:
             line = line_of(error, parameters, given)
             if line is None:

@@ -13,6 +13,7 @@ from twofold.cli.documents import print_json
 if TYPE_CHECKING:
     from twofold.errors import FormatError
 
+EXIT_PROGRAM = 1  # the recorded program failed
 EXIT_FAILURE = 3
 
 app = typer.Typer(
@@ -97,6 +98,7 @@ def capture(
     quiet: options.Quiet = False,
 ) -> None:
     """Run a program under Valgrind and keep every fetch, load and store of it. Ctrl-C ends it; the trace stays.
+    Exit code 1 when the program fails.
 
     Example:
 
@@ -114,6 +116,8 @@ def capture(
     if not quiet:
         end = "stopped" if captured.stopped else f"ended with {captured.exit_code}"
         sys.stderr.write(f"{target}: {captured.accesses:,} accesses; the program {end}\n")
+    if captured.exit_code and not captured.stopped:
+        raise typer.Exit(EXIT_PROGRAM)
 
 
 def _end(problem: "FormatError | None") -> None:

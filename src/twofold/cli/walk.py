@@ -8,6 +8,8 @@ from twofold.cli import options
 from twofold.cli.building import Building, taking_apart
 from twofold.cli.documents import print_json
 
+EXIT_FAULT = 1  # the address leads nowhere
+
 
 @taking_apart
 def walk(
@@ -20,7 +22,7 @@ def walk(
     access: Annotated[str, typer.Option(help="read, write or execute.")] = "read",
     json: options.Json = False,
 ) -> None:
-    """Walk a guest virtual address through the guest's tables and the P2M, numbered, with the entries' values.
+    """Walk a guest virtual address through the guest's tables and the P2M, every step; exit code 1 if it leads nowhere.
 
     Example:
 
@@ -37,3 +39,5 @@ def walk(
         print_json(2, gva=hex(gva), status=status, maddr=hex(maddr), steps=[each.as_dict() for each in steps])
     else:
         show([walk_table(steps), walk_answer(gva, status, len(steps), maddr)])
+    if status:
+        raise typer.Exit(EXIT_FAULT)

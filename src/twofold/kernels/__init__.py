@@ -18,13 +18,11 @@ from twofold.kernels import (
     walk,
     workloads,
 )
-from twofold.kernels._jit import is_cold
 
 __all__ = [
     "audit",
     "frames",
     "heap",
-    "is_cold",
     "lookup",
     "lru_simd",
     "mmu",

@@ -30,7 +30,7 @@ from twofold.kernels._entries import (
     needs_recalc,
     span,
 )
-from twofold.kernels._jit import folded, inline, kernel
+from twofold.kernels._jit import folded, inner, kernel
 from twofold.kernels.heap import is_free
 from twofold.kernels.p2m import read
 from twofold.units import SHARED_M2P as SHARED
@@ -59,7 +59,7 @@ WHO_MASK, SEEN_MASK = np.uint8(WHO), np.uint8(WHO | GOOD)
 BLOCK = 64  # frames; a few vector registers of each array
 
 
-@inline
+@inner
 def note(findings: Findings, code: int, gfn: int, mfn: int, level: int, entry: int) -> None:
     """Count a finding, and write it while there is room. Twin: spec.audit.note."""
     rows, counts = findings
@@ -118,7 +118,7 @@ def start(cursor: Counts, tables: Tables, marks: Marks, out_findings: Findings) 
     push(cursor, shape, marks, root, 0, out_findings.counts)
 
 
-@inline
+@inner
 def push(cursor: Counts, shape: Words, marks: Marks, table: int, gfn: int, counts: Counts) -> None:
     """Put a table on the stack. Twin: spec.audit.push."""
     depth = cursor[DEPTH]
@@ -177,7 +177,7 @@ def audit_tables(tables: Tables, known: KnownFrames, cursor: Counts, out_finding
     return 1 if cursor[DEPTH] > 0 else 0
 
 
-@inline
+@inner
 def plain_leaves(
     memory: Words,
     shape: Words,
@@ -248,19 +248,19 @@ def mark_good(marks: Marks, mfn: int) -> None:
         marks[mfn + index] |= GOOD_MARK
 
 
-@inline
+@inner
 def type_number(shape: Words, entry: int) -> int:
     """Return the type number of a present entry. Twin: spec.audit.type_number."""
     return np.int64((entry >> shape[TYPE_SHIFT]) & shape[TYPE_MASK])
 
 
-@inline
+@inner
 def is_in(types: int, number: int) -> bool:
     """Return whether a type number is in a set."""
     return number < 63 and (types >> number) & 1 != 0
 
 
-@inline
+@inner
 def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> None:
     """Check an entry that holds a place. Twin: spec.audit.check_place."""
     out_findings.counts[PLACES] += 1
@@ -271,7 +271,7 @@ def check_place(shape: Words, gfn: int, level: int, entry: int, out_findings: Fi
         note(out_findings, BAD_SIZE, gfn, 0, level, entry)
 
 
-@inline
+@inner
 def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Check what hardware refuses in a present entry. Twin: spec.audit.check_bits."""
     bad = malformed(shape, entry, level)
@@ -284,7 +284,7 @@ def check_bits(shape: Words, gfn: int, level: int, entry: int, out_findings: Fin
     return False
 
 
-@inline
+@inner
 def check_table(marks: Marks, gfn: int, below: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Check where an entry points; return whether to visit it. Twin: spec.audit.check_table."""
     if below >= len(marks):
@@ -299,7 +299,7 @@ def check_table(marks: Marks, gfn: int, below: int, level: int, entry: int, out_
     return True
 
 
-@inline
+@inner
 def check_type(shape: Words, gfn: int, level: int, entry: int, out_findings: Findings) -> bool:
     """Count a leaf and check its type. Twin: spec.audit.check_type."""
     out_findings.counts[PRESENT] += 1
@@ -356,7 +356,7 @@ def check_leaf(shape: Words, known: KnownFrames, gfn: int, level: int, entry: in
         note(out_findings, P2M_BAD, gfn, mfn, level, entry)
 
 
-@inline
+@inner
 def holds_any(tables: Words, mfn: int, frames: int) -> bool:
     """Return whether one of a range of frames holds a table. Twin: spec.audit.holds_any."""
     low, high = 0, len(tables)

@@ -8,7 +8,7 @@ import numpy as np
 from twofold.formats import heap_state as at
 from twofold.formats.arrays import Counts, Halves, Marks, Words
 from twofold.formats.operands import Lists
-from twofold.kernels._jit import inline, kernel
+from twofold.kernels._jit import inner, kernel, part
 from twofold.units import MAX_HEAP_ORDER
 
 NONE, PREVIOUS, NEXT = at.NONE, at.PREVIOUS, at.NEXT
@@ -16,7 +16,7 @@ KEEP_UPPER, TOP, LIMIT, BOUNDS, NEXT_GROUP = at.KEEP_UPPER, at.TOP, at.LIMIT, at
 ORDERS = int(MAX_HEAP_ORDER) + 1
 
 
-@inline
+@inner
 def zone_of(rules: Counts, mfn: int) -> int:
     """Return the zone that a frame lies in. Twin: spec.heap.zone_of."""
     zone = 0
@@ -45,7 +45,7 @@ def find(lists: Lists, search: Counts, order: int) -> tuple[int, int]:
     return -1, 0
 
 
-@inline
+@part
 def first_fitting(lists: Lists, zone: int, found: int, order: int) -> int:
     """Return the first block of a list that may be used, or NONE. Twin: spec.heap.first_fitting."""
     links, rules = lists.links, lists.rules
@@ -95,7 +95,7 @@ def push_blocks(lists: Lists, mfns: Words, block_orders: Marks) -> None:
         push(lists, np.int64(mfns[index]), np.int64(block_orders[index]))
 
 
-@inline
+@inner
 def kept_part(rules: Counts, mfn: int, found: int, order: int) -> int:
     """Return where the part of a block begins that the caller gets. Twin: spec.heap.kept_part."""
     return mfn + (1 << found) - (1 << order) if rules[KEEP_UPPER] else mfn
@@ -158,7 +158,7 @@ def alloc_runs(lists: Lists, search: Counts, order: int, extents: int, out_mfns:
     return runs
 
 
-@inline
+@part
 def take_front(lists: Lists, mfn: int, found: int, used: int) -> None:
     """Take the first frames of a block and put the aligned rest back."""
     remove(lists, mfn, found)

@@ -33,7 +33,7 @@ from twofold.kernels._entries import (
     span,
     top_level,
 )
-from twofold.kernels._jit import inline, kernel
+from twofold.kernels._jit import inner, kernel, part
 from twofold.kernels._prefetch import prefetch
 from twofold.kernels.p2m import end_of_walk, read
 from twofold.kernels.resize import marks_of, plain_flags
@@ -192,7 +192,7 @@ def describe(shape: Words, accesses: Marks, leaves: Leaves, out_rows: Rows) -> N
             row.recalc = False
 
 
-@inline
+@inner
 def marked_above(memory: Words, shape: Words, root: int, gfn: int, level: int) -> bool:
     """Return whether a table above is marked "to be recalculated". Twin: spec.lookup.marked_above."""
     table, marked = root, False
@@ -233,7 +233,7 @@ def collect_runs(
     return found
 
 
-@inline
+@part
 def row_length(memory: Words, shape: Words, table: int, slot: int, first: int, most: int) -> int:
     """Return how many present 4K leaves from a slot on map frames in a row, at most `most`."""
     part = memory[table, slot : min(span(shape, 1), slot + most)]
@@ -285,7 +285,7 @@ def collect_leaf_runs(
     return found
 
 
-@inline
+@part
 def end_above(memory: Words, shape: Words, root: int, gfn: int, lowest: int) -> tuple[int, int, int]:
     """Return (table, level, entry): where the walk of a gfn ends, but at `lowest`. Twin: spec.lookup.end_above."""
     table = root
@@ -297,7 +297,7 @@ def end_above(memory: Words, shape: Words, root: int, gfn: int, lowest: int) -> 
     return table, lowest, read(memory, table, slot_of(shape, gfn, lowest))
 
 
-@inline
+@part
 def continues(shape: Words, last: Words, gfn: int, level: int, entry: int, joined: int) -> bool:
     """Return whether a leaf or place goes on where a run ends. Twin: spec.lookup.continues."""
     start = np.int64(last[RUN_GFN])
@@ -306,7 +306,7 @@ def continues(shape: Words, last: Words, gfn: int, level: int, entry: int, joine
     return is_next(shape, last[RUN_ENTRY], entry, level, gfn - start, joined)
 
 
-@inline
+@part
 def alike_length(memory: Words, shape: Words, table: int, slot: int, most: int, level: int, joined: int) -> int:
     """Return how many entries from a slot on go on as the first begins. Twin: spec.lookup.alike_length."""
     part, first, passed = memory[table, slot : slot + most], read(memory, table, slot), 1
@@ -321,7 +321,7 @@ def alike_length(memory: Words, shape: Words, table: int, slot: int, most: int, 
     return most
 
 
-@inline
+@part
 def strides(shape: Words, part: Words, first: int, joined: int) -> int:
     """Return how many present 4K leaves of a row certainly go on as the first begins, in whole strides; at least 1."""
     present, cared = shape[PRESENT], ~marks_of(shape)
@@ -339,7 +339,7 @@ def strides(shape: Words, part: Words, first: int, joined: int) -> int:
     return max(passed, 1)
 
 
-@inline
+@inner
 def is_next(shape: Words, first: int, entry: int, level: int, passed: int, joined: int) -> bool:
     """Return whether an entry stands behind the first of a run. Twin: spec.lookup.is_next."""
     if is_present(shape, first) != is_present(shape, entry):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from twofold.formats.arrays import Halves
-from twofold.kernels._jit import bare, kernel
+from twofold.kernels._jit import inner, kernel
 from twofold.kernels._rows import FOUR, SIXTEEN, SIXTY_FOUR, RowOperations
 
 ONE = np.uint64(1)
@@ -21,7 +21,7 @@ def _make_touch(operations: RowOperations) -> Callable[..., Any]:
     load, store, ways_of, moved = operations[1:5]
     row_bytes = np.uint64(operations.lanes * TAG_BYTES)
 
-    @bare
+    @inner
     def touch(rows: Halves, ways: int, sets: Halves, tags: Halves) -> int:
         base, last, hits = np.uint64(rows.ctypes.data), ONE << np.uint64(ways - 1), 0
         for use in range(len(tags)):

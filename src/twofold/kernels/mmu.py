@@ -28,7 +28,7 @@ from twofold.kernels._entries import (
     span,
     top_level,
 )
-from twofold.kernels._jit import bare, bare_kernel, folded, inline, kernel
+from twofold.kernels._jit import folded, inner, kernel
 from twofold.kernels.walk import check_entry
 
 Word = np.uint64
@@ -148,7 +148,7 @@ def push_down(column: Words, front: Word, ways: Count, word: Word) -> None:
     column[front] = word
 
 
-@bare
+@inner
 def point_away(tags: Words, front: Word, ways: Count, way: Count) -> None:
     """Let each node of a set's tree point away from a way. Twin: spec.mmu.point_away."""
     tree, node, bit = tags[front + np.uint64(ways)], 1, ways >> 1
@@ -160,7 +160,7 @@ def point_away(tags: Words, front: Word, ways: Count, way: Count) -> None:
     tags[front + np.uint64(ways)] = tree
 
 
-@bare
+@inner
 def pointed_to(tags: Words, front: Word, ways: Count) -> Count:
     """Return the way that a set's tree points to. Twin: spec.mmu.pointed_to."""
     tree, node = tags[front + np.uint64(ways)], 1
@@ -169,7 +169,7 @@ def pointed_to(tags: Words, front: Word, ways: Count) -> Count:
     return node - ways
 
 
-@bare
+@inner
 def next_random(structures: Counts, number: Count) -> Count:
     """Return the next random number of a structure, 32 bits. Twin: spec.mmu.next_random."""
     mixed = structures[number, at.RANDOM]
@@ -205,7 +205,7 @@ def touch(caches: Caches, number: Count, context: Count, page: Word) -> Count:
     return np.int64(front) + way
 
 
-@bare
+@inner
 def insert(caches: Caches, number: Count, context: Count, page: Word, value: Word) -> None:
     """Keep an entry that just missed. Twin: spec.mmu.insert."""
     structures, tags, values = caches
@@ -230,7 +230,7 @@ def insert(caches: Caches, number: Count, context: Count, page: Word, value: Wor
         point_away(tags, front, ways, way)
 
 
-@bare
+@inner
 def keep(caches: Caches, number: Count, context: Count, page: Word, value: Word) -> None:
     """Keep an entry that may be there already. Twin: spec.mmu.keep."""
     slot = touch(caches, number, context, page)
@@ -240,7 +240,7 @@ def keep(caches: Caches, number: Count, context: Count, page: Word, value: Word)
         insert(caches, number, context, page, value)
 
 
-@bare_kernel
+@kernel
 def drop(structures: Counts, tags: Words, values: Words, number: int, context: int, page: int) -> None:
     """Invalidate entries of one structure with this asid or vmid. Twin: spec.mmu.drop."""
     ways, stride = structures[number, at.WAYS], structures[number, at.STRIDE]
@@ -282,7 +282,7 @@ def reference(structures: Counts, tags: Words, number: Count, line: Word) -> boo
     return False
 
 
-@bare
+@inner
 def charge(settings: Counts, structures: Counts, tags: Words, counters: Counts, address: Word) -> None:
     """Count where the read of a table entry is served, and its cycles. Twin: spec.mmu.charge."""
     line = address >> LINE_SHIFT
@@ -348,7 +348,7 @@ def clean_of(shape: Words, entry: Word) -> Word:
     return ZERO if entry & shape[DIRTY] == shape[DIRTY] else CLEAN
 
 
-@bare
+@inner
 def translate_gpa(
     memory: Words,
     shapes: Words,
@@ -410,7 +410,7 @@ def translate_gpa(
     return OK, mfn, size, clean
 
 
-@bare
+@inner
 def fill(settings: Counts, caches: Caches, number: Count, page: Word, size: Count, value: Word) -> None:
     """Keep a translation in a TLB at its size, or smashed to 2M. Twin: spec.mmu.fill."""
     smash = settings[at.SMASH_L1] if number < at.L2 else settings[at.SMASH_L2]
@@ -529,7 +529,7 @@ def walk(
     return OK
 
 
-@bare_kernel
+@kernel
 def run(
     memory: Words,
     shapes: Words,
@@ -567,7 +567,7 @@ def load_roots(memory: Words, shapes: Words, settings: Counts) -> None:
         settings[at.GUEST_ROOTS + index] = root_entry(memory, shapes[GUEST], mfn, index)
 
 
-@inline
+@inner
 def root_entry(memory: Words, shape: Words, mfn: Count, index: Count) -> Count:
     """Return a root entry as the int64 that settings hold. Twin: spec.mmu.root_entry."""
     if not shape[ROOT_EXEMPT] or not 0 <= mfn < len(memory):
@@ -575,7 +575,7 @@ def root_entry(memory: Words, shape: Words, mfn: Count, index: Count) -> Count:
     return np.int64(read_entry(memory, shape, mfn, index))
 
 
-@inline
+@inner
 def translate_plainly(memory: Words, shape: Words, root: Count, gfn: Count) -> Count:
     """Return the mfn of a gfn without any cache, -1 for none. Twin: spec.mmu.translate_plainly."""
     if gfn >> np.int64(shape[FRAME_BITS]):

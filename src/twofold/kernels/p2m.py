@@ -31,12 +31,13 @@ from twofold.kernels._entries import (
     table_entry,
     top_level,
 )
-from twofold.kernels._jit import bare, folded, inline, kernel
+from twofold.kernels._jit import folded, inner, kernel, part
 
 OK, NO_TABLES, UNENCODABLE = codes.OK, codes.NO_TABLES, codes.UNENCODABLE
 FREE, RETIRED, LEAVES, SPLITS = at.FREE, at.RETIRED, at.LEAVES, at.SPLITS
 ALLOCATED, FREED, REPLACED, SIZES = at.ALLOCATED, at.FREED, at.REPLACED, at.SIZES
 PLACES, MERGES, MAX_LEAF_LEVELS, CANNOT_ENCODE = at.PLACES, at.MERGES, at.MAX_LEAF_LEVELS, at.CANNOT_ENCODE
+NOWHERE = np.int64(0), np.int64(NOTHING), np.int64(0)  # what `plan_piece` has walked before the first piece
 STOPS, KEEPS_EMPTY, ALIGNS_WHOLE = at.STOPS, at.KEEPS_EMPTY, at.ALIGNS_WHOLE
 
 
@@ -46,7 +47,7 @@ def read(memory: Words, table: int, slot: int) -> int:
     return np.uint64(memory[table, slot])
 
 
-@bare
+@inner
 def small_table(memory: Words, shape: Words, root: int, gfn: int) -> int:
     """Return the table of 4K leaves that holds the slot of a gfn, or -1 when there is none yet."""
     table = root
@@ -58,7 +59,7 @@ def small_table(memory: Words, shape: Words, root: int, gfn: int) -> int:
     return table
 
 
-@folded
+@part
 def put_one(shape: Words, mfn: int, flags: int) -> int:
     """Return the 4K entry of these flags."""
     if is_present(shape, flags):
@@ -66,7 +67,7 @@ def put_one(shape: Words, mfn: int, flags: int) -> int:
     return invalid_frame(shape, 0) | flags
 
 
-@bare
+@inner
 def store_one(memory: Words, shape: Words, root: int, state: Counts, gfn: int, new: int) -> bool:
     """Store one 4K entry where its table exists, an empty one too; return False where there is none.
 
@@ -90,13 +91,13 @@ def store_one(memory: Words, shape: Words, root: int, state: Counts, gfn: int, n
     return True
 
 
-@inline
+@part
 def stops_of(state: Counts, target: int) -> int:
     """Return the levels at which a split may leave leaves. Twin: spec.p2m.stops_of."""
     return state[STOPS] or 1 << target
 
 
-@inline
+@part
 def ending_sizes(shape: Words, state: Counts, end: int, sizes: int) -> int:
     """Return the sizes that a request which ends there may use. Twin: spec.p2m.ending_sizes."""
     if state[ALIGNS_WHOLE]:
@@ -139,7 +140,7 @@ def split_tables(shape: Words, level: int, target: int, stops: int) -> int:
     return tables
 
 
-@inline
+@inner
 def cannot_split(shape: Words, entry: int, level: int) -> bool:
     """Return whether smaller leaves could not hold the frames of a large one. Twin: spec.p2m.cannot_split."""
     if shape[SMALL_LIMIT] == shape[LARGE_LIMIT] or not is_present(shape, entry):
@@ -172,7 +173,7 @@ def path_need(
     return 0
 
 
-@inline
+@part
 def plan_piece(
     memory: Words,
     shape: Words,
@@ -216,7 +217,7 @@ def plan_piece(
 def plan_map(tables: Tables, state: Counts, pieces: Pieces, extent_frames: int) -> int:
     """Return how many whole extents can be mapped, complemented when an entry is why. Twin: spec.p2m.plan_map."""
     (memory, shape, root), (gfns, mfns, frames, sizes) = tables, pieces
-    before, walked = 0, (0, NOTHING, 0)
+    before, walked = 0, NOWHERE
     for index in range(len(gfns)):
         piece = np.int64(gfns[index]), np.int64(mfns[index]), np.int64(frames[index]), sizes[index]
         status, walked, passed = plan_piece(memory, shape, root, state, piece, walked)
@@ -238,7 +239,7 @@ def map_pieces(tables: Tables, pool: Pool, pieces: Pieces, flags: int) -> None:
         map_piece(memory, shape, root, stock, state, piece, flags)
 
 
-@inline
+@part
 def map_piece(
     memory: Words,
     shape: Words,
@@ -282,7 +283,7 @@ def change_one(
 ) -> int:
     """Plan and map one piece; return a status. Twin: spec.p2m.change_one."""
     piece = gfn, mfn, frames, sizes
-    status, _, _ = plan_piece(memory, shape, root, state, piece, (0, NOTHING, 0))
+    status, _, _ = plan_piece(memory, shape, root, state, piece, NOWHERE)
     if status == OK:
         map_piece(memory, shape, root, stock, state, piece, flags)
     return status
@@ -317,7 +318,7 @@ def fill(
     count_in(shape, state, flags, level, leaves)
 
 
-@inline
+@inner
 def count_in(shape: Words, state: Counts, flags: int, level: int, entries: int) -> None:
     """Count new entries as leaves or as places."""
     if is_present(shape, flags):
@@ -326,7 +327,7 @@ def count_in(shape: Words, state: Counts, flags: int, level: int, entries: int) 
         state[PLACES] += entries
 
 
-@inline
+@inner
 def first_entry(shape: Words, mfn: int, level: int, flags: int) -> tuple[int, int]:
     """Return (entry, step): the first of a run, and what to add for each next one; see `numbered` for 4M leaves."""
     if not is_present(shape, flags):
@@ -334,7 +335,7 @@ def first_entry(shape: Words, mfn: int, level: int, flags: int) -> tuple[int, in
     return put_frame(shape, mfn, level) | flags, ONE << (SHIFT + shape[BITS] * np.uint64(level))
 
 
-@inline
+@inner
 def numbered(shape: Words, entry: int, step: int, mfn: int, level: int, index: int) -> int:
     """Return entry `index` of a run: a step each, unless high address bits stand elsewhere (PSE-36)."""
     if level > 0 and step != ZERO and shape[LARGE_LIMIT] != shape[SMALL_LIMIT]:
@@ -342,7 +343,7 @@ def numbered(shape: Words, entry: int, step: int, mfn: int, level: int, index: i
     return entry + np.uint64(index) * step
 
 
-@inline
+@inner
 def store_leaves(shape: Words, part: Words, mfn: int, level: int, flags: int) -> None:
     """Store entries into slots whose old entries do not matter; one loop of vector stores."""
     entry, step = first_entry(shape, mfn, level, flags)
@@ -354,7 +355,7 @@ def store_leaves(shape: Words, part: Words, mfn: int, level: int, flags: int) ->
             part[index] = entry + np.uint64(index) * step
 
 
-@inline
+@part
 def fill_fresh(
     memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, mfn: int, level: int, flags: int
 ) -> bool:
@@ -390,7 +391,7 @@ def descend(memory: Words, shape: Words, root: int, stock: Words, state: Counts,
     return next_table(memory, shape, above, stock, state, gfn, level + 1, level)
 
 
-@inline
+@part
 def descend_above(memory: Words, shape: Words, root: int, stock: Words, state: Counts, gfn: int, level: int) -> int:
     """Return the table over that which holds a slot; leaves on the way are split as for that slot."""
     table = root
@@ -399,7 +400,7 @@ def descend_above(memory: Words, shape: Words, root: int, stock: Words, state: C
     return table
 
 
-@inline
+@inner
 def next_table(
     memory: Words, shape: Words, table: int, stock: Words, state: Counts, gfn: int, upper: int, level: int
 ) -> int:
@@ -423,7 +424,7 @@ def clear(memory: Words, shape: Words, table: int) -> None:
         part[index] = empty
 
 
-@inline
+@inner
 def split_to_table(memory: Words, shape: Words, stock: Words, state: Counts, entry: int, level: int) -> int:
     """Fill a new table with what `entry` splits into, and return it."""
     new, slots = take(stock, state), span(shape, 1)
@@ -528,7 +529,7 @@ def cut_need(memory: Words, shape: Words, root: int, state: Counts, start: int, 
     return cut_tables(shape, state, level, kept, left - kept), behind
 
 
-@inline
+@inner
 def cut_tables(shape: Words, state: Counts, level: int, gfn: int, frames: int) -> int:
     """Return the tables that clearing a part of one large entry takes. Twin: spec.p2m.cut_tables."""
     if level == 0 or frames == 0:
@@ -597,13 +598,13 @@ def clear_first(memory: Words, shape: Words, root: int, stock: Words, state: Cou
     return frames
 
 
-@inline
+@inner
 def stays(state: Counts, level: int) -> bool:
     """Return whether a table is emptied entry by entry. Twin: spec.p2m.stays."""
     return state[KEEPS_EMPTY] != 0 and not state[SIZES] >> level & 1
 
 
-@inline
+@inner
 def level_of_cut(shape: Words, gfn: int, frames: int, level: int) -> int:
     """Return the largest level that a range could take out at its start. Twin: spec.p2m.level_of_cut."""
     level -= 1
@@ -612,7 +613,7 @@ def level_of_cut(shape: Words, gfn: int, frames: int, level: int) -> int:
     return level
 
 
-@bare
+@inner
 def table_is_empty(memory: Words, shape: Words, table: int, near: int) -> bool:
     """Return whether no slot of a table holds anything, looking near a slot first. Twin: spec.p2m.table_is_empty."""
     slots, empty = span(shape, 1), ~shape[EMPTY]
@@ -670,7 +671,7 @@ def split(memory: Words, shape: Words, root: int, stock: Words, state: Counts, g
         table = frame_of(shape, read(memory, table, slot))
 
 
-@inline
+@inner
 def end_of_walk(memory: Words, shape: Words, root: int, gfn: int) -> tuple[int, int, int]:
     """Return (table, level, entry): where the walk of `gfn` ends. Twin: spec.p2m.end_of_walk."""
     table = root

@@ -7,7 +7,7 @@ import numpy as np
 from twofold.formats import workloads as of
 from twofold.formats.arrays import Words
 from twofold.formats.workloads import KV_ACCESSES, WEB_ACCESSES, WEB_LINES
-from twofold.kernels._jit import inline, kernel
+from twofold.kernels._jit import inner, kernel
 from twofold.kernels.workloads import GOLDEN, NODE_SHIFT, ONE, TWO, WORD_BITS, ZERO, log2_of, random64
 
 KEEP: Final = np.uint64(of.KEEP)
@@ -24,7 +24,7 @@ FILE_MASK: Final = np.uint64((1 << of.FILE_SHIFT) - 1)
 LINE_MASK: Final = np.uint64((1 << (of.FILE_SHIFT - of.NODE_SHIFT)) - 1)  # of the number of a line in a file
 
 
-@inline
+@inner
 def multiply_high(one: np.uint64, other: np.uint64) -> np.uint64:
     """Return the upper 64 bits of a product of 128, put together from halves."""
     low = (one & HALF_MASK) * (other & HALF_MASK)
@@ -33,7 +33,7 @@ def multiply_high(one: np.uint64, other: np.uint64) -> np.uint64:
     return (one >> HALF_BITS) * (other >> HALF_BITS) + (middle >> HALF_BITS) + (carried >> HALF_BITS)
 
 
-@inline
+@inner
 def zipf_rank(seed: np.uint64, draw: np.uint64, octaves: np.uint64, table: Words) -> np.uint64:
     """Return a rank, 1 to 2**octaves - 1, from the random numbers of a seed from number `draw` on."""
     while True:
@@ -50,7 +50,7 @@ def zipf_rank(seed: np.uint64, draw: np.uint64, octaves: np.uint64, table: Words
         draw += TWO
 
 
-@inline
+@inner
 def scatter(rank: np.uint64, bits: np.uint64) -> np.uint64:
     """Return the number of the record of a rank, of 2**bits; neighbours in rank lie far apart."""
     return (rank * ((GOLDEN >> (WORD_BITS - bits)) | ONE)) & ((ONE << bits) - ONE)

@@ -27,13 +27,13 @@ from twofold.kernels._entries import (
     span,
     top_level,
 )
-from twofold.kernels._jit import inline, kernel
+from twofold.kernels._jit import inner, kernel
 from twofold.kernels.p2m import cannot_split, end_of_walk, put_aside, read, retire, split_leaf
 
 LEAVES, REPLACED, MERGES, CANNOT_ENCODE = at.LEAVES, at.REPLACED, at.MERGES, at.CANNOT_ENCODE
 
 
-@inline
+@inner
 def beyond(shape: Words, gfn: int, level: int) -> int:
     """Return the first gfn after the entry of this level. Twin: spec.resize.beyond."""
     size = span(shape, max(level, 1))
@@ -72,7 +72,7 @@ def split_range(tables: Tables, pool: Pool, gfn: int, frames: int, allowed: int)
             here = beyond(shape, here, level)
 
 
-@inline
+@inner
 def marks_of(shape: Words) -> int:
     """Return the mask of A and D."""
     return shape[ACCESSED] | shape[DIRTY]
@@ -101,7 +101,7 @@ def uniform(memory: Words, shape: Words, table: int, level: int, mfn: int, flags
     return True, marks
 
 
-@inline
+@inner
 def uniform_run(part: Words, first: int, both: int) -> tuple[bool, int]:
     """Return (whether, marks) for a table of 4K leaves; one pass without branches."""
     differ, marks = ZERO, ZERO
@@ -164,7 +164,7 @@ def merge(
     return 1
 
 
-@inline
+@inner
 def retire_uniform(memory: Words, shape: Words, stock: Words, state: Counts, table: int, level: int) -> None:
     """Retire the subtree of a merged leaf, as `retire` does; a table of 4K leaves is known without reading it."""
     if level == 0:
@@ -174,13 +174,13 @@ def retire_uniform(memory: Words, shape: Words, stock: Words, state: Counts, tab
         retire(memory, shape, stock, state, table, level)
 
 
-@inline
+@inner
 def plain_flags(shape: Words, entry: int, level: int) -> int:
     """Return the bits of a leaf as a 4K entry has them. Twin: spec.resize.plain_flags."""
     return entry & ~(put_frame(shape, leaf_frame(shape, entry, level), level) | marks_of(shape))
 
 
-@inline
+@inner
 def has_type(shape: Words, entry: int, types: int) -> bool:
     """Return whether the type of a present entry is in a set. Twin: spec.resize.has_type."""
     return (types >> np.int64((entry >> shape[TYPE_SHIFT]) & shape[TYPE_MASK])) & 1 != 0

@@ -11,7 +11,7 @@ from twofold.formats import mixing, sweep_state
 from twofold.formats.arrays import Halves, Words
 from twofold.formats.operands import Uses
 from twofold.formats.sweep_state import DEAD, LANES, NOW
-from twofold.kernels._jit import folded, kernel
+from twofold.kernels._jit import allocating, folded, kernel
 from twofold.kernels._rows import SIXTEEN
 
 ZERO: Final = np.uint64(0)
@@ -56,7 +56,7 @@ def count_ways(gvas: Words, page_shift: int, out_stacks: Words, out_misses: Word
     out_misses[0] += np.uint64(len(gvas))
 
 
-@kernel
+@allocating
 def count_sixteen_ways(gvas: Words, page_shift: int, out_stacks: Halves, out_misses: Words) -> int:
     """Count the misses of 1 to 16 ways with 32-bit tags. Twin: spec.sweep.count_sixteen_ways.
 

@@ -66,7 +66,7 @@ from twofold.formats.trace_program import (
     WORD_LENGTH,
     WORD_TEXT,
 )
-from twofold.kernels._jit import bare, folded, kernel
+from twofold.kernels._jit import folded, inner, kernel
 
 ZERO, ONE, FOUR, TEN = np.uint64(0), np.uint64(1), np.uint64(4), np.uint64(10)
 PERF_STORE, PERF_EXECUTE = np.uint64(trace_program.PERF_STORE), np.uint64(trace_program.PERF_EXECUTE)
@@ -101,7 +101,7 @@ def digit_of(char: int) -> np.uint64:
     return NO_DIGIT
 
 
-@bare
+@inner
 def read_number(text: Bytes, at: int, stop: int, code: int, register: int, registers: Words) -> int:
     """Read a number into a register; return where it ends, -1 when there is none of 64 bits."""
     is_hex = code in (HEX, DATA_SOURCE)
@@ -135,7 +135,7 @@ def read_number(text: Bytes, at: int, stop: int, code: int, register: int, regis
     return at
 
 
-@bare
+@inner
 def read_kind(text: Bytes, at: int, stop: int, words: Bytes, registers: Words) -> int:
     """Read a word of the table; return where it ends, -1 when it is none."""
     for row in range(len(words)):
@@ -151,7 +151,7 @@ def read_kind(text: Bytes, at: int, stop: int, words: Bytes, registers: Words) -
     return -1
 
 
-@bare
+@inner
 def find(text: Bytes, at: int, stop: int, operations: Counts, first: int, length: int) -> int:
     """Return the end of the first place where some literals stand, -1 when they do not."""
     begin = operations[first, ARGUMENT]
@@ -172,7 +172,7 @@ def is_blank(char: int) -> bool:
     return char in (BLANK, TAB)
 
 
-@bare
+@inner
 def has_letter(text: Bytes, at: int, stop: int) -> bool:
     """Return whether a letter is in a token."""
     for place in range(at, stop):
@@ -182,7 +182,7 @@ def has_letter(text: Bytes, at: int, stop: int) -> bool:
     return False
 
 
-@bare
+@inner
 def end_of_token(text: Bytes, at: int, stop: int) -> int:
     """Return the place of the next blank, or the end."""
     while at < stop and not is_blank(text[at]):
@@ -190,7 +190,7 @@ def end_of_token(text: Bytes, at: int, stop: int) -> int:
     return at
 
 
-@bare
+@inner
 def read_token(text: Bytes, at: int, stop: int, wants: int, words: Bytes, registers: Words) -> int:
     """Read what holds no blank; return where it ends, -1 when it is not what is asked for."""
     end = end_of_token(text, at, stop)
@@ -212,7 +212,7 @@ def read_token(text: Bytes, at: int, stop: int, wants: int, words: Bytes, regist
     return -1
 
 
-@bare
+@inner
 def read_core(text: Bytes, at: int, stop: int, registers: Words) -> int:
     """Read the path of a gem5 object, the last number that ends a part of it into VCPU; return where it ends, or -1."""
     end = end_of_token(text, at, stop)
@@ -237,7 +237,7 @@ def read_core(text: Bytes, at: int, stop: int, registers: Words) -> int:
     return end
 
 
-@bare
+@inner
 def read_time(text: Bytes, at: int, stop: int) -> int:
     """Read seconds and a fraction of six or nine digits; return where they end, -1 when they are none."""
     start = at
@@ -252,7 +252,7 @@ def read_time(text: Bytes, at: int, stop: int) -> int:
     return at if at - start in (MICROSECONDS, NANOSECONDS) else -1
 
 
-@bare
+@inner
 def read_address(text: Bytes, at: int, stop: int, code: int, register: int, registers: Words) -> int:
     """Read a hexadecimal number in its columns, or one that is no word; return where it ends, or -1."""
     start = at
@@ -275,7 +275,7 @@ def read_address(text: Bytes, at: int, stop: int, code: int, register: int, regi
     return end
 
 
-@bare
+@inner
 def read(text: Bytes, at: int, stop: int, code: int, argument: int, words: Bytes, registers: Words) -> int:
     """Take an operation that may fill a register; return where what it stands for ends, or -1."""
     if code <= NUMBER or code == DATA_SOURCE:  # the frequent ones
@@ -298,7 +298,7 @@ def may_match(text: Bytes, at: int, stop: int, operations: Counts, operation: in
     return operations[operation, OPERATION] != LITERAL or (at < stop and text[at] == operations[operation, ARGUMENT])
 
 
-@bare
+@inner
 def next_try(text: Bytes, at: int, stop: int, operations: Counts, operation: int, begin: int) -> int:
     """Return the first place from `at` on where what follows a SEEK at `begin` may match; the end if nowhere."""
     if operations[operation, OPERATION] == MARK:
@@ -316,7 +316,7 @@ def next_try(text: Bytes, at: int, stop: int, operations: Counts, operation: int
     return at
 
 
-@bare
+@inner
 def match(text: Bytes, at: int, stop: int, operations: Counts, operation: int, words: Bytes, registers: Words) -> int:
     """Run a pattern on a line from `at` to `stop`; return where it ends, -1 where it does not match."""
     start, retry, begin, tried, mark, is_changed = at, 0, at, stop, -1, False
@@ -368,7 +368,7 @@ def match(text: Bytes, at: int, stop: int, operations: Counts, operation: int, w
     return at if mark < 0 else mark
 
 
-@bare
+@inner
 def emit(emits: int, state: Counts, registers: Words, out_accesses: Words) -> bool:
     """Write the access that the registers hold; False when there is no room for it."""
     here = state[ACCESSES]
@@ -391,7 +391,7 @@ def emit(emits: int, state: Counts, registers: Words, out_accesses: Words) -> bo
     return True
 
 
-@bare
+@inner
 def scan_line(
     text: Bytes, start: int, stop: int, program: LineProgram, state: Counts, registers: Words, out_accesses: Words
 ) -> int:

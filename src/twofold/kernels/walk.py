@@ -5,7 +5,6 @@ import numpy as np
 from twofold.formats import status as codes
 from twofold.formats import walk_state
 from twofold.formats.arrays import Words
-from twofold.formats.walk_state import DATA, WRITE
 from twofold.kernels._bits import ONE, SHIFT, ZERO
 from twofold.kernels._entries import (
     ACCESSED,
@@ -23,11 +22,13 @@ from twofold.kernels._entries import (
     span,
     top_level,
 )
-from twofold.kernels._jit import folded, inline, kernel
+from twofold.kernels._jit import folded, inner, kernel, part
 
 OK, NOT_PRESENT, RESERVED = codes.OK, codes.NOT_PRESENT, codes.RESERVED
 OUTSIDE, FORBIDDEN = codes.OUTSIDE, codes.FORBIDDEN
 EPT_RIGHTS = np.uint64(walk_state.EPT_RIGHTS)
+# Of the type that an access and a level have: for plain numbers `nested` would be compiled once more.
+WRITE, DATA = np.int64(walk_state.WRITE), np.int64(walk_state.DATA)
 
 
 @folded
@@ -40,7 +41,7 @@ def check_entry(shape: Words, entry: int, level: int) -> int:
     return OK
 
 
-@inline
+@inner
 def index_of(shape: Words, frame: int, level: int) -> int:
     """Return the slot of a frame number in its table. Twin: spec.walk.index_of."""
     return slot_of(shape, frame, level)
@@ -68,7 +69,7 @@ def access_frame(memory: Words, shape: Words, root: int, frame: int, access: int
     return RESERVED, 0, entry, rights
 
 
-@inline
+@inner
 def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: int, access: int) -> None:
     """Set A in the entries of a walk that has ended well, and D in its leaf. Twin: spec.walk.mark_path."""
     table = root
@@ -78,7 +79,7 @@ def mark_path(memory: Words, shape: Words, root: int, frame: int, leaf_level: in
         table = frame_of(shape, entry)
 
 
-@inline
+@inner
 def mark_entry(memory: Words, shape: Words, table: int, slot: int, level: int, stores: int) -> int:
     """Set A in an entry that a walk has used, and D when it is the leaf of a store. Twin: spec.walk.mark_entry."""
     entry = np.uint64(memory[table, slot])
@@ -91,7 +92,7 @@ def mark_entry(memory: Words, shape: Words, table: int, slot: int, level: int, s
     return entry
 
 
-@inline
+@part
 def record(steps: Words, count: int, guest: int, for_level: int, level: int, table: int, slot: int, entry: int) -> None:
     """Write one step; see the columns in `spec.walk`."""
     steps[count, 0] = guest
@@ -146,7 +147,7 @@ def walk_2d(
     out_steps: Words,
 ) -> tuple[int, int, int, int]:
     """Translate a guest virtual address; return (status, steps, maddr, writable). Twin: spec.walk.walk_2d."""
-    table, count, guest_writable, allowed = guest_root, 0, 1, True
+    table, count, guest_writable, allowed = guest_root, np.int64(0), 1, True
     page = np.int64(gva >> SHIFT)
     for level in range(top_level(guest_shape), -1, -1):
         slot = index_of(guest_shape, page, level)
@@ -177,7 +178,7 @@ def walk_2d(
     return RESERVED, count, ZERO, 0
 
 
-@inline
+@inner
 def mark_step(memory: Words, shape: Words, step: Words, access: int, is_page: int) -> int:
     """Set the bits of one step of a walk; return 1 when it leaves the walk's page clean."""
     level, table, slot = np.int64(step[2]), np.int64(step[3]), np.int64(step[4])

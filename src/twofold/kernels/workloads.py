@@ -12,7 +12,7 @@ from twofold.formats import mixing
 from twofold.formats import workloads as of
 from twofold.formats.arrays import Words
 from twofold.formats.workloads import BFS_ACCESSES, EDGES
-from twofold.kernels._jit import inline, kernel
+from twofold.kernels._jit import inner, kernel
 
 ZERO: Final = np.uint64(0)
 ONE: Final = np.uint64(1)
@@ -36,7 +36,7 @@ VERTEX_SHIFT: Final = np.uint64(of.VERTEX_SHIFT)
 EDGE_BITS: Final = np.uint64(of.EDGE_BITS)
 
 
-@inline
+@inner
 def random64(seed: np.uint64, step: np.uint64) -> np.uint64:
     """Return number `step` of the splitmix64 sequence of `seed`."""
     z = seed + (step + ONE) * GOLDEN
@@ -45,7 +45,7 @@ def random64(seed: np.uint64, step: np.uint64) -> np.uint64:
     return z ^ (z >> SHIFT_3)
 
 
-@inline
+@inner
 def log2_of(power: np.uint64) -> np.uint64:
     """Return log2 of a power of two."""
     bits = ZERO
@@ -55,7 +55,7 @@ def log2_of(power: np.uint64) -> np.uint64:
     return bits
 
 
-@inline
+@inner
 def chase_jump(node: np.uint64, increment: np.uint64, hops: np.uint64) -> np.uint64:
     """Return the node that many hops on, in O(log hops); modulo 2**64, the caller masks it."""
     factor, addend = MULTIPLIER, increment
@@ -68,7 +68,7 @@ def chase_jump(node: np.uint64, increment: np.uint64, hops: np.uint64) -> np.uin
     return node
 
 
-@inline
+@inner
 def lookup_rank(x: np.uint64, octaves: np.uint64) -> np.uint64:
     """Return the rank that a random number asks for, 1 to 2**octaves - 1: P(rank) ~ 1 / rank."""
     lowest = ONE << (((x >> OCTAVE_SHIFT) * octaves) >> OCTAVE_BITS)
@@ -125,7 +125,7 @@ def generate_stream(
         out_gvas[2 * i + 1] = gva
 
 
-@inline
+@inner
 def sort_right_first(seed: np.uint64, step: np.uint64) -> np.uint64:
     """Return 1 when a merge takes from its right run first in this pair of steps, 0 when from its left."""
     return random64(seed, step >> ONE) & ONE
@@ -188,14 +188,14 @@ def generate_matmul(
         out_gvas[4 * n + 3] = product
 
 
-@inline
+@inner
 def bfs_vertex(rank: np.uint64, bits: np.uint64, seed: np.uint64) -> np.uint64:
     """Return the number of the vertex that bfs finds as number `rank`."""
     scramble = (GOLDEN >> (WORD_BITS - bits)) | ONE
     return ((rank * scramble) ^ seed) & ((ONE << bits) - ONE)
 
 
-@inline
+@inner
 def bfs_edge(rank: np.uint64, edge: np.uint64, bits: np.uint64, seed: np.uint64) -> np.uint64:
     """Return the rank that an edge of bfs leads to."""
     child = TWO * rank + ONE + edge

@@ -2,7 +2,7 @@
 
 from twofold.study.answer import Alike, Answer, Best, Gain, Impossible, ModeAnswer, answer_of, impossible, shared_rows
 from twofold.study.cells import Cell, cells_of
-from twofold.study.compare import COLD_LINE, compare, run_cell
+from twofold.study.compare import compare, run_cell
 from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
 from twofold.study.curve_answer import LITTLE, CurveAnswer, PageSizeAnswer, curve_answers
 from twofold.study.held import Progress
@@ -25,7 +25,6 @@ from twofold.study.sites import build_all, guest_site, read_address, walk_answer
 from twofold.study.traces import MemoryWatch, TracePrice, check_counted, price_trace, stream_trace
 
 __all__ = [
-    "COLD_LINE",
     "LEAF_ORDERS",
     "LITTLE",
     "THIS_HOST",

@@ -4,11 +4,8 @@
 which they stand in one guest.
 """
 
-from typing import Final
-
 from twofold.domain import SmallDesign
 from twofold.freemaps import FreeMap
-from twofold.kernels import is_cold
 from twofold.mmu import ASSUMPTIONS
 from twofold.study.bench import Bench, Measured
 from twofold.study.cells import Cell, cells_of_seed, whole_guest
@@ -19,8 +16,6 @@ from twofold.study.row import Row, variant_name
 from twofold.study.scenario import Scenario, check_scenario
 from twofold.trace import get_workload
 from twofold.units import format_bytes, parse_bytes
-
-COLD_LINE: Final = "compiling the kernels for this machine, once: about 20 seconds"
 
 
 def run_cell(scenario: Scenario, cell: Cell, *, free: FreeMap | None = None, bench: Bench | None = None) -> Row:
@@ -66,8 +61,6 @@ def compare(
     scenario = Scenario() if scenario is None else scenario
     check_scenario(scenario)
     tell = progress or (lambda _text, _done, _all: None)
-    if is_cold():
-        tell(COLD_LINE, 0, 0)
     rows: list[Row] = []
     pictures: dict[str, Picture] = {}
     with Bench(scenario, free, progress) as bench:

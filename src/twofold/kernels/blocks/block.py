@@ -8,7 +8,7 @@ import numpy as np
 
 from twofold.formats import mmu_state as at
 from twofold.formats.arrays import Counts, Halves, Words
-from twofold.kernels._jit import bare_kernel, part
+from twofold.kernels._jit import kernel, part
 from twofold.kernels.blocks.gpas import emit_gpas, has_hole, tag_data, translate_gpas
 from twofold.kernels.blocks.lines import charge_reads, emit_lines, note_first_uses
 from twofold.kernels.blocks.pages import find_pages, name_pages
@@ -20,7 +20,7 @@ from twofold.kernels.blocks.work import DATA_TAGS, GPA_TAGS, KEYS, LINES, STARTS
 MISSING = -1
 
 
-@bare_kernel
+@kernel
 def run(memory: Words, shapes: Words, gvas: Words, settings: Counts, counters: Counts, work: Work) -> int:
     """Access every address of a trace of loads in order; return how many were done, as many as there are or fewer.
 

@@ -13,7 +13,7 @@ from twofold.formats.arrays import Counts, Halves, Words
 from twofold.formats.mmu_state import GUEST, P2M
 from twofold.kernels._bits import ZERO
 from twofold.kernels._entries import top_level
-from twofold.kernels._jit import bare_kernel, inner
+from twofold.kernels._jit import inner, kernel
 from twofold.kernels._rows import EMPTY
 from twofold.kernels.blocks.regions import (
     CODE_MASK,
@@ -123,7 +123,7 @@ def value_of(memory: Words, shapes: Words, settings: Counts, regions: Regions, n
     return host_value(memory, shapes, settings, regions, number, page)
 
 
-@bare_kernel
+@kernel
 def take_rows(
     memory: Words,
     shapes: Words,
@@ -164,7 +164,7 @@ def take_rows(
     return True
 
 
-@bare_kernel
+@kernel
 def give_rows(
     memory: Words,
     shapes: Words,
