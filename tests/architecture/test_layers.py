@@ -6,7 +6,7 @@ import pytest
 from source_tree import Module, imports, modules
 
 LAYERS = (
-    "units errors files registry version",
+    "units errors files memory registry version",
     "formats",
     "spec kernels",
     "machine freemaps",
@@ -25,6 +25,8 @@ WITHIN_A_LAYER = {
     ("units", "errors"),  # sizes that cannot be read raise errors of ours
     ("files", "errors"),  # and files that cannot
     ("files", "units"),  # a file too large says how large
+    ("memory", "errors"),  # a limit that is passed
+    ("memory", "units"),  # and says by how much
     ("registry", "errors"),  # and names that nobody has registered
     ("machine", "freemaps"),  # a machine starts from a map, and its heap tells blocks by the same rules
     ("dumps", "p2m"),  # tables out of a file are looked up and audited as a P2M's are

@@ -1,7 +1,6 @@
 """One HTML page of miss curves: a figure and every point of it. Like the page of a comparison, it loads nothing."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 
@@ -9,7 +8,7 @@ from twofold.files import write_text
 from twofold.report.figures import curve_colour, curve_name, curves_drawing
 from twofold.report.html import figures_markup, script_json, template
 from twofold.report.html_table import legend, swatch
-from twofold.report.words import count
+from twofold.report.words import count, markup
 from twofold.study import Curve, CurvePoint
 
 
@@ -31,7 +30,7 @@ def curves_html(curves: Sequence[Curve], title: str) -> str:
 
     drawing = curves_drawing(curves)
     parts = {
-        "title": escape(title),
+        "title": markup(title),
         "legend": legend([swatch(curve_colour(number), curve_name(curve)) for number, curve in enumerate(curves)]),
         "figure": figures_markup([drawing]),
         "table": "\n".join(_body(curve) for curve in curves),
@@ -46,7 +45,7 @@ def curves_html(curves: Sequence[Curve], title: str) -> str:
 def _body(curve: Curve) -> str:
     """Return the rows of one curve."""
     points = curve.points()
-    head = f'<th class="cell" scope="rowgroup" rowspan="{len(points)}">{escape(curve_name(curve))}</th>'
+    head = f'<th class="cell" scope="rowgroup" rowspan="{len(points)}">{markup(curve_name(curve))}</th>'
     rows = "\n".join(f"<tr>{'' if row else head}{_row(point)}</tr>" for row, point in enumerate(points))
     return f"<tbody>\n{rows}\n</tbody>"
 

@@ -7,12 +7,11 @@ the key to the colours, which is part of the page.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any, Final
 
 import numpy as np
 
-from twofold.report.words import cpu_name
+from twofold.report.words import cpu_name, markup
 from twofold.study import LEAF_ORDERS, Curve, Outcome, leaf_column
 from twofold.study.pictures import SIDE_BITS, Picture, hilbert
 from twofold.units import FRAME_BYTES, ORDER_1G, ORDER_2M, format_bytes, order_name
@@ -134,8 +133,8 @@ def _bars(outcome: Outcome, cpu: str, column: str) -> Iterator[Figure]:
         words = ["" if middle else "0" if spread else "n/a" for middle, spread in zip(middles, spreads, strict=True)]
         yield {
             "type": "bar",
-            "name": escape(outcome.labels[design]),
-            "x": [[escape(cell[1]) for cell in cells], [escape(cell[2]) for cell in cells]],
+            "name": markup(outcome.labels[design]),
+            "x": [[markup(cell[1]) for cell in cells], [markup(cell[2]) for cell in cells]],
             "y": middles,
             "error_y": _range_bars(spreads),
             "marker": {"color": colours[design]},
