@@ -44,7 +44,7 @@ _OF_TABLES: Final = frozenset({"split_all", "merge_all"})
 _OF_MEMORY: Final = frozenset({"destroy", "wipe", "release_all"})
 _TAKES_RANGES: Final = frozenset({"populate_physmap"})
 _LOOKED_AT: Final = 1 << 20  # bytes: below, what is resident is not read anew
-_RECORD_COST: Final = 16  # bytes of Python's numbers for a byte of a record
+_RECORD_COST: Final = 8  # bytes in memory of a byte of a record: its integers become Python's
 
 
 def default_work(journal_bytes: int) -> int:

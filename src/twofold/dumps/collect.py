@@ -65,8 +65,9 @@ class CollectedTables:
         return Reached(np.unique(np.concatenate(found)), np.unique(np.concatenate(missing)))
 
     def claim_marks(self, reached: Reached) -> None:
-        """Claim what an audit marks: a page for each entry that names a frame of its own, a machine at most."""
-        marked = len(reached.mfns) * (FRAME_BYTES // 4) * FRAME_BYTES
+        """Claim what an audit marks, a byte a frame: a page for each table that stands by itself, a machine at most."""
+        stated = 0 if self._stated is None else len(self._stated)
+        marked = max(len(reached.mfns), stated) * FRAME_BYTES
         self._marked, before = max(self._marked, min(marked, self.frames)), self._marked
         self.limit.claim(self.path, self._marked - before)
 

@@ -25,7 +25,11 @@ from twofold.machine.journal import (
     frame_check,
 )
 from twofold.machine.journal_values import Callback, Decoder, Name
+from twofold.units import format_bytes
 
+_TOO_LONG: Final = (
+    "asks for more memory than it may: the record at offset {:#x} has more than {}; max_memory allows more"
+)
 _FIELDS: Final = (Name, int, Name, tuple, dict, tuple)  # of an operation, but its outcome
 
 
@@ -148,7 +152,7 @@ class JournalReader:
         left = self.bytes_ - here - FRAME.size
         if length > left:
             raise self._damaged(f"the file ends inside a record, {max(0, left)} of {length} bytes of it are there")
-        if length > self.most:
+        if length > MAX_RECORD_BYTES:
             raise self._damaged(f"a record has {length} bytes")
         payload = self._file.read(length)
         self._chain = zlib.crc32(payload, self._chain)
@@ -156,6 +160,8 @@ class JournalReader:
             raise self._damaged("the checksum of a record is wrong")
         try:
             record = _unpacked(payload, self.most) if flag else payload
+            if len(record) > self.most:
+                raise FormatError(self.path, _TOO_LONG.format(here, format_bytes(self.most)))
             self._unpacked = len(record)
             values = self._decoder.values(record)
         except (ValueError, zlib.error) as error:
@@ -190,9 +196,11 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _unpacked(payload: bytes, most: int) -> bytes:
-    """Return what a payload was packed from; no more than a record may have."""
+    """Return what a payload was packed from; no more than a record may have, and little more than `most` bytes."""
     reader = zlib.decompressobj()
     data = reader.decompress(payload, most + 1)
+    if len(data) > most and most < MAX_RECORD_BYTES:
+        return data
     if len(data) > most or not reader.eof or reader.unused_data:
         raise ValueError("a record does not unpack to what it may be")
     return data
