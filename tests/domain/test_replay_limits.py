@@ -8,6 +8,7 @@ import twofold as tf
 from twofold.domain import DomainOptions, Machine, build, replay
 from twofold.domain.replay_limits import BASE_WORK, default_work
 from twofold.errors import CountError, FormatError, SizeError
+from twofold.freemaps import FreeMap
 from twofold.machine.journal import journaled
 from twofold.memory import resident_bytes
 
@@ -120,6 +121,17 @@ def test_a_replay_that_is_refused_is_closed(path, monkeypatch):
     monkeypatch.setattr(Machine, "close", lambda self: closed.append(self.frames))
     refused(path)
     assert len(closed) == 1
+
+
+def test_a_free_map_of_many_runs_is_refused_before_it_is_unpacked(path):
+    runs = 200_000
+    free = FreeMap(np.arange(runs, dtype=np.uint64) * 2, np.ones(runs, np.uint64), 2 * runs, "made up")
+    with Machine(free=free, journal=path):
+        pass
+    assert path.stat().st_size < 4096
+    assert "its free map may come to 80,000,000 steps" in refused(path, max_work=1_000_000)
+    assert "its free map may come to 28.61MiB" in refused(path, max_memory="16MiB")
+    replay(path).machine.close()
 
 
 def test_limits_that_are_none_are_refused(path):

@@ -1,6 +1,5 @@
 """`twofold curve`: how often a TLB of each size would miss, all sizes in one pass."""
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,4 +128,4 @@ def _print(found: "tuple[Curve, ...]", form: str) -> None:
     if form == "table":
         show([curves_table(found)])
     else:
-        sys.stdout.write(curves_json(found) if form == "json" else csv_text(curves_frame(found)))
+        put(curves_json(found) if form == "json" else csv_text(curves_frame(found)), STDOUT)

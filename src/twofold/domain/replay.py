@@ -139,6 +139,7 @@ def replay(
         most = default_work(journal.bytes_) if max_work is None else parse_count(str(max_work), 1)
         limits = ReplayLimits(journal.path, MemoryLimit(max_memory), most)
         journal.most = limits.record_bytes
+        limits.check_map(journal.free)
         machine = _make_machine(journal, max_machine, engine)
         try:
             replayer = _Replayer(journal.path, machine, limits)

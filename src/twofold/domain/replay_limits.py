@@ -20,6 +20,7 @@ from twofold.domain.domain import Domain
 from twofold.domain.machine import Machine
 from twofold.domain.options import DomainOptions
 from twofold.errors import FormatError, TwofoldError
+from twofold.freemaps import promised_runs
 from twofold.machine.journal import MAX_RECORD_BYTES
 from twofold.machine.journal_reader import Call
 from twofold.memory import MemoryLimit, resident_bytes
@@ -29,6 +30,8 @@ from twofold.units import FRAME_BYTES, FRAME_SHIFT, format_bytes, parse_frames
 BASE_WORK: Final = 1 << 30
 WORK_PER_BYTE: Final = 512
 _ENTRIES: Final = 512  # of one table; 1024 in the 2-level format, where no domain is large
+_RUN_STEPS: Final = 400  # of a run of the free map, until it stands in the heap
+_RUN_BYTES: Final = 150
 _LEAST: Final = 1 << 8  # steps of any operation
 _DIGEST_TABLE: Final = 1200  # steps of the digest of a page: SHA-256 of 4 KiB
 _FRAMES_A_STEP: Final = 2  # that the digest of frame table, M2P and heap looks at
@@ -82,6 +85,17 @@ class ReplayLimits:
         """
         self._charge(machine.frames // _FRAMES_A_STEP + _DIGEST_TABLE * _arena_frames(machine), "its digest")
 
+    def check_map(self, content: bytes) -> None:
+        """Charge the free map that the machine starts from, before it is unpacked.
+
+        Raises
+        ------
+        FormatError : more work than is left, or more memory than may be held
+        """
+        runs = promised_runs(content)
+        self._charge(_RUN_STEPS * runs, "its free map")
+        self._check_memory(_RUN_BYTES * runs, "its free map")
+
     def check(self, machine: Machine, call: Call, arguments: Mapping[str, Any] | None) -> "Cost | None":
         """Refuse an operation that may come to more than is left; return what to charge for when it is done.
 
@@ -119,9 +133,11 @@ class ReplayLimits:
         self._since += bytes_
         if self._since >= _LOOKED_AT:
             self._resident, self._since = resident_bytes() - self._before, bytes_
-        held = max(0, self._resident) + _arena_frames(machine) * FRAME_BYTES
-        if held + bytes_ > self._memory.bytes_:
-            asked, most = format_bytes(held + bytes_), format_bytes(self._memory.bytes_)
+        self._check_memory(max(0, self._resident) + _arena_frames(machine) * FRAME_BYTES + bytes_, what)
+
+    def _check_memory(self, bytes_: int, what: str) -> None:
+        if bytes_ > self._memory.bytes_:
+            asked, most = format_bytes(bytes_), format_bytes(self._memory.bytes_)
             problem = f"{what} may come to {asked}, and {most} may be held; max_memory allows more"
             raise FormatError(self._path, f"asks for more memory than it may: {problem}")
 
