@@ -24,7 +24,7 @@ def replay(
         typer.Option(
             parser=options.count(1),
             help="Give up rather than take more steps, some 5 ns each.",
-            show_default="2**30, and 512 for each byte",
+            show_default="2**30, and 64 for each byte",
         ),
     ] = None,
     max_memory: options.MaxHeld = None,

@@ -122,8 +122,8 @@ def replay(
     ----------
     partial : of a damaged journal, replay what is whole, and say what is wrong in `damage`
     max_machine : refuse a journal of a larger machine; None: than 1 TiB, or than this host has memory for
-    max_work : refuse an operation that may take more steps than are left of these, some 5 ns each; None: 2**30, and
-        512 for each byte of the journal
+    max_work : refuse an operation that may take more steps than are left of these, some 5 ns each; None: 2**30, and 64
+        for each byte of the journal
     max_memory : refuse an operation after which the machine may hold more; None: than a quarter of what is free [bytes]
     engine : `kernels`, or its readable twin `spec`: the answers are the same
     progress : called with (what is done, bytes of the journal done, bytes in all)

@@ -5,7 +5,7 @@ range of 2**45 gfns. So each operation is asked first what it may come to at mos
 What is more than is left is refused, and nothing of it is done. What it then came to is charged by what it has changed.
 
 A step is an entry of a table, or what takes as long: some 5 ns. By default a journal may take 2**30 steps, in which the
-tables of 512 GiB in 4K leaves are made and digested, and 512 for each of its bytes, which is what operations take that
+tables of 512 GiB in 4K leaves are made and digested, and 64 for each of its bytes, which is what operations take that
 change little: a program's journal pays for its operations by their records. Read first: `replay`.
 """
 
@@ -28,10 +28,11 @@ from twofold.p2m.pool import default_frames
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, format_bytes, parse_frames
 
 BASE_WORK: Final = 1 << 30
-WORK_PER_BYTE: Final = 512
+WORK_PER_BYTE: Final = 64
 _ENTRIES: Final = 512  # of one table; 1024 in the 2-level format, where no domain is large
 _RUN_STEPS: Final = 400  # of a run of the free map, until it stands in the heap
 _RUN_BYTES: Final = 150
+_BYTE_STEPS: Final = 2  # of a byte of a record: unpacked, checked, made a value, stored
 _LEAST: Final = 1 << 8  # steps of any operation
 _DIGEST_TABLE: Final = 1200  # steps of the digest of a page: SHA-256 of 4 KiB
 _FRAMES_A_STEP: Final = 2  # that the digest of frame table, M2P and heap looks at
@@ -103,7 +104,7 @@ class ReplayLimits:
         ------
         FormatError : by what it is too much, and what allows more
         """
-        self._charge(_LEAST + call.bytes_, str(call))
+        self._charge(_LEAST + _BYTE_STEPS * call.bytes_, str(call))
         if arguments is None:
             return None
         domain = machine.domains.get(call.domid)
