@@ -9,17 +9,46 @@ from typing import Final
 
 MOST_SHOWN: Final = 80  # of what somebody gave: a file name or a value may be as long as it likes [letters]
 
+MOST_IN_LINE: Final = 2000  # of a whole message, and of any other sentence [letters]
+MOST_IN_NAME: Final = 200  # of the name of a domain out of a file [letters]
+
+_FEW: Final = 8  # names of what there is, where a file says how many
 _LEAST_BEGUN: Final = 3  # of a name that was not written out [letters]
 _LIKENESS: Final = 0.7  # "tall" is 0.67 of "small"
 
 
+def shown(text: str, most: int = MOST_IN_LINE) -> str:
+    """Return text that came from anywhere as part of one line: what a terminal would act on is escaped, the rest cut.
+
+    Escaped are control characters and ends of lines, marks of direction and other letters without a shape, surrogates,
+    and what is assigned to nothing: all that `str.isprintable` refuses, but the space that no line ends at. Whatever
+    prints what a file said asks this.
+    """
+    begun = text[: most + 1]
+    if not begun.isprintable():
+        begun = "".join(each if each.isprintable() or each == "\xa0" else _escaped(each) for each in begun)
+    return begun if len(text) <= most and len(begun) <= most else f"{begun[:most]}..."
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
+
+
 def quoted(given: object) -> str:
-    """Return what somebody gave as one printable word of bounded length."""
+    """Return what somebody gave as one printable word of bounded length, in quotes where it is a text."""
     try:
-        text = repr(given)
+        # Of a long text only what is shown is looked at.
+        text = repr(given[: MOST_SHOWN + 1] if isinstance(given, str | bytes) else given)
     except ValueError:  # Python writes no number of more than 4300 digits
         return f"a very large {type(given).__name__}"
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return shown(text, MOST_SHOWN)
+
+
+def some(names: Iterable[str]) -> str:
+    """Return the names that a file says there are: the first few of them, and how many more."""
+    every = list(names)
+    more = f" and {len(every) - _FEW} more" if len(every) > _FEW else ""
+    return ", ".join(shown(each, MOST_SHOWN) for each in every[:_FEW]) + more
 
 
 def wrong_type(expected: str, given: object) -> TypeError:
@@ -48,7 +77,10 @@ def _plain(name: str) -> str:
 
 
 class TwofoldError(Exception):
-    """Base of all failures that a caller should expect."""
+    """Base of all failures that a caller should expect. Its message is one line, whatever a file said (`shown`)."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shown(str(message)))
 
     def __reduce__(self) -> tuple[Callable[..., "TwofoldError"], tuple[object, ...]]:
         # The default calls the class with the message alone; workers in other processes send errors with fields.
@@ -314,7 +346,7 @@ class UnknownNameError(TwofoldError):
         self.known = known
         meant = nearest(name, known)
         guess = "" if meant is None else f"did you mean {meant!r}? "
-        super().__init__(f"unknown {kind} {quoted(name)}; {guess}known are {', '.join(known)}")
+        super().__init__(f"unknown {kind} {quoted(name)}; {guess}known are {', '.join(known) or 'none'}")
 
 
 class PlugInError(TwofoldError):

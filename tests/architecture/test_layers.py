@@ -6,7 +6,7 @@ import pytest
 from source_tree import Module, imports, modules
 
 LAYERS = (
-    "units errors drafts files registry version start streams",
+    "units errors drafts files memory registry version start streams",
     "formats",
     "spec kernels",
     "machine freemaps",
@@ -26,6 +26,8 @@ WITHIN_A_LAYER = {
     ("files", "drafts"),  # a file is written whole by way of a draft
     ("files", "errors"),  # and files that cannot
     ("files", "units"),  # a file too large says how large
+    ("memory", "errors"),  # a limit that is passed
+    ("memory", "units"),  # and says by how much
     ("registry", "errors"),  # and names that nobody has registered
     ("machine", "freemaps"),  # a machine starts from a map, and its heap tells blocks by the same rules
     ("dumps", "p2m"),  # tables out of a file are looked up and audited as a P2M's are

@@ -25,6 +25,7 @@ MANY_PARAMETERS: dict[str, str] = {
     "MemoryOperations.populate_physmap": "as exchange",
     "open_tables": "how a file is to be read, all but its path by keyword",
     "audit_file": "as open_tables",
+    "replay": "what may be replayed, and what that may take, all but its path by keyword",
     "Machine.__init__": "what a machine is made with, all but its size by keyword",
     "change_one": "called for one entry at a time, so it takes its arrays apart: `formats.operands`",
     "walk_2d": "as change_one",

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import sys
 import zlib
 from itertools import product
 
@@ -18,7 +19,6 @@ from twofold.domain.domain import Domain
 from twofold.domain.door import WriteDoor
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.replay import CLASSES, replay
-from twofold.dumps import npz
 from twofold.errors import (
     DamagedJournalError,
     DivergenceError,
@@ -121,7 +121,7 @@ UNMARKED = {
         *("certify_empty", "certify_gone", "digest_fields", "map_over"),
         *("audit", "can_map_exactly", "clear_frames", "detach", "get_entry", "gfn_to_mfn_foreign", "leaf_array"),
         *("leaf_rows", "leaves", "level_masks", "map", "off_change", "off_flush", "on_change", "on_flush"),
-        *("plan", "runs", "translate"),
+        *("plan", "runs", "split_need", "translate"),
         *("unmap_need", "unmap_refusal", "walk"),
     },
     "LinearMapping": {"address", "release", "sync"},
@@ -250,6 +250,7 @@ def test_what_a_replay_came_to_is_there_to_be_read(path):
             "leaves": {0: 0, 9: 4, 18: 0},
             "digest": digest,
             "runs": 0,
+            "work": replayed.work,
             "closed": True,
             "damage": "",
         }
@@ -473,7 +474,7 @@ def test_a_machine_larger_than_allowed_is_refused(path):
 def test_a_machine_that_this_host_has_no_memory_for_is_refused_unless_its_size_is_allowed(path, monkeypatch):
     with Machine("1GiB", journal=path):
         pass
-    monkeypatch.setattr(npz, "read_meminfo", lambda _name: 1 << 20)
+    monkeypatch.setattr(sys.modules["twofold.domain.replay"], "free_bytes", lambda: 1 << 20)
     with pytest.raises(FormatError, match="takes 7MiB of memory, and this machine has 1MiB left"):
         replay(path)
     replay(path, max_machine="1GiB").machine.close()

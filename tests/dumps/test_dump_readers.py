@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from made import GOLDEN, OLD, container, lived, raw
 
 import twofold as tf
-from twofold.dumps import MachineState, npz
+from twofold import memory
+from twofold.dumps import MachineState
 from twofold.errors import FormatError, PlugInWarning, UnknownNameError
 from twofold.formats import findings
 from twofold.formats.p2m_types import P2MType
@@ -298,8 +299,8 @@ def test_a_source_and_the_same_pages_in_memory_give_the_same(tmp_path_factory, t
 def test_tables_that_would_fill_this_machine_are_refused_before_they_are_read(path, monkeypatch):
     source = Words({1: {0: 2 << 12 | TABLE}, 2: {slot: 3 + slot << 12 | TABLE for slot in range(512)}})
     source.tables |= {mfn: {} for mfn in range(3, 600)}
-    monkeypatch.setattr(npz, "read_meminfo", lambda field: 1 << 20)
-    with pytest.raises(FormatError, match="takes 2MiB of memory, and this machine has 1MiB left"):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 4 << 20)
+    with pytest.raises(FormatError, match=r"takes 2\.008MiB of memory, and max_memory allows 1MiB"):
         tf.open_tables(path, reader=Given(source))
     assert len(source.asked) == 2
 

@@ -10,11 +10,11 @@ import pytest
 from twofold.domain import Machine, build
 from twofold.errors import FormatError, SizeError
 from twofold.guest import TraceGuest
+from twofold.memory import resident_bytes
 from twofold.report import report_html
 from twofold.report.headline import headline
 from twofold.study import Cell, Row, cells_of, compare, curve, make_scenario, run_cell, simulate
 from twofold.study.held import held_trace, open_trace, read_accesses
-from twofold.study.traces import resident_bytes
 from twofold.trace import Trace
 
 PAGES = 2000

@@ -12,7 +12,22 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from twofold.cli import audit, build, compare, cpus, curve, guard, host, replay, run, simulate, trace, walk, workloads
+from twofold.cli import (
+    audit,
+    build,
+    compare,
+    cpus,
+    curve,
+    documents,
+    guard,
+    host,
+    replay,
+    run,
+    simulate,
+    trace,
+    walk,
+    workloads,
+)
 from twofold.start import EXIT_INTERRUPTED, raise_interrupts
 from twofold.version import __version__
 
@@ -108,6 +123,5 @@ def _leave(line: str, code: int) -> NoReturn:
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"twofold: {' '.join(line.split())}\n")
-        sys.stderr.flush()
+        documents.say(f"twofold: {' '.join(line.split())}")
     os._exit(code)

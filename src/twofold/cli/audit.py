@@ -70,6 +70,7 @@ def audit(
     dialect: Dialect = None,
     address_bits: AddressBits = None,
     encryption_mask: EncryptionMask = None,
+    max_memory: options.MaxHeld = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -101,6 +102,7 @@ def audit(
                     dialect=dialect,
                     address_bits=address_bits,
                     encryption_mask=encryption_mask,
+                    max_memory=max_memory,
                     progress=bar.update,
                 )
             )

@@ -1,6 +1,5 @@
 """`twofold compare`: which design gives guests large pages on a host, and what that buys."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from twofold.cli import options
 from twofold.cli.building import Building, taking_apart
-from twofold.cli.documents import STDOUT, put
+from twofold.cli.documents import STDOUT, put, say
 
 if TYPE_CHECKING:
     from twofold.freemaps import FreeMap
@@ -107,7 +106,7 @@ def compare(
 def _check_figures(outcome: "Outcome") -> None:
     """End with the reason, before anything is written, where no cell has a figure."""
     if outcome.why_nothing:
-        sys.stderr.write(f"twofold: every cell is n/a, so nothing is written: {outcome.why_nothing}\n")
+        say(f"twofold: every cell is n/a, so nothing is written: {outcome.why_nothing}")
         raise typer.Exit(EXIT_NOTHING)
 
 
@@ -137,7 +136,7 @@ def keep_map(free: "FreeMap", snapshot: Path) -> bool:
     try:
         free.save(snapshot)
     except TwofoldError as error:
-        sys.stderr.write(f"twofold: this host's free memory is not saved, so the run cannot be repeated: {error}\n")
+        say(f"twofold: this host's free memory is not saved, so the run cannot be repeated: {error}")
         return False
     return True
 
@@ -145,6 +144,6 @@ def keep_map(free: "FreeMap", snapshot: Path) -> bool:
 def _tell(snapshot: Path | None, report: Path | None) -> None:
     """Say on standard error what was written."""
     if snapshot is not None:
-        sys.stderr.write(f"this host's free memory: {snapshot} (repeat with --host {snapshot})\n")
+        say(f"this host's free memory: {snapshot} (repeat with --host {snapshot})")
     if report is not None and report != STDOUT:
-        sys.stderr.write(f"report: {report}\n")
+        say(f"report: {report}")

@@ -1,13 +1,12 @@
 """`twofold curve`: how often a TLB of each size would miss, all sizes in one pass."""
 
-import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twofold.cli import options
-from twofold.cli.documents import STDOUT, put
+from twofold.cli.documents import STDOUT, put, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +62,8 @@ def curve(
     """
     from twofold.cli.foreground import Bar, interruptible
     from twofold.files import check_target
-    from twofold.study import MemoryWatch, check_counted, curves, stream_trace
+    from twofold.memory import MemoryWatch
+    from twofold.study import check_counted, curves, stream_trace
 
     if json and csv:
         raise typer.BadParameter("give one of --json and --csv")
@@ -93,7 +93,7 @@ def curve(
 
         put(curves_html(found, title), report)
         if report != STDOUT and not quiet:
-            sys.stderr.write(f"report: {report}\n")
+            say(f"report: {report}")
 
 
 def _workload(
@@ -123,9 +123,9 @@ def _numbers(text: str) -> list[int]:
 def _print(found: "tuple[Curve, ...]", form: str) -> None:
     """Print curves on standard output."""
     from twofold.report.terminal import curves_table, show
-    from twofold.study import curves_frame, curves_json
+    from twofold.study import csv_text, curves_frame, curves_json
 
     if form == "table":
         show([curves_table(found)])
     else:
-        sys.stdout.write(curves_json(found) if form == "json" else curves_frame(found).write_csv())
+        put(curves_json(found) if form == "json" else csv_text(curves_frame(found)), STDOUT)

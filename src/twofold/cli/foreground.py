@@ -8,7 +8,9 @@ from typing import Self, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from twofold.cli.documents import say
 from twofold.drafts import abandon
+from twofold.errors import MOST_SHOWN, shown
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.1  # how soon a Ctrl-C is noticed
@@ -44,7 +46,7 @@ class Bar:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
@@ -63,12 +65,11 @@ class Bar:
 
     def count(self, text: str) -> None:
         """Show how far work of unknown length is; only on a terminal."""
-        self._progress.update(self._task, description=text)
+        self._progress.update(self._task, description=shown(text, MOST_SHOWN))
 
     def update(self, text: str, done: int, total: int) -> None:
         """Show how far the work is; a step without a total is a plain line."""
         if total:
-            self._progress.update(self._task, description=text, completed=done, total=total)
+            self._progress.update(self._task, description=shown(text, MOST_SHOWN), completed=done, total=total)
         elif not self._quiet:
-            sys.stderr.write(f"{text}\n")
-            sys.stderr.flush()
+            say(text)

@@ -1,13 +1,12 @@
 """`twofold host`: the free memory of a host, shown or saved."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twofold.cli import options
-from twofold.cli.documents import print_json
+from twofold.cli.documents import print_json, say
 
 app = typer.Typer(
     help="Show or save the free memory of a host.",
@@ -66,4 +65,4 @@ def snapshot(
     check_target(file)
     scenario = options.scenario_from(None, {"host": options.host_fields(THIS_HOST, None, None, None, packing)})
     free_map(scenario.host, 0).save(file)
-    sys.stderr.write(f"saved {file}\n")
+    say(f"saved {file}")

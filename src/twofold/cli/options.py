@@ -142,6 +142,12 @@ Exact = Annotated[
 TraceFormat = Annotated[
     str | None, typer.Option("--from", help="Format of the trace file.", show_default="by what it holds")
 ]
+MaxHeld = Annotated[
+    str | None,
+    typer.Option(
+        "--max-memory", help="Give up rather than hold more, like 2GiB.", show_default="a quarter of what is free"
+    ),
+]
 MaxMemory = Annotated[str | None, typer.Option(help="Give up rather than hold more, tables aside, like 512MiB.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document: docs/json.md.")]
 Seed = Annotated[

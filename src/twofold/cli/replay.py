@@ -1,13 +1,12 @@
 """`twofold replay`: the operations of a journal, done again."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from twofold.cli import options
-from twofold.cli.documents import print_json
+from twofold.cli.documents import print_json, say
 
 EXIT_DIVERGED = 1
 
@@ -20,6 +19,15 @@ def replay(
     max_machine: Annotated[
         str | None, typer.Option(help="Refuse a journal of a larger machine, like 4TiB.", show_default="1TiB")
     ] = None,
+    max_work: Annotated[
+        int | None,
+        typer.Option(
+            parser=options.count(1),
+            help="Give up rather than take more steps, some 5 ns each.",
+            show_default="2**30, and 64 for each byte",
+        ),
+    ] = None,
+    max_memory: options.MaxHeld = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -42,10 +50,17 @@ def replay(
     try:
         with Bar(quiet=quiet) as bar:
             replayed = interruptible(
-                lambda: replay_journal(path, partial=True, max_machine=max_machine, progress=bar.update)
+                lambda: replay_journal(
+                    path,
+                    partial=True,
+                    max_machine=max_machine,
+                    max_work=max_work,
+                    max_memory=max_memory,
+                    progress=bar.update,
+                )
             )
     except DivergenceError as error:
-        sys.stderr.write(f"twofold: {error}\n")
+        say(f"twofold: {error}")
         raise typer.Exit(EXIT_DIVERGED) from None
     if json:
         print_json(1, path=str(path), **replayed.as_dict())

@@ -1,6 +1,5 @@
 """`twofold run`: a real program, executed on tables that Twofold built."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from twofold.cli import options
 from twofold.cli.building import Building, taking_apart
-from twofold.cli.documents import print_json
+from twofold.cli.documents import print_json, say
 
 if TYPE_CHECKING:
     from twofold.guest import RunResult
@@ -84,5 +83,5 @@ def run(
     else:
         show([plain_table(("what", "value"), ((name, str(value)) for name, value in figures.items() if value != []))])
     if result.faults:
-        sys.stderr.write(f"twofold: program {chosen.name}: {result.faults[0]}\n")
+        say(f"twofold: program {chosen.name}: {result.faults[0]}")
         raise typer.Exit(EXIT_FAULT)

@@ -1,14 +1,13 @@
 """`twofold trace`: traces of other tools and of real programs, converted, recorded and shown."""
 
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from twofold.cli import options
-from twofold.cli.documents import print_json
+from twofold.cli.documents import print_json, say
 
 if TYPE_CHECKING:
     from twofold.errors import FormatError
@@ -56,7 +55,7 @@ def convert(
         problem = "" if converted.problem is None else str(converted.problem)
         print_json(1, path=str(output), accesses=converted.accesses, source=converted.source, problem=problem)
     elif not quiet:
-        sys.stderr.write(f"{output}: {converted.accesses:,} accesses, from {converted.source}\n")
+        say(f"{output}: {converted.accesses:,} accesses, from {converted.source}")
     _end(converted.problem)
 
 
@@ -115,7 +114,7 @@ def capture(
         captured = capture_trace(command, target, lambda accesses: bar.count(f"{accesses:,} accesses"))
     if not quiet:
         end = "stopped" if captured.stopped else f"ended with {captured.exit_code}"
-        sys.stderr.write(f"{target}: {captured.accesses:,} accesses; the program {end}\n")
+        say(f"{target}: {captured.accesses:,} accesses; the program {end}")
     if captured.exit_code and not captured.stopped:
         raise typer.Exit(EXIT_PROGRAM)
 
@@ -123,5 +122,5 @@ def capture(
 def _end(problem: "FormatError | None") -> None:
     """Say why a trace ended early, if it did."""
     if problem is not None:
-        sys.stderr.write(f"twofold: {problem}; what stands before that was kept\n")
+        say(f"twofold: {problem}; what stands before that was kept")
         raise typer.Exit(EXIT_FAILURE)

@@ -2,7 +2,8 @@
 
 The journal says how the machine was made and what was done to it, so the replay makes one like it and does the same in
 the same order. An operation that failed has to fail in the same way. A journal may come from anywhere: only what is
-marked as an operation is ever called, and `replay_guard` refuses what no sound program does.
+marked as an operation is ever called, `replay_guard` refuses what no sound program does, and `replay_limits` what takes
+more work or memory than it may.
 """
 
 import inspect
@@ -16,8 +17,16 @@ from twofold.domain.extents import Mem
 from twofold.domain.machine import Machine
 from twofold.domain.options import DomainOptions
 from twofold.domain.replay_guard import ReplayGuard
-from twofold.dumps import check_room
-from twofold.errors import DamagedJournalError, DivergenceError, FormatError, FreeMapError, TwofoldError
+from twofold.domain.replay_limits import ReplayLimits, default_work
+from twofold.errors import (
+    DamagedJournalError,
+    DivergenceError,
+    FormatError,
+    FreeMapError,
+    TwofoldError,
+    shown,
+    some,
+)
 from twofold.formats.engine import Engine
 from twofold.formats.p2m_types import P2MType
 from twofold.freemaps import FreeMap
@@ -25,7 +34,8 @@ from twofold.machine import Origin, Zones
 from twofold.machine.journal import digest_of, is_journaled
 from twofold.machine.journal_reader import Call, JournalReader
 from twofold.machine.journal_values import Callback
-from twofold.units import FRAME_SHIFT, format_bytes, parse_frames
+from twofold.memory import MemoryLimit, free_bytes
+from twofold.units import FRAME_SHIFT, format_bytes, parse_count, parse_frames
 
 Progress = Callable[[str, int, int], None]
 
@@ -52,6 +62,7 @@ class Replayed:
     is_closed : whether the journal has its end: its machine was closed, not killed
     runs : how often an engine ran a program; what that stored the journal lacks, so from the first run on no digest
         was compared, and this one is of memory without it
+    work : the steps that it took, as `max_work` counts them
     """
 
     machine: Machine
@@ -60,6 +71,7 @@ class Replayed:
     damage: DamagedJournalError | None
     is_closed: bool
     runs: int
+    work: int
 
     @property
     def is_compared(self) -> bool:
@@ -88,6 +100,7 @@ class Replayed:
             "leaves": self.leaves,
             "digest": self.digest,
             "runs": self.runs,
+            "work": self.work,
             "closed": self.is_closed,
             "damage": str(self.damage or ""),
         }
@@ -98,6 +111,8 @@ def replay(
     *,
     partial: bool = False,
     max_machine: int | str | None = None,
+    max_work: int | None = None,
+    max_memory: int | str | None = None,
     engine: Engine = kernels,
     progress: Progress | None = None,
 ) -> Replayed:
@@ -107,30 +122,42 @@ def replay(
     ----------
     partial : of a damaged journal, replay what is whole, and say what is wrong in `damage`
     max_machine : refuse a journal of a larger machine; None: than 1 TiB, or than this host has memory for
+    max_work : refuse an operation that may take more steps than are left of these, some 5 ns each; None: 2**30, and 64
+        for each byte of the journal
+    max_memory : refuse an operation after which the machine may hold more; None: than a quarter of what is free [bytes]
     engine : `kernels`, or its readable twin `spec`: the answers are the same
     progress : called with (what is done, bytes of the journal done, bytes in all)
 
     Raises
     ------
-    FormatError : the file is no journal, or asks for what no program may do
+    FormatError : the file is no journal, or asks for what no program may do, or for more than it may take
+    CountError, SizeError : a limit that is none
     DamagedJournalError : part of it is damaged; not when `partial`
     DivergenceError : an operation comes to something else than when it was recorded
     """
     with JournalReader(Path(path), CLASSES) as journal:
+        most = default_work(journal.bytes_) if max_work is None else parse_count(str(max_work), 1)
+        limits = ReplayLimits(journal.path, MemoryLimit(max_memory), most)
+        journal.most = limits.record_bytes
+        limits.check_map(journal.free)
         machine = _make_machine(journal, max_machine, engine)
         try:
-            replayer = _Replayer(journal.path, machine)
+            replayer = _Replayer(journal.path, machine, limits)
             damage = _replay_all(journal, replayer, progress, partial=partial)
-            return Replayed(machine, journal.operations, _digest_of(machine), damage, journal.is_closed, replayer.runs)
+            digest = _digest_of(machine, limits)
+            is_closed, runs = journal.is_closed, replayer.runs
+            return Replayed(machine, journal.operations, digest, damage, is_closed, runs, limits.work)
         except BaseException:
             machine.close()
             raise
 
 
-def _digest_of(machine: Machine) -> str | None:
+def _digest_of(machine: Machine, limits: ReplayLimits) -> str | None:
     """Return the digest of a machine that has one."""
-    is_half_way = any(domain.is_dying for domain in machine.domains.values())
-    return None if is_half_way else machine.digest()
+    if any(domain.is_dying for domain in machine.domains.values()):
+        return None
+    limits.charge_digest(machine)
+    return machine.digest()
 
 
 def _make_machine(journal: JournalReader, max_machine: int | str | None, engine: Engine) -> Machine:
@@ -144,13 +171,21 @@ def _make_machine(journal: JournalReader, max_machine: int | str | None, engine:
         asked, most = (format_bytes(frames << FRAME_SHIFT) for frames in (free.machine_frames, max_frames))
         raise FormatError(journal.path, f"is of a machine of {asked}, more than the {most} that are allowed")
     if max_machine is None:
-        check_room(journal.path, _FRAME_COST * free.machine_frames)
+        _check_room(journal.path, _FRAME_COST * free.machine_frames)
     if journal.settings.keys() != _SETTINGS:
-        raise FormatError(journal.path, f"has other settings of a machine: {', '.join(journal.settings)}")
+        raise FormatError(journal.path, f"has other settings of a machine: {some(journal.settings)}")
     try:
         return Machine(free=free, engine=engine, **journal.settings)
     except (TwofoldError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(journal.path, f"describes a machine that cannot be: {error}") from None
+
+
+def _check_room(path: Path, bytes_: int) -> None:
+    """Refuse a machine that would take more memory than this one has left, were all of it used."""
+    left = free_bytes()
+    if bytes_ > left:
+        asked, most = format_bytes(bytes_), format_bytes(left)
+        raise FormatError(path, f"takes {asked} of memory, and this machine has {most} left; max_machine allows it")
 
 
 def _replay_all(
@@ -174,10 +209,10 @@ def _replay_all(
 class _Replayer:
     """Does operations on one machine again; `runs` counts the programs that were run meanwhile."""
 
-    def __init__(self, path: Path, machine: Machine) -> None:
+    def __init__(self, path: Path, machine: Machine, limits: ReplayLimits) -> None:
         self.runs = 0
         self._path, self._machine = path, machine
-        self._guard = ReplayGuard(machine)
+        self._guard, self._limits = ReplayGuard(machine), limits
         self._signatures: dict[object, inspect.Signature] = {}
 
     def replay(self, number: int, call: Call) -> None:
@@ -189,6 +224,7 @@ class _Replayer:
         scripts = [_Script(answers) for answers in call.callbacks]
         args, kwargs = _with_scripts(call, scripts)
         arguments = self._bound(method, args, kwargs)
+        cost = self._limits.check(self._machine, call, arguments)  # first: the guard itself looks at what is named
         if refusal := self._guard.refusal(call, arguments):
             raise self._refused(call, refusal)
         if call.outcome == _REFUSED:
@@ -197,18 +233,23 @@ class _Replayer:
         try:
             answer = method(*args, **kwargs)
         except _ScriptRaised:
-            outcome, shown = (call.outcome, "") if isinstance(call.outcome, str) else ("", "raises what a function did")
+            outcome, said = (call.outcome, "") if isinstance(call.outcome, str) else ("", "raises what a function did")
         except Exception as error:  # noqa: BLE001  whatever it raised, it has to raise again
-            outcome, shown = type(error).__name__, f"raises {type(error).__name__}: {error}"
+            outcome, said = type(error).__name__, f"raises {type(error).__name__}: {error}"
         else:
             self._guard.note(call, arguments or {}, answer)
-            outcome, shown = digest_of(answer), f"answers {answer!r}"
+            outcome, said = digest_of(answer), f"answers {answer!r}"
+        self._limits.note(cost)
         self.runs += (call.target, call.method) == ("Domain", "begin_run")
         if self.runs and (call.target, call.method) in _OF_CONTENTS:
             return
         if outcome != call.outcome:
-            was = f"raised {call.outcome}" if isinstance(call.outcome, str) else "answered something else"
-            difference = f"{call} {shown[:_MOST_SHOWN]}; when it was recorded, it {was}"
+            was = (
+                f"raised {shown(call.outcome, _MOST_SHOWN)}"
+                if isinstance(call.outcome, str)
+                else "answered something else"
+            )
+            difference = f"{call} {shown(said, _MOST_SHOWN)}; when it was recorded, it {was}"
             raise DivergenceError(self._path, number, call.offset, difference)
 
     def _target(self, call: Call) -> object:

@@ -1,7 +1,6 @@
 """What others have of a machine's memory: page tables and whole machines out of files, looked up and audited."""
 
 from twofold.dumps.container import Container, ContainerWriter
-from twofold.dumps.npz import check_room
 from twofold.dumps.open_tables import Audited, OpenTables, audit_file, open_tables
 from twofold.dumps.readers import DumpReader, dump_reader_names, get_dump_reader
 from twofold.dumps.saved_machine import SavedDomain, save_machine
@@ -19,7 +18,6 @@ __all__ = [
     "OpenTables",
     "SavedDomain",
     "audit_file",
-    "check_room",
     "dump_reader_names",
     "get_dump_reader",
     "open_tables",

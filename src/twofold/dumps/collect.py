@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold.dumps.levels import lead
-from twofold.dumps.npz import check_room
 from twofold.dumps.source import Dump
 from twofold.errors import FormatError
 from twofold.formats import shape
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Arena
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES, FRAME_SHIFT
 
 Array = npt.NDArray[np.uint64]
@@ -36,12 +36,13 @@ class Reached(NamedTuple):
 class CollectedTables:
     """The tables of one dump in an arena; `reach` adds those of a root."""
 
-    def __init__(self, path: Path, dump: Dump) -> None:
+    def __init__(self, path: Path, dump: Dump, limit: MemoryLimit) -> None:
         self.frames = dump.frames
-        self._path = path
+        self.path, self.limit = path, limit
         self._source = dump.source
         self._stated = dump.tables
         self._read, self._missing = _NONE, _NONE
+        self._marked = 0
         self.arena = Arena(dump.frames)
 
     def reach(self, table_format: TableFormat, root: int) -> Reached:
@@ -49,7 +50,7 @@ class CollectedTables:
 
         Raises
         ------
-        FormatError : the file is damaged, or its tables take more memory than this machine has left
+        FormatError : the file is damaged, or its tables take more memory than they may
         """
         top = table_format.geometry.levels - 1
         frontier, found, missing = np.array([root], np.uint64), [_NONE], [_NONE]
@@ -63,6 +64,13 @@ class CollectedTables:
                 frontier = self._targets(table_format, found[-1], level, is_top=level == top)
         return Reached(np.unique(np.concatenate(found)), np.unique(np.concatenate(missing)))
 
+    def claim_marks(self, reached: Reached) -> None:
+        """Claim what an audit marks, a byte a frame: a page for each table that stands by itself, a machine at most."""
+        stated = 0 if self._stated is None else len(self._stated)
+        marked = max(len(reached.mfns), stated) * FRAME_BYTES
+        self._marked, before = max(self._marked, min(marked, self.frames)), self._marked
+        self.limit.claim(self.path, self._marked - before)
+
     def _fetch(self, mfns: Array) -> None:
         """Read what was not asked for before, ascending."""
         new = np.setdiff1d(np.setdiff1d(mfns, self._read, assume_unique=True), self._missing, assume_unique=True)
@@ -73,7 +81,7 @@ class CollectedTables:
             new, has = new[is_stated], has[is_stated]
         for start in range(0, len(new), _STEP):
             part = new[start : start + _STEP].tolist()
-            check_room(self._path, len(part) * FRAME_BYTES)
+            self.limit.claim(self.path, len(part) * FRAME_BYTES)
             for row, mfn in enumerate(part, start):
                 has[row] = self._store(mfn)
         self._read = np.union1d(self._read, new[has])
@@ -85,7 +93,7 @@ class CollectedTables:
         if content is None:
             return False
         if len(content) != FRAME_BYTES:
-            raise FormatError(self._path, f"gave {len(content)} bytes for mfn {mfn:#x}: a frame has {FRAME_BYTES}")
+            raise FormatError(self.path, f"gave {len(content)} bytes for mfn {mfn:#x}: a frame has {FRAME_BYTES}")
         words = np.frombuffer(content, np.uint64)
         if words.any():
             self.arena.tables[mfn] = words

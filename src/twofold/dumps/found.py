@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,17 +14,21 @@ from twofold.dumps.evidence import guess
 from twofold.dumps.marked import Kept, put_marked
 from twofold.dumps.raw_pages import FILE_NAME
 from twofold.dumps.readers import DumpReader, open_dump
-from twofold.dumps.source import Dump, DumpRoot
-from twofold.errors import FormatError, ReadingError, UnknownNameError
+from twofold.dumps.source import Dump, DumpRoot, MachineState
+from twofold.errors import FormatError, ReadingError, SizeError, UnknownNameError
 from twofold.formats import findings, shape
 from twofold.formats.dialects import DIALECTS, Dialect, Reading, in_dialect, narrowed
 from twofold.formats.table_formats import P2M_FORMATS, TableFormat
 from twofold.machine import Arena
+from twofold.memory import MemoryLimit
 from twofold.p2m import AuditReport, Finding
-from twofold.p2m.audit import Audit, Progress
+from twofold.p2m.audit import Audit, Progress, Within
 from twofold.units import FRAME_SHIFT, Gfn, Mfn
 
 _NO_ROOT = findings.SENTENCES[findings.TABLE_NOT_OWNED]
+_MOST_NAMED: Final = 100  # domains, where one is asked for that is not there
+_MOST_TIMES: Final = 4  # that a machine's owned frames are looked at: each is mapped once, or by a few grants
+_LEAST_FRAMES: Final = 1 << 30  # devices' memory is nobody's, and may be mapped whole: a second or two
 _OUR_OWN = "the file is a machine that Twofold saved, which stores what Xen does"
 
 
@@ -48,6 +52,7 @@ class Found:
     reached : which they are, and which the file does not hold
     kept : the marked entries, as the file has them
     as_read : whose they are
+    path, limit : the file, and what of it may be held in memory
     """
 
     dump: Dump
@@ -57,14 +62,26 @@ class Found:
     reached: Reached
     kept: Kept
     as_read: AsRead
+    path: Path
+    limit: MemoryLimit
 
     def audit(self, progress: Progress | None) -> AuditReport:
-        """Check the tables as they are."""
+        """Check the tables as they are.
+
+        Raises
+        ------
+        FormatError : that takes more memory than it may, or no end: leaves that map everything over and over
+        """
         memory = self.arena.tables_of(self.table_format.entry_dtype)
         audit = Audit(kernels, self.table_format, memory, Mfn(self.root.mfn), progress)
         machine = self.dump.machine
         if machine is not None and self.as_read.dialect == "xen":  # what holds a frame goes by types
-            report = audit.of_machine(machine.frame_table, machine.m2p.complement, machine.orders, self.root.domid)
+            try:
+                report = audit.of_machine(
+                    machine.frame_table, machine.m2p.complement, machine.orders, self.root.domid, self._within(machine)
+                )
+            except SizeError as error:
+                raise FormatError(self.path, f"is not audited to the end: {error}") from None
         else:
             # A copy of one kind, whatever the reader's: kernels are compiled once more for an array that is read-only.
             tables = np.array(self.reached.mfns if self.dump.tables is None else self.dump.tables, np.uint64)
@@ -74,6 +91,14 @@ class Found:
             if len(self.reached.missing):
                 report = replace(report, skipped=(*report.skipped, self._unread()))
         return report if self._has_root else _without_root(report, self.root.mfn, self.table_format)
+
+    def _within(self, machine: MachineState) -> Within:
+        """Return what bounds the audit against a machine's state."""
+        parts = machine.parts
+        if parts is None:
+            return Within()
+        frames = sum(count for _, count in parts) + (len(self.reached.mfns) << 9)
+        return Within(parts, _MOST_TIMES * frames + _LEAST_FRAMES)
 
     def _unread(self) -> str:
         missing = self.reached.missing
@@ -113,7 +138,11 @@ def find(dump: Dump, tables: CollectedTables, root: DumpRoot, table_format: Tabl
         dialect = dialect._replace(markers=())
     reached = tables.reach(dialect.table_format, root.mfn)
     kept = put_marked(tables.arena, reached.mfns, dialect, root.mfn)
-    return Found(dump, root, dialect.table_format, tables.arena, reached, kept, _as_read(root, dialect, reading, why))
+    as_read = _as_read(root, dialect, reading, why)
+    tables.claim_marks(reached)
+    return Found(
+        dump, root, dialect.table_format, tables.arena, reached, kept, as_read, path=tables.path, limit=tables.limit
+    )
 
 
 def _check_frames(dump: Dump, table_format: TableFormat, reading: Reading) -> None:
@@ -139,7 +168,7 @@ def _as_read(root: DumpRoot, dialect: Dialect, reading: Reading, why: str | None
 
 @contextmanager
 def opened(
-    path: Path, root: int | None, reader: str | DumpReader | None, reading: Reading
+    path: Path, root: int | None, reader: str | DumpReader | None, reading: Reading, limit: MemoryLimit
 ) -> Iterator[tuple[Path, Dump]]:
     """Open a file while its tables are read, and put a root of the caller's in the place of its own."""
     if reading.table_format is not None and reading.table_format not in P2M_FORMATS:
@@ -149,7 +178,7 @@ def opened(
     if root is not None and not isinstance(root, int | np.integer):
         raise ReadingError("root", repr(root), "is no number of a frame")
     path = path / FILE_NAME if path.is_dir() else path
-    dump = open_dump(path, reader)
+    dump = open_dump(path, reader, limit)
     try:
         if root is None and not dump.roots and dump.machine is None:
             raise FormatError(path, "does not say where its tables begin: name the root")
@@ -170,5 +199,5 @@ def wanted_roots(
         raise FormatError(path, "holds tables of which nobody knows the domain: name none")
     wanted = [each for each in dump.roots if domain is None or domain in {each.name, each.domid, str(each.domid)}]
     if domain is not None and not wanted:
-        raise UnknownNameError("domain", str(domain), tuple(each.name for each in dump.roots))
+        raise UnknownNameError("domain", str(domain), tuple(each.name for each in dump.roots[:_MOST_NAMED]))
     return [(each, each.format_of(path, reading.table_format)) for each in wanted]

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from twofold import kernels
-from twofold.dumps.npz import Column, check_room
+from twofold.dumps.npz import Column
 from twofold.dumps.source import MAX_FRAMES, DumpRoot, MachineState
-from twofold.errors import FormatError
+from twofold.errors import FormatError, quoted
 from twofold.machine import M2P, FrameTable, Use
 from twofold.machine.arena import sparse_array
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES, MAX_HEAP_ORDER
 
 Array = npt.NDArray[np.uint64]
@@ -37,20 +38,25 @@ STATE_COLUMNS: Final = {
     "free_blocks": Column(np.uint64, (2,)),
 }
 _USES: Final = [int(use) for use in Use if use is not Use.NONE]
-_FRAME_COST: Final = 11  # bytes of frame table and M2P for a frame that is owned
+_CELL_ORDER: Final = 12  # frames of which an array of bytes has one page: what is there costs such cells
+_OWNED_COST: Final = 4  # bytes of frame table and marks of the audit for each frame of a cell
+_M2P_COST: Final = 8
+_ROW_COST: Final = 8  # bytes of Python's numbers for a byte of a row
+_TEXT_COST: Final = 80  # bytes of Python's objects for a byte of JSON: "[[[[" is lists
 
 
-def read_about(path: Path, text: bytes) -> tuple[int, tuple[DumpRoot, ...]]:
+def read_about(path: Path, text: bytes, limit: MemoryLimit) -> tuple[int, tuple[DumpRoot, ...]]:
     """Return (frames of the machine, its domains).
 
     Raises
     ------
     FormatError : what is wrong with the text
     """
+    limit.claim(path, _TEXT_COST * len(text))
     try:
         about = json.loads(text)
         if about[MARK] != VERSION:
-            raise FormatError(path, f"has version {about[MARK]!r}, this program reads {VERSION}")
+            raise FormatError(path, f"has version {quoted(about[MARK])}, this program reads {VERSION}")
         frames, domains = about["frames"], about["domains"]
         is_right = (
             type(frames) is int and 0 < frames <= MAX_FRAMES and all(_is_domain(each, frames) for each in domains)
@@ -59,9 +65,11 @@ def read_about(path: Path, text: bytes) -> tuple[int, tuple[DumpRoot, ...]]:
             DumpRoot(each["root"], each["table_format"], name=each["name"], domid=each["domid"]) for each in domains
         )
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise FormatError(path, f"says nothing readable about its machine: {error!r}") from None
+        raise FormatError(path, f"says nothing readable about its machine: {quoted(error)}") from None
     if not is_right:
         raise FormatError(path, "describes a machine that cannot be")
+    if len({each.domid for each in roots}) < len(roots):
+        raise FormatError(path, "names one domid for two domains")
     return frames, roots
 
 
@@ -73,12 +81,12 @@ def _is_domain(said: Mapping[str, Any], frames: int) -> bool:
     return bool(0 < said["domid"] < 1 << 16 and 0 <= said["root"] < frames)
 
 
-def read_state(path: Path, frames: int, columns: Mapping[str, Any]) -> MachineState:
+def read_state(path: Path, frames: int, columns: Mapping[str, Any], limit: MemoryLimit) -> MachineState:
     """Return frame table, M2P and free memory, every number in `columns` checked.
 
     Raises
     ------
-    FormatError : what is wrong with them
+    FormatError : what is wrong with them, or they take more memory than they may
     """
     owned, m2p_runs, blocks = columns["owned"], columns["m2p_runs"], columns["free_blocks"]
     _check_runs(path, "owned", owned[:, 0], owned[:, 1], frames)
@@ -93,9 +101,25 @@ def read_state(path: Path, frames: int, columns: Mapping[str, Any]) -> MachineSt
     _check_runs(path, "free_blocks", blocks[:, 0], np.uint64(1) << blocks[:, 1], frames)
     # The audit may look into every table frame; a page of the orders for each block's head.
     in_tables = int(owned[owned[:, 3] == Use.TABLES, 1].sum())
-    pages = in_tables + min(len(blocks), frames // FRAME_BYTES)
-    check_room(path, _FRAME_COST * int(owned[:, 1].sum()) + FRAME_BYTES * pages)
-    return _filled(frames, owned, m2p_runs.astype(np.int64), columns["m2p"], blocks)
+    limit.claim(path, FRAME_BYTES * (in_tables + min(len(blocks), -(-frames // FRAME_BYTES))))
+    cells = _cells(owned)
+    per_cell = (_OWNED_COST << _CELL_ORDER) * int(cells[:, 1].sum())
+    per_cell += (_M2P_COST << _CELL_ORDER) * int(_cells(m2p_runs)[:, 1].sum())
+    limit.claim(path, per_cell + _ROW_COST * (owned.nbytes + m2p_runs.nbytes))
+    parts = [(first << _CELL_ORDER, count << _CELL_ORDER) for first, count in cells.tolist()]
+    state = _filled(frames, owned, m2p_runs.astype(np.int64), columns["m2p"], blocks)
+    return state._replace(parts=[(first, min(count, frames - first)) for first, count in parts])
+
+
+def _cells(runs: Array) -> npt.NDArray[np.int64]:
+    """Return (first, cells) of the runs of cells that runs of frames lie in; ascending, as those are."""
+    if not len(runs):
+        return np.zeros((0, 2), np.int64)
+    first = (runs[:, 0] >> np.uint64(_CELL_ORDER)).astype(np.int64)
+    last = (runs[:, 0] + runs[:, 1] - np.uint64(1) >> np.uint64(_CELL_ORDER)).astype(np.int64)
+    begins = np.flatnonzero(np.concatenate(([True], first[1:] > last[:-1] + 1)))
+    ends = last[np.append(begins[1:] - 1, len(runs) - 1)]
+    return np.stack([first[begins], ends - first[begins] + 1], axis=1)
 
 
 def _filled(frames: int, owned: Array, runs: npt.NDArray[np.int64], gfns: Array, blocks: Array) -> MachineState:

@@ -1,10 +1,11 @@
 """Reading an .npz file that may come from anywhere: every length is checked before it is used.
 
 An .npz is a zip of NumPy arrays. A small file can say that it unpacks to any size, so the sizes in its directory are
-held against what the arrays may be, and against the memory that this machine has left, before anything is unpacked;
-and no more is unpacked than was promised. Pickles are never read.
+held against what the arrays may be, and against the memory that may be held, before anything is unpacked; and no more
+is unpacked than was promised. Its directory is read only when it is short. Pickles are never read.
 """
 
+import io
 import math
 import os
 import re
@@ -21,8 +22,7 @@ import numpy.typing as npt
 
 from twofold.errors import FormatError
 from twofold.files import open_regular, unreadable
-from twofold.freemaps import read_meminfo
-from twofold.units import format_bytes
+from twofold.memory import MemoryLimit
 
 _MAGIC: Final = b"\x93NUMPY\x01\x00"
 _START: Final = struct.Struct("<8sH")  # magic, version 1.0, bytes of the header
@@ -31,6 +31,7 @@ _HEADER: Final = re.compile(  # one way to match each text, so that no text take
     rb"'shape': \((\d{1,15},(?: \d{1,15}(?:, \d{1,15}){0,3})?)\), *\} *\n"
 )
 _CHUNK: Final = 1 << 20
+_MOST_AT_ONCE: Final = 1 << 20  # bytes of one read; the directory is one: some 10,000 members
 _LOCAL_HEADER: Final = struct.Struct("<4s22xHH")  # magic, ..., bytes of the name, bytes of the extra field
 _LOCAL_MAGIC: Final = b"PK\x03\x04"
 
@@ -63,7 +64,7 @@ def first_member(start: bytes) -> str | None:
     return name.removesuffix(b".npy").decode("ascii", "replace")
 
 
-def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDArray[np.generic]]:
+def read_columns(path: Path, columns: Mapping[str, Column], limit: MemoryLimit) -> dict[str, npt.NDArray[np.generic]]:
     """Return the arrays of a file that are asked for.
 
     Raises
@@ -72,7 +73,7 @@ def read_columns(path: Path, columns: Mapping[str, Column]) -> dict[str, npt.NDA
     """
     with _open(path) as archive:
         members = {name: _member(path, archive, name) for name in columns}
-        check_room(path, sum(member.file_size for member in members.values()))
+        limit.claim(path, sum(member.file_size for member in members.values()))
         with _told(path):
             return {name: _read(path, archive, members[name], column) for name, column in columns.items()}
 
@@ -158,23 +159,21 @@ def _told(path: Path) -> Iterator[None]:
         raise FormatError(path, f"is damaged: {str(error) or 'it ends too early'}") from None
 
 
-def check_room(path: Path, bytes_: int) -> None:
-    """Refuse a file that would take more memory than this machine has left.
+class _ShortReads(io.FileIO):
+    """A file of which nobody reads much at once: `zipfile` reads a directory whole, however long a file says it is."""
 
-    Raises
-    ------
-    FormatError : how much it would take, and how much there is
-    """
-    left = read_meminfo("MemAvailable")
-    if bytes_ > left:
-        raise FormatError(
-            path, f"takes {format_bytes(bytes_)} of memory, and this machine has {format_bytes(left)} left"
-        )
+    def read(self, bytes_: int | None = -1, /) -> bytes:
+        if bytes_ is None or bytes_ < 0:
+            bytes_ = os.fstat(self.fileno()).st_size - self.tell()
+        if bytes_ > _MOST_AT_ONCE:
+            raise zipfile.BadZipFile("its directory is longer than that of any file of tables")
+        return super().read(max(0, bytes_)) or b""
 
 
 @contextmanager
 def _open(path: Path) -> Iterator[zipfile.ZipFile]:
-    with open_regular(path) as file:
+    """Open a file while its arrays are read."""
+    with open_regular(path) as opened, _ShortReads(os.dup(opened.fileno())) as file:
         try:
             archive = zipfile.ZipFile(file)
         except OSError as error:

@@ -13,13 +13,14 @@ import numpy as np
 from twofold.dumps.machine_state import STATE_COLUMNS, read_about, read_state
 from twofold.dumps.npz import Column, first_member, read_columns
 from twofold.dumps.raw_pages import stored_pages
-from twofold.dumps.source import Dump
+from twofold.dumps.source import BoundedReader, Dump
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES
 
 _COLUMNS: Final = {**STATE_COLUMNS, "mfn": Column(np.uint64), "pages": Column(np.uint8, (FRAME_BYTES,))}
 
 
-class OldMachineReader:
+class OldMachineReader(BoundedReader):
     """Opens a machine that was saved as an .npz."""
 
     name = "machine-npz"
@@ -28,9 +29,9 @@ class OldMachineReader:
         """Return whether a file begins as those did: with what it says about itself."""
         return first_member(start) == "about"
 
-    def open(self, path: Path) -> Dump:
+    def open_within(self, path: Path, limit: MemoryLimit) -> Dump:
         """Return the machine, every number in the file checked."""
-        columns: dict[str, Any] = read_columns(path, _COLUMNS)
-        frames, domains = read_about(path, columns["about"].tobytes())
-        pages = stored_pages(path, columns["mfn"], columns["pages"], frames)
-        return Dump(pages, frames, domains, pages.mfns, read_state(path, frames, columns))
+        columns: dict[str, Any] = read_columns(path, _COLUMNS, limit)
+        frames, domains = read_about(path, columns["about"].tobytes(), limit)
+        pages = stored_pages(path, columns["mfn"], columns["pages"], frames, limit)
+        return Dump(pages, frames, domains, pages.mfns, read_state(path, frames, columns, limit))

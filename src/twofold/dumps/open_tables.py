@@ -8,7 +8,7 @@ translates nothing, so no look-up can run away. Only tables are read (`collect`)
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,17 +17,19 @@ from twofold import kernels
 from twofold.dumps.collect import CollectedTables, copied
 from twofold.dumps.followed import Followed
 from twofold.dumps.found import AsRead, Found, find, opened, wanted_roots
-from twofold.dumps.npz import check_room
 from twofold.dumps.readers import DumpReader
-from twofold.errors import FormatError
+from twofold.dumps.source import Dump
+from twofold.errors import FormatError, some
 from twofold.formats import shape
 from twofold.formats.dialects import Reading
 from twofold.formats.p2m_types import ACCESS_NAMES
+from twofold.memory import MemoryLimit
 from twofold.p2m import AuditReport, Entry, Fault, P2MView, WalkStep
 from twofold.p2m.audit import Progress
-from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Mfn
+from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, Mfn, format_bytes
 
 Array = npt.NDArray[np.uint64]
+_MOST_FRAMES: Final = 1 << 37  # that the audits of all domains of a file look at: 512 of a machine of 1 TiB
 
 
 class OpenTables(P2MView):
@@ -149,6 +151,7 @@ def open_tables(
     dialect: str | None = None,
     address_bits: int | None = None,
     encryption_mask: int | None = None,
+    max_memory: int | str | None = None,
 ) -> OpenTables:
     """Return somebody else's P2M, read-only, with the look-ups and the audit of one of ours.
 
@@ -165,24 +168,28 @@ def open_tables(
     address_bits : of the CPU's physical addresses, 32 to 52; bits above are reserved. None: what an entry can hold
     encryption_mask : address bits of entries that say how memory is encrypted, such as 1 << 47; they are taken off.
         None: there are none
+    max_memory : the most that the file may take, what it claims counted before it is there, such as "2GiB"; None: a
+        quarter of what is free [bytes]
 
     Raises
     ------
-    FormatError : the file is not what it should be
+    FormatError : the file is not what it should be, or takes more memory than it may
+    SizeError : `max_memory` is no size
     UnknownNameError : no such domain, format, dialect or reader
     ReadingError : `address_bits` or `encryption_mask` cannot be
     """
     reading = Reading(dialect, address_bits, encryption_mask, table_format)
-    with opened(Path(path), root, reader, reading) as (where, dump):
+    limit = MemoryLimit(max_memory)
+    with opened(Path(path), root, reader, reading, limit) as (where, dump):
         wanted = wanted_roots(where, dump, domain, reading)
         if len(wanted) != 1:
-            names = ", ".join(each.name or f"root {each.mfn:#x}" for each, _ in wanted)
+            names = some(each.name or f"root {each.mfn:#x}" for each, _ in wanted)
             problem = f"holds {len(wanted)} domains; say which: {names}" if wanted else "holds no domain"
             raise FormatError(where, problem)
-        tables = CollectedTables(where, dump)
+        tables = CollectedTables(where, dump, limit)
         try:
             found = find(dump, tables, *wanted[0], reading)
-            check_room(where, len(found.reached.mfns) * FRAME_BYTES)
+            limit.claim(where, len(found.reached.mfns) * FRAME_BYTES)
             return OpenTables(found)
         except BaseException:
             tables.arena.close()
@@ -218,22 +225,34 @@ def audit_file(
     dialect: str | None = None,
     address_bits: int | None = None,
     encryption_mask: int | None = None,
+    max_memory: int | str | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Audited]:
-    """Audit every P2M of a file; `open_tables` says what it may be, and how it may be read.
+    """Audit every P2M of a file; `open_tables` says what it may be, how it may be read, and what it may take.
 
     Parameters
     ----------
     progress : called with (which, frames done, frames of the machine)
     """
     reading = Reading(dialect, address_bits, encryption_mask, table_format)
-    with opened(Path(path), root, reader, reading) as (where, dump):
+    limit = MemoryLimit(max_memory)
+    with opened(Path(path), root, reader, reading, limit) as (where, dump):
         wanted = wanted_roots(where, dump, domain, reading)
-        tables = CollectedTables(where, dump)  # one file, one set of tables: those of all domains
+        _check_audits(where, dump, len(wanted))
+        tables = CollectedTables(where, dump, limit)  # one file, one set of tables: those of all domains
         try:
             return [_audited(find(dump, tables, *each, reading), progress) for each in wanted]
         finally:
             tables.arena.close()
+
+
+def _check_audits(path: Path, dump: Dump, domains: int) -> None:
+    """Raise when domains are so many, of a machine so large, that auditing all would not end soon."""
+    parts = None if dump.machine is None else dump.machine.parts
+    frames = sum(count for _, count in parts or ())
+    if frames * domains > _MOST_FRAMES:
+        held = format_bytes(frames << FRAME_SHIFT)
+        raise FormatError(path, f"holds {domains} domains in {held}: too much for one audit; name a domain")
 
 
 def _audited(found: Found, progress: Callable[[str, int, int], None] | None) -> Audited:

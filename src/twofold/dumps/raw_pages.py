@@ -23,9 +23,10 @@ from twofold.dumps.npz import (
     member_names,
     read_columns,
 )
-from twofold.dumps.source import MAX_FRAMES, Dump, DumpRoot, StoredPages
+from twofold.dumps.source import MAX_FRAMES, BoundedReader, Dump, DumpRoot, StoredPages
 from twofold.errors import FormatError
 from twofold.files import open_regular
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES, format_bytes
 
 Array = npt.NDArray[np.uint64]
@@ -41,7 +42,7 @@ _IN_PLACE: Final = 64 << 20  # bytes of pages from which on they are read in the
 _LEVELS: Final = range(2, 6)
 
 
-class RawPagesReader:
+class RawPagesReader(BoundedReader):
     """Opens raw page-table pages."""
 
     name = "raw-pages"
@@ -50,35 +51,35 @@ class RawPagesReader:
         """Return whether a file begins as an .npz of these arrays does."""
         return first_member(start) in {*_COLUMNS, "pages"}
 
-    def open(self, path: Path) -> Dump:
+    def open_within(self, path: Path, limit: MemoryLimit) -> Dump:
         """Return the pages, and the one root that they have, where they say their levels."""
         names = member_names(path)
         if "mfn" not in names and "pages" in names:
-            return open_rows(path, "pages")
+            return open_rows(path, "pages", limit)
         wanted = {name: column for name, column in _COLUMNS.items() if name in {"mfn", *names}}
-        columns: dict[str, Any] = read_columns(path, wanted)
+        columns: dict[str, Any] = read_columns(path, wanted, limit)
         if not len(columns["mfn"]):
             raise FormatError(path, "holds no page")
-        place, whole = pages_of(path, "pages")
+        place, whole = pages_of(path, "pages", limit)
         root = (_root(path, columns["mfn"], columns["level"]),) if "level" in names else ()
         if place is not None:
             in_file = PagesInFile(path, columns["mfn"], place)
             return Dump(in_file, int(in_file.mfns[-1]) + 1, root, in_file.mfns, release=in_file.close)
-        pages = stored_pages(path, columns["mfn"], whole, MAX_FRAMES)
+        pages = stored_pages(path, columns["mfn"], whole, MAX_FRAMES, limit)
         return Dump(pages, int(pages.mfns[-1]) + 1, root, pages.mfns)
 
 
-def pages_of(path: Path, name: str) -> tuple[Rows | None, npt.NDArray[np.uint8]]:
+def pages_of(path: Path, name: str, limit: MemoryLimit) -> tuple[Rows | None, npt.NDArray[np.uint8]]:
     """Return where the pages of an .npz stand, when they are many and not packed; else the pages themselves."""
     column = column_of(path, name, PAGE_KINDS)
     place = locate_rows(path, name, column)
     if place is not None and place.rows * FRAME_BYTES >= _IN_PLACE:
         return place, _NO_PAGES
-    pages: npt.NDArray[Any] = read_columns(path, {name: column})[name]
+    pages: npt.NDArray[Any] = read_columns(path, {name: column}, limit)[name]
     return None, pages.view(np.uint8).reshape(-1, FRAME_BYTES)
 
 
-def open_rows(path: Path, name: str | None) -> Dump:
+def open_rows(path: Path, name: str | None, limit: MemoryLimit) -> Dump:
     """Return memory of which every frame is a row: of an array of an .npz by its name, or of an .npy file.
 
     Raises
@@ -88,7 +89,7 @@ def open_rows(path: Path, name: str | None) -> Dump:
     if name is None:
         place: Rows | None = locate_in_npy(path, PAGE_KINDS)
     else:
-        place, pages = pages_of(path, name)
+        place, pages = pages_of(path, name, limit)
     if place is None:
         return Dump(StoredPages(np.arange(len(pages), dtype=np.uint64), pages), len(pages))
     rows = RowsInFile(path, place)
@@ -154,16 +155,17 @@ class PagesInFile:
         self._file.close()
 
 
-def stored_pages(path: Path, mfns: Array, pages: npt.NDArray[np.uint8], limit: int) -> StoredPages:
-    """Return pages in ascending order, of frames below `limit`.
+def stored_pages(path: Path, mfns: Array, pages: npt.NDArray[np.uint8], end: int, limit: MemoryLimit) -> StoredPages:
+    """Return pages in ascending order, of frames below `end`.
 
     Raises
     ------
     FormatError : another number of pages, a frame twice, or one beyond the limit
     """
-    order = _ascending(path, mfns, len(pages), limit)
+    order = _ascending(path, mfns, len(pages), end)
     if (order[1:] > order[:-1]).all():
         return StoredPages(mfns, pages)  # in order already: no copy
+    limit.claim(path, pages.nbytes)
     return StoredPages(mfns[order], pages[order])
 
 

@@ -13,10 +13,11 @@ from typing import Final, Protocol
 
 from twofold import registry
 from twofold.dumps.raw_pages import check_ascending
-from twofold.dumps.source import MAX_FRAMES, Dump
-from twofold.errors import FormatError, PlugInError, PlugInWarning
+from twofold.dumps.source import MAX_FRAMES, BoundedReader, Dump
+from twofold.errors import MOST_IN_NAME, FormatError, PlugInError, PlugInWarning, quoted
 from twofold.files import read_start
 from twofold.formats.table_formats import P2M_FORMATS
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES, format_bytes
 
 GROUP: Final = "twofold.dumps"
@@ -63,12 +64,13 @@ def get_dump_reader(name: str) -> DumpReader:
     return reader
 
 
-def open_dump(path: Path, reader: str | DumpReader | None = None) -> Dump:
+def open_dump(path: Path, reader: str | DumpReader | None = None, limit: MemoryLimit | None = None) -> Dump:
     """Return an opened file; who opens it calls `release` in the end.
 
     Parameters
     ----------
     reader : its name, or a reader that is not installed; None: the one that knows the file
+    limit : what of it may be held in memory; None: a quarter of what is free
 
     Raises
     ------
@@ -80,13 +82,17 @@ def open_dump(path: Path, reader: str | DumpReader | None = None) -> Dump:
         reader = _choose(path, start)
     elif isinstance(reader, str):
         reader = get_dump_reader(reader)
-    dump = reader.open(path)
+    dump = _opened(path, reader, limit or MemoryLimit())
     try:
         _check(path, dump)
     except BaseException:
         dump.release()
         raise
     return dump
+
+
+def _opened(path: Path, reader: DumpReader, limit: MemoryLimit) -> Dump:
+    return reader.open_within(path, limit) if isinstance(reader, BoundedReader) else reader.open(path)
 
 
 def _choose(path: Path, start: bytes) -> DumpReader:
@@ -122,12 +128,16 @@ def _check(path: Path, dump: Dump) -> None:
         if not 0 <= each.mfn < dump.frames:
             raise FormatError(path, f"has a root at mfn {each.mfn:#x}, outside the machine")
         if each.table_format is not None and each.table_format not in P2M_FORMATS:
-            raise FormatError(path, f"has tables of a format {each.table_format!r}, which none is")
+            raise FormatError(path, f"has tables of a format {quoted(each.table_format)}, which none is")
         if not each.name.isprintable():  # control characters would reach a terminal, lone surrogates no file at all
-            raise FormatError(path, f"names a domain {each.name!a}, which cannot be printed")
+            raise FormatError(path, f"names a domain {quoted(each.name)}, which cannot be printed")
+        if len(each.name) > MOST_IN_NAME:
+            raise FormatError(
+                path, f"names a domain {quoted(each.name)}: no name is longer than {MOST_IN_NAME} letters"
+            )
     if dump.tables is not None:
         check_ascending(path, dump.tables, dump.frames)
     if dump.machine is not None:
-        table, m2p, orders = dump.machine
+        table, m2p, orders, _ = dump.machine
         if {len(table.owner), len(table.use), len(m2p.complement), len(orders)} != {dump.frames}:
             raise FormatError(path, "has a frame table, an M2P or a heap of another machine than its tables")

@@ -22,13 +22,14 @@ import numpy.typing as npt
 
 from twofold.dumps.container import Container, ContainerWriter, kind_of
 from twofold.dumps.machine_state import MARK, STATE_COLUMNS, VERSION, read_about, read_state
-from twofold.dumps.npz import Column, check_room
+from twofold.dumps.npz import Column
 from twofold.dumps.raw_pages import check_ascending
-from twofold.dumps.source import Dump
-from twofold.errors import FormatError
+from twofold.dumps.source import BoundedReader, Dump
+from twofold.errors import MOST_IN_NAME, FormatError, quoted
 from twofold.files import write_whole
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import FrameTable, Hardware, Use
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES, Mfn
 
 Array = npt.NDArray[np.uint64]
@@ -51,7 +52,7 @@ class SavedDomain:
     root: Mfn
 
 
-class MachineReader:
+class MachineReader(BoundedReader):
     """Opens a saved machine."""
 
     name = "machine"
@@ -60,15 +61,15 @@ class MachineReader:
         """Return whether a file begins as a container of this kind does."""
         return kind_of(start) == KIND
 
-    def open(self, path: Path) -> Dump:
+    def open_within(self, path: Path, limit: MemoryLimit) -> Dump:
         """Return the machine; its pages are read when they are asked for."""
         container = Container(path, KIND, {*_TYPES.values(), _MFNS, _PAGES})
         try:
-            columns = _read_columns(container)
-            frames, domains = read_about(path, columns["about"].tobytes())
+            columns = _read_columns(container, limit)
+            frames, domains = read_about(path, columns["about"].tobytes(), limit)
             check_ascending(path, columns["mfn"], frames)
             pages = ContainedPages(container, columns["mfn"])
-            state = read_state(path, frames, columns)
+            state = read_state(path, frames, columns, limit)
         except BaseException:
             container.close()
             raise
@@ -100,10 +101,11 @@ class ContainedPages:
         return self._part(row // _PART)[start : start + FRAME_BYTES]
 
 
-def _read_columns(container: Container) -> dict[str, Any]:
+def _read_columns(container: Container, limit: MemoryLimit) -> dict[str, Any]:
     """Return the arrays of a file by name."""
     wanted = {**STATE_COLUMNS, "mfn": Column(np.uint64)}
-    check_room(container.path, sum(container.bytes_of(_TYPES.get(name, _MFNS)) for name in wanted))
+    stored = sum(container.bytes_of(_TYPES.get(name, _MFNS)) for name in wanted)
+    limit.claim(container.path, 2 * stored)  # its chunks, and what they are joined to
     columns = {}
     for name, column in wanted.items():
         type_ = _TYPES.get(name, _MFNS)
@@ -126,7 +128,9 @@ def save_machine(path: Path, hardware: Hardware, paging: str, domains: Sequence[
     """
     for each in domains:
         if not each.name.isprintable():
-            raise FormatError(path, f"cannot hold a domain of the name {each.name!r}: it cannot be printed")
+            raise FormatError(path, f"cannot hold a domain of the name {quoted(each.name)}: it cannot be printed")
+        if len(each.name) > MOST_IN_NAME:
+            raise FormatError(path, f"cannot hold a domain of a name of more than {MOST_IN_NAME} letters")
     columns = _columns_of(hardware, paging, domains)
     mfns = _written_tables(hardware, columns["owned"])
 

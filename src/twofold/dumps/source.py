@@ -5,8 +5,10 @@ guest are never read. So a dump may be far larger than this machine's memory.
 Read first: `readers`, for who opens a file; `collect`, for who asks.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 from twofold.errors import FormatError
 from twofold.formats.table_formats import NPT, NPT_2, NPT_5, NPT_PAE, P2M_FORMATS, TableFormat
 from twofold.machine import M2P, FrameTable
+from twofold.memory import MemoryLimit
 from twofold.units import FRAME_BYTES, parse_frames
 
 MAX_FRAMES: Final = parse_frames("16TiB")  # what is mapped, sparsely, to hold tables at their own places
@@ -35,11 +38,15 @@ class FrameSource(Protocol):
 
 
 class MachineState(NamedTuple):
-    """What tables are held against: who owns a frame, which gfn it backs, what is free."""
+    """What tables are held against: who owns a frame, which gfn it backs, what is free.
+
+    parts : (first, frames) of all that is owned, ascending, with what lies between; None: of the whole machine
+    """
 
     frame_table: FrameTable
     m2p: M2P
     orders: npt.NDArray[np.uint8]  # of the heap: order + 1 at the head of each free block
+    parts: list[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +110,26 @@ class Dump:
     tables: npt.NDArray[np.uint64] | None = None
     machine: MachineState | None = field(default=None, repr=False)
     release: Callable[[], None] = _nothing
+
+
+class BoundedReader(ABC):
+    """A reader that claims memory before it takes any: what the built-in ones are.
+
+    A reader of another package need not be one; what its source gives is bounded where it is collected.
+    """
+
+    def open(self, path: Path) -> Dump:
+        """Return what a file holds, in a quarter of the memory that is free."""
+        return self.open_within(path, MemoryLimit())
+
+    @abstractmethod
+    def open_within(self, path: Path, limit: MemoryLimit) -> Dump:
+        """Return what a file holds.
+
+        Raises
+        ------
+        FormatError : what is wrong with it, or it takes more memory than it may
+        """
 
 
 @dataclass(frozen=True)

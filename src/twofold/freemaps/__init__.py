@@ -1,10 +1,10 @@
 """Maps of a host's free memory: read from a running host, made up, saved and loaded."""
 
-from twofold.freemaps.buddyinfo import read_meminfo
 from twofold.freemaps.free_map import FreeMap, shipped_names
+from twofold.freemaps.map_file import promised_runs
 
 __all__ = [
     "FreeMap",
-    "read_meminfo",
+    "promised_runs",
     "shipped_names",
 ]

@@ -51,6 +51,14 @@ def is_saved(content: bytes) -> bool:
     return content.startswith(_MAGIC)
 
 
+def promised_runs(content: bytes) -> int:
+    """Return how many runs a saved map says that it has, before it is unpacked; 0 for what is none."""
+    if not is_saved(content) or len(content) < _HEADER.size:
+        return 0
+    runs: int = _HEADER.unpack_from(content)[4]
+    return runs
+
+
 def pack(fields: Mapping[str, object], starts: Frames, frames: Frames) -> bytes:
     """Return the bytes of the file that holds a map.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from twofold.errors import DamagedJournalError, FormatError
+from twofold.errors import MOST_SHOWN, DamagedJournalError, FormatError, shown
 from twofold.files import open_regular
 from twofold.machine.journal import (
     BEGIN,
@@ -26,7 +26,11 @@ from twofold.machine.journal import (
     frame_check,
 )
 from twofold.machine.journal_values import Callback, Decoder, Name
+from twofold.units import format_bytes
 
+_TOO_LONG: Final = (
+    "asks for more memory than it may: the record at offset {:#x} has more than {}; max_memory allows more"
+)
 _FIELDS: Final = (Name, int, Name, tuple, dict, tuple)  # of an operation, but its outcome
 
 
@@ -39,6 +43,7 @@ class Call:
     method, args, kwargs : what was called, and with what; functions are `Callback`s
     callbacks : what each function returned, as (answer, times in a row)
     outcome : the name of the exception, or the digest of the answer
+    bytes_ : that its record unpacks to
     """
 
     offset: int
@@ -49,9 +54,12 @@ class Call:
     kwargs: dict[str, Any]
     callbacks: tuple[tuple[tuple[Any, int], ...], ...]
     outcome: Name | int
+    bytes_: int = 0
 
     def __str__(self) -> str:
-        return f"{self.target}.{self.method}" + (f" of domain {self.domid}" if self.domid else "")
+        return f"{shown(self.target, MOST_SHOWN)}.{shown(self.method, MOST_SHOWN)}" + (
+            f" of domain {self.domid}" if self.domid else ""
+        )
 
 
 class JournalReader:
@@ -65,6 +73,7 @@ class JournalReader:
     ----------
     settings, free : what the machine was made with, and its free map as its file has it
     bytes_, offset : how long the file is, and how far it is read
+    most : bytes that a record may unpack to, MAX_RECORD_BYTES or fewer; a caller may set it
     operations : how many were read
     is_closed : whether the end was met: the machine was closed
 
@@ -77,6 +86,7 @@ class JournalReader:
     def __init__(self, path: Path, classes: Mapping[str, type[Any]]) -> None:
         self.path = path
         self.offset, self.operations, self.is_closed = 0, 0, False
+        self.most, self._unpacked = MAX_RECORD_BYTES, 0
         self._file = open_regular(path)
         try:
             self.bytes_ = os.fstat(self._file.fileno()).st_size
@@ -150,7 +160,11 @@ class JournalReader:
         if len(payload) < length or self._chain != crc:
             raise self._damaged("the checksum of a record is wrong")
         try:
-            values = self._decoder.values(_unpacked(payload) if flag else payload)
+            record = _unpacked(payload, self.most) if flag else payload
+            if len(record) > self.most:
+                raise FormatError(self.path, _TOO_LONG.format(here, format_bytes(self.most)))
+            self._unpacked = len(record)
+            values = self._decoder.values(record)
         except (ValueError, zlib.error) as error:
             raise self._damaged(str(error)) from None
         self.offset = here + FRAME.size + length
@@ -162,7 +176,7 @@ class JournalReader:
         if tuple(map(type, fields)) != _FIELDS or type(outcome) not in {Name, int}:
             raise self._damaged("a record is no operation", offset)
         target, domid, method, args, kwargs, callbacks = fields
-        call = Call(offset, target, domid, method, args, kwargs, callbacks, outcome)
+        call = Call(offset, target, domid, method, args, kwargs, callbacks, outcome, self._unpacked)
         passed = [each.number for each in (*call.args, *call.kwargs.values()) if isinstance(each, Callback)]
         if passed != list(range(len(call.callbacks))) or not all(map(_is_script, call.callbacks)):
             raise self._damaged("a record has functions that do not fit together", offset)
@@ -172,11 +186,13 @@ class JournalReader:
         return DamagedJournalError(self.path, self.offset if offset is None else offset, self.operations, problem)
 
 
-def _unpacked(payload: bytes) -> bytes:
-    """Return what a payload was packed from; no more than a record may have."""
+def _unpacked(payload: bytes, most: int) -> bytes:
+    """Return what a payload was packed from; no more than a record may have, and little more than `most` bytes."""
     reader = zlib.decompressobj()
-    data = reader.decompress(payload, MAX_RECORD_BYTES + 1)
-    if len(data) > MAX_RECORD_BYTES or not reader.eof or reader.unused_data:
+    data = reader.decompress(payload, most + 1)
+    if len(data) > most and most < MAX_RECORD_BYTES:
+        return data
+    if len(data) > most or not reader.eof or reader.unused_data:
         raise ValueError("a record does not unpack to what it may be")
     return data
 

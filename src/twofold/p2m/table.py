@@ -190,6 +190,11 @@ class P2M(P2MTables):
         """Whether no gfn maps anything or holds a place."""
         return not self._rows()
 
+    @property
+    def entries(self) -> int:
+        """Leaves, and entries that hold a place."""
+        return self._rows()
+
     def certify_empty(self, mfns: Array, frames: Array) -> Unmapped:
         """Return runs of any frames as unmapped: this P2M maps nothing at all.
 
@@ -260,16 +265,27 @@ class P2M(P2MTables):
         PoolExhaustedError : too few tables; nothing was changed
         EncodingError : smaller leaves could not hold the frames of one; nothing was changed
         """
+        where, allowed = self._split_range(gfns, order)
+        self._require_tables(self._split_need(where, allowed), where.start)
+        for step in self._steps(where, progress):
+            self._edit(ChangeKind.SPLIT, "split_range", step.start, len(step), allowed)
+            self._settle()
+
+    def split_need(self, gfns: range | None = None, order: int | None = None) -> int:
+        """Return the tables that `split_all` would take; `p2m_state.CANNOT_ENCODE` or more when it cannot be done."""
+        return self._split_need(*self._split_range(gfns, order))
+
+    def _split_range(self, gfns: range | None, order: int | None) -> tuple[range, int]:
+        """Return (gfns, mask of the levels whose leaves may stay)."""
         where = range(self._limit) if gfns is None else gfns
         self._check_range(where)
         allowed = int(self._pool.state[at.SIZES])
         if order is not None:
             allowed &= (2 << self.geometry.level_of(order)) - 1
-        need = int(self._resize.plan_split_range(self.tables_for_walk, where.start, len(where), allowed))
-        self._require_tables(need, where.start)
-        for step in steps_of(where, progress):
-            self._edit(ChangeKind.SPLIT, "split_range", step.start, len(step), allowed)
-            self._settle()
+        return where, allowed
+
+    def _split_need(self, gfns: range, allowed: int) -> int:
+        return int(self._resize.plan_split_range(self.tables_for_walk, gfns.start, len(gfns), allowed))
 
     @journaled
     def merge(self, gfn: int, order: int) -> bool:
@@ -300,11 +316,15 @@ class P2M(P2MTables):
         where = range(self._limit) if gfns is None else gfns
         self._check_range(where)
         merged = 0
-        for step in steps_of(where, progress):
+        for step in self._steps(where, progress):
             for level in range(1, len(self.geometry.leaf_orders)):
                 merged += self._merge_step(step, level)
             self._settle()
         return merged
+
+    def _steps(self, gfns: range, progress: Progress | None) -> Iterator[range]:
+        """Yield the parts of a range in which anything is mapped."""
+        return steps_of(gfns, self.format, self._memory, self.root, progress)
 
     def _merge_step(self, where: range, level: int) -> int:
         """Merge to leaves of one level inside a range."""

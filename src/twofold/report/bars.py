@@ -5,12 +5,11 @@ their own. Read first: `chart_drawings`.
 """
 
 from collections.abc import Iterator
-from html import escape
 from typing import Final
 
 from twofold.report.figures import INK, LINE, SOFT, Drawing, Figure, layout_of
 from twofold.report.paints import HATCHES, design_paints
-from twofold.report.words import cpu_name, listed
+from twofold.report.words import cpu_name, listed, markup
 from twofold.study import Key, Outcome
 
 CHARTS: Final = (
@@ -72,10 +71,10 @@ def _bars(outcome: Outcome, shown: list[Key], column: str) -> Iterator[Figure]:
         spreads = [outcome.spread(cell, column) for cell in cells]
         yield {
             "type": "bar",
-            "name": escape(outcome.labels[design]),
+            "name": markup(outcome.labels[design]),
             "x": [
-                [escape(_short(cell.workload)) for cell in cells],
-                [escape(cell.guest_pages) for cell in cells],
+                [markup(_short(cell.workload)) for cell in cells],
+                [markup(cell.guest_pages) for cell in cells],
             ],
             "y": [spread[0] if spread else 0 for spread in spreads],
             "error_y": _range_bars(spreads),

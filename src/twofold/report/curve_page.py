@@ -4,7 +4,6 @@ Read first: `data/report/curves.html`.
 """
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -15,7 +14,7 @@ from twofold.report.figures import LINE, SOFT, Drawing, layout_of
 from twofold.report.html_table import legend, line_swatch
 from twofold.report.page import common_parts, figures_markup, template
 from twofold.report.paints import DASHES, paint
-from twofold.report.words import count
+from twofold.report.words import count, markup
 from twofold.study import Curve, CurvePoint
 
 FOURFOLD: Final = 0.60206  # from tick to tick of a logarithmic axis, as a power of ten
@@ -37,8 +36,8 @@ def curves_html(curves: Sequence[Curve], title: str) -> str:
     """Return the page of some curves; equal curves give equal text."""
     drawing = curves_drawing(curves)
     parts = common_parts({"drawings": {drawing.name: drawing.figure}, "positions": [], "sizes": [], "letters": ""}) | {
-        "title": escape(title),
-        "answer": "\n".join(f'<p class="headline">{escape(sentence)}</p>' for sentence in curve_headline(curves)),
+        "title": markup(title),
+        "answer": "\n".join(f'<p class="headline">{markup(sentence)}</p>' for sentence in curve_headline(curves)),
         "legend": legend([line_swatch(paint(number), curve_name(curve)) for number, curve in enumerate(curves)]),
         "figure": figures_markup([drawing]),
         "table": "\n".join(_body(curve) for curve in curves),
@@ -79,7 +78,7 @@ def curves_drawing(curves: Sequence[Curve]) -> Drawing:
 def _body(curve: Curve) -> str:
     """Return the rows of one curve."""
     points = curve.points()
-    head = f'<th class="cell" scope="rowgroup" rowspan="{len(points)}">{escape(curve_name(curve))}</th>'
+    head = f'<th class="cell" scope="rowgroup" rowspan="{len(points)}">{markup(curve_name(curve))}</th>'
     rows = "\n".join(f"<tr>{'' if row else head}{_row(point)}</tr>" for row, point in enumerate(points))
     return f"<tbody>\n{rows}\n</tbody>"
 

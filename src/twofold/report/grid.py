@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
+from twofold.errors import shown
+
 GAPS: Final = (2, 1)  # between columns
 WORDS_WIDTH: Final = 14  # words are not folded any narrower where there is a choice
 UNBROKEN: Final = "\N{NO-BREAK SPACE}"  # in a sentence: a space that no line ends at
@@ -37,15 +39,10 @@ class Head:
     is_figure: bool = True
 
 
-def printable(text: str) -> str:
-    """Return text in one line that a terminal can show, whatever it came from."""
-    return "".join(letter if letter.isprintable() or letter == UNBROKEN else "?" for letter in text)
-
-
 def sentence_lines(text: str, width: int | None, indent: str = "") -> list[Line]:
     """Return a sentence in lines of at most this width, the later ones indented; None: in one line."""
-    shown = printable(text)
-    lines = [shown] if width is None else _wrapped(shown, width, indent)
+    line = shown(text)
+    lines = [line] if width is None else _wrapped(line, width, indent)
     return [Line(line.replace(UNBROKEN, " ")) for line in lines]
 
 
@@ -69,7 +66,7 @@ class Grid:
     @property
     def natural_widths(self) -> list[int]:
         """The width of each column when nothing is folded."""
-        columns = [[head.name, *map(printable, self._column(place))] for place, head in enumerate(self.heads)]
+        columns = [[head.name, *map(shown, self._column(place))] for place, head in enumerate(self.heads)]
         return [max(map(len, column)) for column in columns]
 
     def _column(self, place: int) -> list[str]:
@@ -114,7 +111,7 @@ class Grid:
         """Return how narrow a column may be: figures not at all, words as far as no number in them is broken."""
         if self.heads[place].is_figure:
             return wide
-        words = (word for text in self._column(place) for word in printable(text).split())
+        words = (word for text in self._column(place) for word in shown(text).split())
         numbers = [len(word) for word in words if _NUMBER.fullmatch(word)]
         return min(wide, max(WORDS_WIDTH, len(self.heads[place].name), *numbers, 0))
 
@@ -149,7 +146,7 @@ class Grid:
     def _row(self, row: tuple[str, ...], widths: list[int], gap: int, *, is_head: bool = False) -> Iterator[Line]:
         """Yield one row, in as many lines as its words are folded to."""
         columns = [
-            [printable(text)] if head.is_figure else _wrapped(printable(text), wide)
+            [shown(text)] if head.is_figure else _wrapped(shown(text), wide)
             for text, wide, head in zip(row, widths, self.heads, strict=True)
         ]
         for texts in zip_longest(*columns, fillvalue=""):

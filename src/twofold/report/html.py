@@ -6,7 +6,6 @@ to load anything. Read first: `data/report/page.html`.
 """
 
 import re
-from html import escape
 from pathlib import Path
 from string import Template
 from typing import Any, Final
@@ -18,7 +17,7 @@ from twofold.report.figures import LETTERS, SIZE_COLOURS, Drawing, blocks_drawin
 from twofold.report.headline import headline
 from twofold.report.html_table import design_swatch, full_table, glance_table, legend, swatch
 from twofold.report.page import common_parts, figures_markup, template
-from twofold.report.words import between, cpu_name
+from twofold.report.words import between, cpu_name, markup
 from twofold.study import Outcome
 from twofold.units import format_bytes, order_name
 
@@ -62,8 +61,8 @@ def _words(outcome: Outcome) -> dict[str, str]:
     states = len(outcome.scenario.seeds)
     several = states > 1
     return {
-        "title": escape(f"a {format_bytes(outcome.guest_bytes)} guest on a {_machine(outcome)} host"),
-        "headline": escape(" ".join(headline(outcome))),
+        "title": markup(f"a {format_bytes(outcome.guest_bytes)} guest on a {_machine(outcome)} host"),
+        "headline": markup(" ".join(headline(outcome))),
         "first_seed": " All are of the first host state." if several else "",
         "bars_note": f" A bar is the median of {states} host states, its line their range." if several else "",
         "table_note": _code(_table_note(states)),
@@ -139,12 +138,12 @@ def _field(value: object) -> str:
 
 def _code(sentence: str) -> str:
     """Return a sentence as markup, names between backticks as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(sentence))
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", markup(sentence))
 
 
 def _definitions(facts: list[tuple[str, str]]) -> str:
     """Return names with their texts as a list."""
-    items = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
+    items = "\n".join(f"<dt>{markup(name)}</dt><dd>{markup(text)}</dd>" for name, text in facts)
     return f'<dl class="small">\n{items}\n</dl>'
 
 

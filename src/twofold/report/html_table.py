@@ -5,11 +5,10 @@ Every text is escaped here; what comes back is markup.
 
 from collections.abc import Iterator
 from functools import partial
-from html import escape
 from itertools import groupby
 
 from twofold.report.paints import Paint, design_paints
-from twofold.report.words import DASH, PAGE_FORMS, Format, cpu_name, share, spread_range, times
+from twofold.report.words import DASH, PAGE_FORMS, Format, cpu_name, markup, share, spread_range, times
 from twofold.study import Column, Key, Outcome, Spread
 
 
@@ -38,8 +37,8 @@ def _body(outcome: Outcome, cells: list[Key]) -> str:
     """Return the rows of one program, a design each."""
     cpu, workload, pages, _design = cells[0]
     head = (
-        f'<th class="cell" scope="rowgroup" rowspan="{len(cells)}">{escape(workload)}'
-        f"<small>{escape(pages)} guest pages</small><small>{escape(cpu_name(cpu))}</small></th>"
+        f'<th class="cell" scope="rowgroup" rowspan="{len(cells)}">{markup(workload)}'
+        f"<small>{markup(pages)} guest pages</small><small>{markup(cpu_name(cpu))}</small></th>"
     )
     rows = "\n".join(f"<tr>{'' if row else head}{_row(outcome, cell)}</tr>" for row, cell in enumerate(cells))
     return f"<tbody>\n{rows}\n</tbody>"
@@ -55,7 +54,7 @@ def _priced(outcome: Outcome, cell: Key) -> str:
     """Return the cells of the MMU's figures, or one with the reason why there are none."""
     columns, reasons = _columns(outcome, "priced"), list(filter(None, outcome.texts(cell, "not_available")))
     if reasons:
-        return f'<td class="reason" colspan="{len(columns)}">n/a: {escape(reasons[0])}</td>'
+        return f'<td class="reason" colspan="{len(columns)}">n/a: {markup(reasons[0])}</td>'
     return "".join(
         _figure(outcome.spread(cell, name), PAGE_FORMS[column.kind], "key" if column.kind == "times" else "")
         for name, column in columns.items()
@@ -68,8 +67,8 @@ def _figure(spread: Spread | None, form: Format, kind: str = "") -> str:
         return '<td title="there is nothing to compare with">n/a</td>'
     kept = f' class="{kind}"' if kind else ""
     range_ = spread_range(spread, form)
-    below = f"<small>{escape(range_)}</small>" if range_ else ""
-    return f"<td{kept}>{escape(form(spread[0]))}{below}</td>"
+    below = f"<small>{markup(range_)}</small>" if range_ else ""
+    return f"<td{kept}>{markup(form(spread[0]))}{below}</td>"
 
 
 def design_head(outcome: Outcome, design: str) -> str:
@@ -90,7 +89,7 @@ def line_swatch(paint: Paint, text: str) -> str:
 
 def swatch(colour: str, text: str, look: str = "") -> str:
     """Return a text after a patch of colour, with a class of the style sheet for one that is not plain."""
-    return f'<span class="swatch{look}" style="--colour:{colour}"></span>{escape(text)}'
+    return f'<span class="swatch{look}" style="--colour:{colour}"></span>{markup(text)}'
 
 
 def legend(entries: list[str]) -> str:
@@ -101,7 +100,7 @@ def legend(entries: list[str]) -> str:
 def glance_table(outcome: Outcome) -> str:
     """Return the short answer: for each design what it built, and its speed-ups by guest page size."""
     pages = outcome.scenario.guest_pages
-    heads = "".join(f'<th scope="col">{escape(size)}</th>' for size in pages)
+    heads = "".join(f'<th scope="col">{markup(size)}</th>' for size in pages)
     rows = "\n".join(_glance_row(outcome, design) for design in outcome.variants)
     return (
         '<div class="scroll glance" role="region" aria-label="The designs at a glance" tabindex="0">\n<table>\n<thead>'

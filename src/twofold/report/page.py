@@ -1,11 +1,11 @@
 """What every page is made of: its texts, its style, the library that draws, and the places where it draws."""
 
 import json
-from html import escape
 from importlib import resources
 from typing import Any
 
 from twofold.report.figures import Drawing
+from twofold.report.words import markup
 
 
 def common_parts(document: dict[str, Any]) -> dict[str, str]:
@@ -35,8 +35,8 @@ def _text(name: str) -> str:
 def figures_markup(drawings: list[Drawing]) -> str:
     """Return the places that the page's script draws in, each with its words."""
     return "\n".join(
-        f"<figure><figcaption>{escape(drawing.title)}<small>{escape(drawing.note)}</small></figcaption>"
-        f'<div class="drawing" id="{drawing.name}" role="img" aria-label="{escape(drawing.alt)}"></div></figure>'
+        f"<figure><figcaption>{markup(drawing.title)}<small>{markup(drawing.note)}</small></figcaption>"
+        f'<div class="drawing" id="{drawing.name}" role="img" aria-label="{markup(drawing.alt)}"></div></figure>'
         for drawing in drawings
     )
 

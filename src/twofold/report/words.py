@@ -1,9 +1,11 @@
 """How figures are worded, on the page and on a terminal: shares, ranges over host states, names out of files."""
 
 from collections.abc import Callable
+from html import escape
 from pathlib import PurePath
 from typing import Final
 
+from twofold.errors import shown
 from twofold.study import Spread
 
 Format = Callable[[float], str]
@@ -62,6 +64,11 @@ def plain_range(spread: Spread, form: Format) -> str:
 def between(least: int, most: int) -> str:
     """Return a number that is known, or the bounds of one that is not."""
     return count(least) if least == most else f"{count(least)} to {count(most)}"
+
+
+def markup(text: str) -> str:
+    """Return text that came from anywhere as it may stand on a page: in one line (`errors.shown`), and escaped."""
+    return escape(shown(text))
 
 
 def cpu_name(cpu: str) -> str:

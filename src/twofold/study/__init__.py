@@ -3,6 +3,7 @@
 from twofold.study.answer import Alike, Answer, Best, Gain, Impossible, ModeAnswer, answer_of, impossible, shared_rows
 from twofold.study.cells import Cell, cells_of
 from twofold.study.compare import compare, run_cell
+from twofold.study.csv_text import csv_text
 from twofold.study.curve import Curve, CurvePoint, curve, curves, curves_frame, curves_json
 from twofold.study.curve_answer import LITTLE, CurveAnswer, PageSizeAnswer, curve_answers
 from twofold.study.held import Progress
@@ -22,7 +23,7 @@ from twofold.study.scenario import (
 )
 from twofold.study.simulation import simulate, workload_trace
 from twofold.study.sites import build_all, guest_site, read_address, walk_answer
-from twofold.study.traces import MemoryWatch, TracePrice, check_counted, price_trace, stream_trace
+from twofold.study.traces import TracePrice, check_counted, price_trace, stream_trace
 
 __all__ = [
     "LEAF_ORDERS",
@@ -43,7 +44,6 @@ __all__ = [
     "HostSummary",
     "Impossible",
     "Key",
-    "MemoryWatch",
     "Mode",
     "ModeAnswer",
     "Outcome",
@@ -58,6 +58,7 @@ __all__ = [
     "cells_of",
     "check_counted",
     "compare",
+    "csv_text",
     "curve",
     "curve_answers",
     "curves",

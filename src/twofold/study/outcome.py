@@ -18,6 +18,7 @@ import numpy.typing as npt
 from twofold.errors import FormatError
 from twofold.files import check_target, write_text, write_whole
 from twofold.freemaps import FreeMap
+from twofold.study.csv_text import csv_text
 from twofold.study.hosts import free_digest
 from twofold.study.row import LEAF_ORDERS, VERSION, Column, Key, Row, columns, leaf_column, variant_name
 from twofold.study.scenario import Scenario
@@ -175,7 +176,7 @@ class Outcome:
 
     def to_csv(self) -> str:
         """Return the rows as CSV with a header."""
-        return self.to_frame().write_csv()
+        return csv_text(self.to_frame())
 
     def save(self, path: Path | str) -> None:
         """Write the rows to a file by its ending: .json, .csv or .parquet. A failure leaves no partial file."""

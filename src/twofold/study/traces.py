@@ -1,13 +1,14 @@
 """Trace files in bounded memory: their addresses as a stream, and what they cost on the tables of a guest."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any
 
-from twofold.errors import FormatError, SizeError
+from twofold.errors import FormatError
 from twofold.guest import TraceGuest, TracePolicy
 from twofold.guest.addresses import Gvas, Kinds, blocks_of
+from twofold.memory import MemoryWatch
 from twofold.mmu import MmuStats
 from twofold.study.held import Progress, open_trace, read_accesses
 from twofold.study.hosts import free_map
@@ -16,13 +17,6 @@ from twofold.study.scenario import Scenario
 from twofold.study.simulation import simulate
 from twofold.study.sites import first_site, guest_memory
 from twofold.trace import Trace
-from twofold.units import format_bytes, parse_bytes
-
-Block = TypeVar("Block")
-
-_STATUS: Final = Path("/proc/self/status")
-_RESIDENT: Final = ("RssAnon:", "RssFile:")  # RssShmem is the machine's own memory, the tables
-_KIB: Final = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -128,45 +122,3 @@ def stream_trace(
 ) -> Iterator[Gvas]:
     """Yield the addresses that `read_accesses` finds in a trace of any format, in order, in blocks."""
     yield from blocks_of(read_accesses(path, source_format, accesses=accesses, progress=progress))
-
-
-class MemoryWatch:
-    """An eye on what is resident beside the machine's memory, while blocks of a trace go by.
-
-    Parameters
-    ----------
-    limit : give up rather than hold more; None: no bound [bytes]
-
-    Attributes
-    ----------
-    most : that was seen [bytes]
-    """
-
-    def __init__(self, limit: int | str | None = None) -> None:
-        self.most = 0
-        self._limit = None if limit is None else parse_bytes(limit)
-
-    def over(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yield blocks, and look before each and after the last.
-
-        Raises
-        ------
-        SizeError : more is held than may be
-        """
-        for block in blocks:
-            self._look()
-            yield block
-        self._look()
-
-    def _look(self) -> None:
-        self.most = max(self.most, resident_bytes())
-        if self._limit is not None and self.most > self._limit:
-            raise SizeError(
-                format_bytes(self._limit), f"is too little memory: {format_bytes(self.most)} are held, tables aside"
-            )
-
-
-def resident_bytes() -> int:
-    """Return what this process holds in memory, shared memory aside, where machines are [bytes]."""
-    lines = (line.split() for line in _STATUS.read_text().splitlines())
-    return sum(int(fields[1]) * _KIB for fields in lines if fields and fields[0] in _RESIDENT)

@@ -26,6 +26,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any, Final
 
+from twofold.errors import shown
 from twofold.trace.accesses import COLUMNS
 
 MAGIC: Final = b"TWOTRACE"
@@ -37,6 +38,7 @@ PART_ALIGN: Final = 4096
 COLUMN_ALIGN: Final = 64  # a cache line, and the widest vector
 PART_ACCESSES: Final = 1 << 20
 UNFINISHED: Final = 2**64 - 1
+_MOST_SOURCE: Final = 200  # letters
 _HEADER: Final = struct.Struct("<8sIIQQI")
 _HEAD: Final = struct.Struct("<8sIIQQ10Q")
 
@@ -64,7 +66,7 @@ class Header:
     def encode(self) -> bytes:
         """Return the first 4096 bytes of the file; notes that do not fit are left out from the end."""
         notes = list(self.notes)
-        while len(text := _text(self.source[:200], notes)) > HEADER_BYTES - _HEADER.size:
+        while len(text := _text(self.source[:_MOST_SOURCE], notes)) > HEADER_BYTES - _HEADER.size:
             notes.pop()
         count = UNFINISHED if self.accesses is None else self.accesses
         rest = struct.pack("<QQI", count, self.parts, len(text)) + text
@@ -166,4 +168,4 @@ def _read_text(raw: bytes) -> tuple[str, tuple[str, ...]]:
         raise LayoutError("has a header whose text is none") from None
     if not all(isinstance(each, str) for each in (source, *notes)):
         raise LayoutError("has a header whose text is none")
-    return source, notes
+    return shown(source, _MOST_SOURCE), tuple(map(shown, notes))
