@@ -54,9 +54,14 @@ EXAMPLES = [
         "gpa 0x1000 has a malformed entry (level 3, entry 0xe7)",
     ),
     (
-        errors.ListenerError("change"),
-        {"what": "change"},
-        "a listener cannot change the P2M that is telling it something; do it when the call is over",
+        errors.ListenerError("P2M.unmap", "a listener", "P2M.map"),
+        {"operation": "P2M.unmap", "told": "a listener", "under_way": "P2M.map"},
+        "P2M.unmap, called by a listener, is refused while P2M.map is under way; do it when that is over",
+    ),
+    (
+        errors.ClosedError("the machine", "is closed"),
+        {"what": "the machine", "problem": "is closed"},
+        "the machine is closed",
     ),
     (
         errors.WriteRefusedError(0x12, "loader", "it is logged"),

@@ -12,7 +12,7 @@ from twofold.domain.designs import Design, ToolstackDesign, get_design
 from twofold.domain.domain import Domain
 from twofold.domain.extents import Extents, Mem
 from twofold.domain.holding import MemoryCounters
-from twofold.domain.layout import GfnRange
+from twofold.domain.layout import GfnRange, Layout
 from twofold.errors import BuildError, SizeError, UnknownNameError
 from twofold.machine import Behaviour
 from twofold.units import (
@@ -103,6 +103,13 @@ def build(
         memory, and the domain is empty again
     SizeError : an exact range that page sizes, alignment or layout forbid; nothing was built
     """
+    with domain.gate.lock:
+        return _build(domain, design, fallback, exact)
+
+
+def _build(domain: Domain, design: str | Design, fallback: str | None, exact: Iterable[Exact]) -> Built:
+    domain.gate.check_called("build")
+    domain.gate.check_closed("build")
     _check_empty(domain)
     chosen = _choose(design, fallback, domain.machine.behaviour)
     insisted = sorted(exact, key=lambda each: each.range.gfn)
@@ -183,7 +190,21 @@ class _Populate:
 
     def __call__(self, gfns: range, order: Order, flags: Mem = Mem.NONE) -> Extents:
         """Populate one extent of this order at each gfn."""
-        return self._memory.populate_physmap(gfns, order, flags)
+        gate = self._memory.gate
+        with gate.lock:
+            if not gate.building.locked() or gate.populating.locked():
+                return self._memory.populate_physmap(gfns, order, flags)
+            with gate.populating:
+                return self._memory.populate_physmap(gfns, order, flags)
+
+    def be_called_by(self, design: Design, gfns: range, layout: Layout) -> None:
+        """Let a design populate a range: it may do so with this, and look, and nothing else."""
+        gate = self._memory.gate
+        gate.hush(f"the design {design.name}")
+        gate.machine.under_way = "build"
+        with gate.building:
+            design.populate(self, gfns, layout)
+        gate.check_here()
 
 
 def _populate(domain: Domain, design: Design, ram: tuple[GfnRange, ...], exact: list[Exact]) -> None:
@@ -195,7 +216,7 @@ def _populate(domain: Domain, design: Design, ram: tuple[GfnRange, ...], exact: 
         if not answer.complete:
             raise BuildError(f"the exact range at gfn {each.range.gfn:#x}: {answer.reason}")
     for part in _without(ram, [each.range for each in exact]):
-        design.populate(populate, range(part.gfn, part.end), domain.layout)
+        populate.be_called_by(design, range(part.gfn, part.end), domain.layout)
         _check_populated(domain, part)
     for part in domain.layout.special:
         answer = populate(range(part.gfn, part.end), ORDER_4K, Mem.EXACT)

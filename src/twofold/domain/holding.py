@@ -54,7 +54,6 @@ class Holding:
         self.domid = domid
         self.p2m = p2m
         self.node = options.node
-        self.dying = False  # nothing is given to it any more
         self._last_node = -1  # where the last extent came from
         self.counters = MemoryCounters()
 

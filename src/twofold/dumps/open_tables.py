@@ -25,6 +25,7 @@ from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import findings, shape
 from twofold.formats.table_formats import P2M_FORMATS, TableFormat
 from twofold.machine import Arena
+from twofold.machine.gate import look
 from twofold.p2m import AuditReport, Fault, Finding, P2MView, WalkStep
 from twofold.p2m.audit import Audit, Progress
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, Gfn, Mfn
@@ -95,6 +96,8 @@ class OpenTables(P2MView):
             tables = arena.tables_of(found.table_format.entry_dtype)
             tables[tuple(followed.wild.T)] = int(found.table_format.shape[shape.EMPTY])
         super().__init__(arena, kernels, found.table_format, Mfn(found.root.mfn))
+        self.gate.on_end(self._shut)
+        self.gate.name = f"the tables of {self.name}" if self.name else "the tables"
         self._entries, self._only_ram = followed.entries, False
         self._limit = followed.end
         self.tables = followed.tables
@@ -103,6 +106,7 @@ class OpenTables(P2MView):
     def _is_trusted(self) -> bool:
         return False
 
+    @look
     def walk(self, gfn: int) -> tuple[WalkStep, ...]:
         """Return every step of a walk; the entries as the file has them."""
         memory = self._as_found.tables_of(self.format.entry_dtype)
@@ -111,6 +115,7 @@ class OpenTables(P2MView):
             for step in super().walk(gfn)
         )
 
+    @look
     def fault(self, gpa: int, access: str = "read") -> Fault | None:
         """Return how hardware reports an access that it refuses, None for one that it lets through; sets no A or D."""
         path = super().walk(gpa >> FRAME_SHIFT)
@@ -119,6 +124,7 @@ class OpenTables(P2MView):
             self._memory[step.table, step.slot] = step.entry
         return answer
 
+    @look
     def audit(self, progress: Progress | None = None) -> AuditReport:
         """Check the tables, against frame table and M2P where the file has them; report only.
 
@@ -130,10 +136,11 @@ class OpenTables(P2MView):
 
     def close(self) -> None:
         """Give the memory back; nothing works afterwards."""
-        self._words.release()
-        self._arena.close()
-        if self._as_found is not self._arena:
-            self._as_found.close()
+        with self.gate.lock:
+            self._words = memoryview(b"").cast("Q")
+            self._arena.close()
+            if self._as_found is not self._arena:
+                self._as_found.close()
 
     def __enter__(self) -> Self:
         return self

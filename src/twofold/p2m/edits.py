@@ -90,8 +90,6 @@ class Editor:
         kernel, tell = self._edits[name]
         if not self._feed.is_watched:
             return kernel(*arguments)
-        if self._feed.is_telling:
-            self._feed.check_quiet()
         return tell(kind, kernel, arguments)
 
     # -- mapping --------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
 from twofold.machine import Hardware, Origin, Unmapped, Use, Zones
+from twofold.machine.gate import Gate, look, operation
 from twofold.machine.journal import journaled
 from twofold.p2m.feed import Change
 from twofold.p2m.view import P2MView
@@ -57,16 +58,16 @@ class LinearMapping:
     Parameters
     ----------
     hardware : where the monitor's tables come from
-    view : the P2M
-    domid : whose it is, and whose the monitor's tables are
+    view : the P2M; the monitor's tables are its domain's
 
     Raises
     ------
     HeapExhaustedError : no frames for the monitor's tables
     """
 
-    def __init__(self, hardware: Hardware, view: P2MView, domid: int) -> None:
-        self._hardware, self._view, self._domid = hardware, view, domid
+    def __init__(self, hardware: Hardware, view: P2MView) -> None:
+        self.gate: Gate = view.gate
+        self._hardware, self._view, self._domid = hardware, view, view.gate.domid
         self._frames: list[Mfn] = []
         self.windows: dict[int, Window] = {}
         self.monitor: Mfn | None = None  # the root that an engine loads
@@ -75,7 +76,6 @@ class LinearMapping:
             return
         self._geometry = view.geometry
         self._shape = monitor.SHAPES[self._geometry.name]
-        self._memory = hardware.arena.tables_of(view.format.entry_dtype)
         self._entry_shift = int(self._shape[shape.ENTRY_SHIFT])
         self._pae_root: list[int] = []
         try:
@@ -83,6 +83,10 @@ class LinearMapping:
         except BaseException:
             self.release()
             raise
+
+    @property
+    def _memory(self) -> Array:
+        return self._hardware.arena.tables_of(self._view.format.entry_dtype)
 
     @property
     def frames(self) -> tuple[Mfn, ...]:
@@ -94,6 +98,7 @@ class LinearMapping:
         """Whether there are windows; `why_not` says why there are none."""
         return not self.why_not
 
+    @look
     def address(self, level: int, gfn: int) -> int:
         """Return the virtual address of the entry of a level for a gfn.
 
@@ -146,11 +151,13 @@ class LinearMapping:
             self._memory[directory, monitor.PAE_DIRECTORY_SLOT + slot] = again
             self._memory[pages, slot] = again
 
+    @operation
     def release(self) -> None:
         """Give the monitor's tables back; the windows are gone."""
         for mfn in self._frames:
-            self._memory[mfn] = 0
-            self._hardware.ledger.release(Unmapped.never_mapped(_one(mfn), _ONE), self._domid, Use.TABLES)
+            if self._hardware.frame_table.holds(_one(mfn), _ONE, self._domid, Use.TABLES):
+                self._memory[mfn] = 0
+                self._hardware.ledger.release(Unmapped.never_mapped(_one(mfn), _ONE), self._domid, Use.TABLES)
         self._frames.clear()
         self.windows.clear()
 

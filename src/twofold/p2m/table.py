@@ -5,6 +5,7 @@ change is in `changes`.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from twofold.formats.p2m_types import (
 from twofold.formats.status import OK, UNENCODABLE
 from twofold.machine import Backing, Origin, Unmapped, Use, Zones
 from twofold.machine.digest import Field
+from twofold.machine.gate import by_hand, look, operation
 from twofold.machine.journal import journaled
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.changes import Array, Masks, P2MTables
@@ -43,6 +45,7 @@ class P2M(P2MTables):
     # -- setting ------------------------------------------------------------------------------------------------
 
     @journaled
+    @by_hand
     def set_entry(
         self,
         gfn: int,
@@ -75,35 +78,39 @@ class P2M(P2MTables):
 
         Changes: all or nothing; flushes when a present entry was replaced.
         """
-        frames = 1 << order
-        self._check_gfn(gfn, frames)
-        if type in HOLE_TYPES:
-            if mfn != INVALID_MFN:
-                raise P2MTypeError(type.name, "is a hole and has no machine frame")
-            self._make_hole(gfn, frames)
-            return
-        if type in PLACE_TYPES:
-            if mfn != INVALID_MFN:
-                raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
-            mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
-        elif mfn == INVALID_MFN:
-            raise P2MTypeError(type.name, "needs a machine frame")
-        elif type == P2MType.MMIO_DIRECT:
-            self._check_device_frames(mfn, frames)
-        elif not 0 <= mfn <= self._hardware.frames - frames:
-            raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
-        flags = self._flags_of(type, access)
-        sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
-        piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
-        status = self._edit(ChangeKind.SET, "change_one", *piece)
-        if status == UNENCODABLE and move_below:
-            for edge in (gfn, gfn + frames):
-                if self._is_cut(edge):
-                    self.split(edge, 0, move_below=True)
+        gate = self.gate
+        with gate.lock:
+            if gate.machine.is_hushed:
+                gate.admit("P2M.set_entry")
+            frames = 1 << order
+            self._check_gfn(gfn, frames)
+            if type in HOLE_TYPES:
+                if mfn != INVALID_MFN:
+                    raise P2MTypeError(type.name, "is a hole and has no machine frame")
+                self._make_hole(gfn, frames)
+                return
+            if type in PLACE_TYPES:
+                if mfn != INVALID_MFN:
+                    raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
+                mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
+            elif mfn == INVALID_MFN:
+                raise P2MTypeError(type.name, "needs a machine frame")
+            elif type == P2MType.MMIO_DIRECT:
+                self._check_device_frames(mfn, frames)
+            elif not 0 <= mfn <= self._hardware.frames - frames:
+                raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
+            flags = self._flags_of(type, access)
+            sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
+            piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
             status = self._edit(ChangeKind.SET, "change_one", *piece)
-        if status != OK:
-            raise self._refusal(status, gfn)
-        self._note(type, gfn + frames)
+            if status == UNENCODABLE and move_below:
+                for edge in (gfn, gfn + frames):
+                    if self._is_cut(edge):
+                        self.split(edge, 0, move_below=True)
+                status = self._edit(ChangeKind.SET, "change_one", *piece)
+            if status != OK:
+                raise self._refusal(status, gfn)
+            self._note(type, gfn + frames)
 
     def _is_cut(self, edge: int) -> bool:
         """Return whether a leaf reaches over the border before a gfn."""
@@ -165,6 +172,7 @@ class P2M(P2MTables):
 
     # -- letting go ---------------------------------------------------------------------------------------------
 
+    @operation
     def map_over(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks) -> Unmapped:
         """Map pieces as `map` does, over whatever is there; return what they replaced."""
         if not len(gfns):
@@ -173,6 +181,7 @@ class P2M(P2MTables):
         self.map(gfns, mfns, frames, sizes)
         return Unmapped(*(np.concatenate(column) for column in zip(*mapped, strict=True)))
 
+    @look
     def certify_gone(self, gfns: Array, mfns: Array) -> Unmapped:
         """Return single frames as unmapped, after a look at the tables.
 
@@ -190,6 +199,7 @@ class P2M(P2MTables):
         """Whether no gfn maps anything or holds a place."""
         return not self._rows()
 
+    @look
     def certify_empty(self, mfns: Array, frames: Array) -> Unmapped:
         """Return runs of any frames as unmapped: this P2M maps nothing at all.
 
@@ -267,7 +277,7 @@ class P2M(P2MTables):
             allowed &= (2 << self.geometry.level_of(order)) - 1
         need = int(self._resize.plan_split_range(self.tables_for_walk, where.start, len(where), allowed))
         self._require_tables(need, where.start)
-        for step in steps_of(where, progress):
+        for step in steps_of(where, self._telling(progress, "the progress of a long change")):
             self._edit(ChangeKind.SPLIT, "split_range", step.start, len(step), allowed)
             self._settle()
 
@@ -300,7 +310,7 @@ class P2M(P2MTables):
         where = range(self._limit) if gfns is None else gfns
         self._check_range(where)
         merged = 0
-        for step in steps_of(where, progress):
+        for step in steps_of(where, self._telling(progress, "the progress of a long change")):
             for level in range(1, len(self.geometry.leaf_orders)):
                 merged += self._merge_step(step, level)
             self._settle()
@@ -409,6 +419,10 @@ class P2M(P2MTables):
         self._map(ChangeKind.TYPE, Pieces(gfns, mfns, lengths, masks), type, access or "rwx")
         return changed
 
+    def _telling(self, progress: Progress | None, told: str) -> Progress | None:
+        """Return a progress that is told in the middle of an operation."""
+        return None if progress is None else partial(self.gate.call, told, progress)
+
     def _check_range(self, gfns: range) -> None:
         if gfns.step != 1:
             raise AddressError("step", gfns.step, "of a range of gfns is not 1")
@@ -429,7 +443,7 @@ class P2M(P2MTables):
     @journaled
     def _make_linear(self) -> LinearMapping:
         """Make the linear mapping: it takes frames of the heap."""
-        linear = self._linear = LinearMapping(self._hardware, self, self.domid)
+        linear = self._linear = LinearMapping(self._hardware, self)
         self._hardware.watch(self.domid, linear)
         if linear.copies_root:
             self.on_change(linear.sync)
@@ -454,6 +468,7 @@ class P2M(P2MTables):
                 return Mfn(shape.leaf_frame(self._shape, entry, level) | gfn & shape.span(self._shape, level) - 1)
         return INVALID_MFN
 
+    @look
     def gfn_to_mfn_foreign(self, gfn: int) -> Mfn:
         """Return what a gfn of any domain maps to, by walking its tables; `INVALID_MFN` for a hole."""
         return self.get_entry(gfn).mfn
@@ -461,12 +476,14 @@ class P2M(P2MTables):
     @journaled
     def release_linear(self) -> None:
         """Give the monitor's tables back, if there are any; `linear` makes them anew."""
-        linear, self._linear = self._linear, None
+        linear = self._linear
         if linear is not None:
+            linear.release()
+            self._linear = None
             if linear.copies_root:
                 self.off_change(linear.sync)
-            linear.release()
 
+    @look
     def audit(self, progress: Progress | None = None) -> AuditReport:
         """Check the P2M against frame table and M2P, and back; report only.
 
@@ -474,6 +491,7 @@ class P2M(P2MTables):
         ----------
         progress : called with (frames done, frames of the machine)
         """
-        audit = Audit(self._engine, self.format, self._memory, self.root, progress)
+        tell = self._telling(progress, "the progress of P2M.audit")
+        audit = Audit(self._engine, self.format, self._memory, self.root, tell)
         machine = self._hardware
         return audit.of_machine(machine.frame_table, machine.m2p.complement, machine.heap.orders, self.domid)
