@@ -194,14 +194,16 @@ class _Populate:
         with gate.lock:
             if not gate.building.locked() or gate.populating.locked():
                 return self._memory.populate_physmap(gfns, order, flags)
+            told = gate.machine.told
             with gate.populating:
-                return self._memory.populate_physmap(gfns, order, flags)
+                answer = self._memory.populate_physmap(gfns, order, flags)
+            gate.hush(told)
+            return answer
 
     def be_called_by(self, design: Design, gfns: range, layout: Layout) -> None:
         """Let a design populate a range: it may do so with this, and look, and nothing else."""
         gate = self._memory.gate
         gate.hush(f"the design {design.name}")
-        gate.machine.under_way = "build"
         with gate.building:
             design.populate(self, gfns, layout)
         gate.check_here()

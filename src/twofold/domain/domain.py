@@ -249,6 +249,6 @@ class Domain:
                 if preempt and self.gate.call("preempt", preempt):
                     self.pool.seal()
                     return False
-        self.machine.forget(self.domid)
-        self.gate.end_dying()
+            self.machine.forget(self.domid)
+            self.gate.end_dying()
         return True

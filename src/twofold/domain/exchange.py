@@ -41,7 +41,7 @@ def exchange_chunk(
     if reason:
         holding.hardware.heap.free_runs(extents, sizes)
         return reason
-    holding.commit(pieces)
+    holding.commit(pieces, in_place=True)
     for gfn, frames in runs:
         holding.p2m.unmap(gfn, frames)
     holding.ledger.release(holding.p2m.certify_gone(given, old), holding.domid)

@@ -126,15 +126,17 @@ class Holding:
         """Return the next smaller order that the table format has a leaf for."""
         return max(leaf for leaf in self.p2m.geometry.leaf_orders if leaf < order)
 
-    def commit(self, pieces: Pieces, *, over: bool = False) -> None:
+    def commit(self, pieces: Pieces, *, over: bool = False, in_place: bool = False) -> None:
         """Own allocated memory and map it.
 
         Parameters
         ----------
         over : there may be memory already where it goes; that stays the domain's own and backs no gfn any more
+        in_place : as much memory goes back for it
         """
         backing = self._backing(pieces, over=over)
-        self._unhook(self.ledger.take(pieces.mfns, pieces.frames, self.domid, Use.RAM, backing))
+        taken = self.ledger.take(pieces.mfns, pieces.frames, self.domid, Use.RAM, backing, in_place=in_place)
+        self._unhook(taken)
 
     def map(self, pieces: Pieces, *, over: bool = False) -> None:
         """Map memory that the domain owns already; `over` as in `commit`."""

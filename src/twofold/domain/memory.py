@@ -12,7 +12,7 @@ Source: Xen 4.17 xen/common/memory.c; COALESCE is John Byrne's proposal, FALLBAC
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ from twofold.machine.journal import journaled
 Array = npt.NDArray[np.uint64]
 Preempt = Callable[[], bool] | None
 Method = TypeVar("Method", bound=Callable[..., Any])
+Gfns = TypeVar("Gfns", bound=Sequence[int] | Array)
 
 
 def whole(method: Method) -> Method:
@@ -79,11 +80,11 @@ class MemoryOperations:
         """Return what somebody says who knows whether something is more urgent."""
         return self.gate.call("preempt", preempt)
 
-    def _listed(self, gfns: Sequence[int] | Array) -> Sequence[int] | Array:
+    def _listed(self, gfns: Gfns) -> Gfns:
         """Return gfns as what runs no code of somebody else's when it is read."""
         if type(gfns) in {range, list, tuple, np.ndarray}:
             return gfns
-        return self.gate.call("a sequence of gfns", _in_full, gfns)
+        return cast("Gfns", self.gate.call("a sequence of gfns", _in_full, gfns))
 
     def _refusal(self, call: str, order: int = 0, caller: str = "toolstack") -> Reason:
         """Count a call and return what forbids it, whatever its extents."""
@@ -378,6 +379,6 @@ class MemoryOperations:
                 pass
 
 
-def _in_full(gfns: Sequence[int]) -> Sequence[int]:
+def _in_full(gfns: Sequence[int] | Array) -> list[int]:
     """Return a sequence of another kind as a list; what has no length is none."""
     return [gfns[index] for index in range(len(gfns))]

@@ -3,16 +3,14 @@
 First everything is unmapped, whole leaves whole, so that no table is needed; each step has been flushed when it ends.
 Then what was mapped is freed, and what no gfn mapped is looked for in the frame table. Tables go last.
 
-Any step may be cut by an exception, and whoever comes next goes on. So no step trusts what was found before it: it looks
-again at who owns what it is going to free, and what a cut has lost is found in the frame table.
+Any step may be cut by an exception, and whoever comes next goes on. So no step trusts what was found before it: it
+looks again at who owns what it is going to free, and what a cut has lost is found in the frame table.
 Source: Xen 4.17 xen/arch/x86/domain.c, domain_relinquish_resources; xen/arch/x86/mm/hap/hap.c (hap_teardown).
 """
 
 from collections import deque
 from collections.abc import Iterator
 from typing import Final
-
-import numpy as np
 
 from twofold.domain import special
 from twofold.domain.holding import Holding, one

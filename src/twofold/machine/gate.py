@@ -1,6 +1,6 @@
 """The gate of a machine: every operation on it goes through here, one at a time, and is let in or refused by name.
 
-    closed       nothing goes through any more: the machine is closed, or this is a child that was forked from its process
+    closed       nothing goes through any more: the machine is closed, or this process was forked from its own
     destroyed    nothing of a domain whose tables have gone, or are going, back to the heap
     dying        nothing but its own destruction, from the first step of `destroy` on
     calling      somebody else's function is being called in the middle of an operation: it may look, and change nothing
@@ -44,6 +44,7 @@ class Gate:
     building : held while a design is; what it is given to populate with holds `populating`
     running : held while an engine executes a guest of the domain
     is_open, is_dying : whether it lets anybody in; whether only its own destruction
+    domains : the gates inside
     is_bare : whether the tables of a dying domain are going already
     """
 
@@ -56,20 +57,21 @@ class Gate:
         self._process = os.getpid()
         self._ends: list[Callable[[], object]] = []
         self._forks: list[Callable[[], object]] = []
-        self._domains: weakref.WeakSet[Gate] = weakref.WeakSet()
+        self.domains: weakref.WeakSet[Gate] = weakref.WeakSet()
         self.running = threading.Lock()
         if machine is None:
             self._make_locks()
             _HERE.add(self)
         else:
-            self._take_locks(machine)
-            machine._domains.add(self)
+            self.take_locks(machine)
+            machine.domains.add(self)
 
     def _make_locks(self) -> None:
         self.lock = threading.RLock()
         self.working, self.calling, self.building, self.populating = (threading.Lock() for _ in range(4))
 
-    def _take_locks(self, machine: "Gate") -> None:
+    def take_locks(self, machine: "Gate") -> None:
+        """Share the locks of the machine."""
         self.lock, self.working, self.calling = machine.lock, machine.working, machine.calling
         self.building, self.populating = machine.building, machine.populating
 
@@ -94,26 +96,32 @@ class Gate:
         DomainError : the domain is being destroyed, or has been
         ClosedError : the machine is closed, or another process's
         """
+        if not self.may_look:
+            raise self.refusal(operation)
+
+    @property
+    def may_look(self) -> bool:
+        """Whether the tables are there; those of a dying domain for its own destruction, and for whom that calls."""
         is_whole = self.is_dying and not self.is_bare
-        if not self.is_open and not (is_whole and (self.working.locked() or self.calling.locked())):
-            raise self._refusal(operation)
+        return self.is_open or (is_whole and (self.working.locked() or self.calling.locked()))
 
     def check_called(self, operation: str) -> None:
         """Raise ListenerError when an operation comes from a function that another one is just calling."""
         if self.calling.locked() or (self.building.locked() and not self.populating.locked()):
-            raise ListenerError(operation, self.machine.told, self.machine.under_way)
+            under_way = self.machine.under_way if self.calling.locked() else "build"
+            raise ListenerError(operation, self.machine.told, under_way)
         self.machine.is_hushed = self.building.locked()
 
     def check_here(self) -> None:
         """Raise ClosedError when a function that was called has come back in a child that was forked."""
         if not self.machine.is_open:
-            raise self.machine._refusal("to go on")
+            raise self.machine.refusal("to go on")
 
     def admit_dying(self, operation: str) -> None:
         """Raise unless an operation may go through that has an answer of its own for a domain that is dying."""
         self.check_called(operation)
         if self.is_over:
-            raise self._refusal(operation)
+            raise self.refusal(operation)
 
     def admit_to_end(self, operation: str) -> None:
         """Raise unless an operation may go through that comes to nothing where a domain is destroyed already."""
@@ -123,7 +131,7 @@ class Gate:
     def check_closed(self, operation: str) -> None:
         """Raise ClosedError when the machine is closed, or another process's."""
         if self._why:
-            raise self._refusal(operation)
+            raise self.refusal(operation)
 
     @property
     def is_over(self) -> bool:
@@ -139,10 +147,11 @@ class Gate:
         """
         if self.working.locked():
             raise ListenerError(operation, "", self.machine.under_way)
-        if any(each.running.locked() for each in (self, *self._domains)):
+        if any(each.running.locked() for each in (self, *self.domains)):
             raise ListenerError(operation, "", "the run of a guest")
 
-    def _refusal(self, operation: str) -> TwofoldError:
+    def refusal(self, operation: str) -> TwofoldError:
+        """Return why nobody is let in."""
         if self._why:
             return ClosedError(self.name, f"{self._why}: {operation} is refused")
         state = "is being destroyed" if self.is_dying else "is destroyed: nothing of it is there any more"
@@ -192,10 +201,11 @@ class Gate:
 
     def close(self, why: str) -> None:
         """Let nobody in any more, neither here nor at the domains inside."""
-        for gate in (*self._domains, self):
-            gate._why = gate._why or why
-            gate.is_open = gate.is_dying = False
-            gate._end()
+        for gate in self.domains:
+            gate.close(why)
+        self._why = self._why or why
+        self.is_open = self.is_dying = False
+        self._end()
 
     def _end(self) -> None:
         for end in self._ends:
@@ -208,8 +218,8 @@ class Gate:
     def leave_behind(self) -> None:
         """Be the gate of a machine that stayed with another process, in the child that was forked from it."""
         self._make_locks()  # whoever held them is not here
-        for gate in self._domains:
-            gate._take_locks(self)
+        for gate in self.domains:
+            gate.take_locks(self)
         self.close(f"belongs to process {self._process}, and this is a child that was forked from it")
         for let_go in self._forks:
             let_go()

@@ -170,7 +170,9 @@ class Journal:
         try:
             answer = method(*args, **kwargs)
         except Exception as error:
-            if getattr(error, _UNREPEATABLE, False):
+            if (
+                getattr(error, _UNREPEATABLE, False) or self._file.closed
+            ):  # closed: in a child that was forked meanwhile
                 self._file.close()
             else:
                 self._finish(callbacks, Name(type(error).__name__))

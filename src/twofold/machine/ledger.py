@@ -218,6 +218,8 @@ class Ledger:
             self.account(domid).owned_frames += total
             if not in_place:
                 self._use_claim(domid, total)
+        elif self.claims:  # the hypervisor's own pages for it are no memory of the domain's, but no longer free either
+            self._use_claim(domid, max(0, sum(self.claims.values()) - self._heap.free_frames))
         return None if backing is None else self.back(mfns, frames, backing)
 
     def back(self, mfns: Array, frames: Array, backing: Backing) -> Unmapped | None:

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import AddressError, FormatError
+from twofold.errors import AddressError, FormatError, HeapExhaustedError
 from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
@@ -164,7 +164,10 @@ class LinearMapping:
     def _build(self) -> Mfn:
         """Make the monitor's tables and note the windows; return their root."""
         origin = Origin(Zones.LOW_ONLY if self._view.format.is_32_bit else Zones.LOW_FIRST)
-        for _ in range(3 if self._geometry is PAE else len(self._geometry.leaf_orders)):
+        count, ledger = 3 if self._geometry is PAE else len(self._geometry.leaf_orders), self._hardware.ledger
+        if ledger.unclaimed(self._domid, count, 0) < count:
+            raise HeapExhaustedError(0, count, ledger.free_for(self._domid))
+        for _ in range(count):
             mfn = self._hardware.heap.alloc(0, origin)
             self._frames.append(mfn)
             self._hardware.ledger.take(_one(mfn), _ONE, self._domid, Use.TABLES)

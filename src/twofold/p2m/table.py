@@ -35,6 +35,8 @@ from twofold.p2m.results import AuditReport
 from twofold.p2m.steps import steps_of
 from twofold.units import INVALID_MFN, Mfn
 
+_DEVICE = P2MType.MMIO_DIRECT
+_SET = ChangeKind.SET  # once: a name of an enumeration takes longer than the comparison
 _UNMERGEABLE = sum(1 << int(type_) for type_ in SMALL_TYPES)
 _REGIONS_BY_MARKS = 1 << 22  # 8 TiB of gfns; beyond, sorting takes less than marking
 
@@ -83,7 +85,8 @@ class P2M(P2MTables):
             if gate.machine.is_hushed:
                 gate.admit("P2M.set_entry")
             frames = 1 << order
-            self._check_gfn(gfn, frames)
+            if not 0 <= gfn <= self._gfn_end - frames:
+                self._check_gfn(gfn, frames)
             if type in HOLE_TYPES:
                 if mfn != INVALID_MFN:
                     raise P2MTypeError(type.name, "is a hole and has no machine frame")
@@ -95,22 +98,25 @@ class P2M(P2MTables):
                 mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
             elif mfn == INVALID_MFN:
                 raise P2MTypeError(type.name, "needs a machine frame")
-            elif type == P2MType.MMIO_DIRECT:
+            elif type == _DEVICE:
                 self._check_device_frames(mfn, frames)
             elif not 0 <= mfn <= self._hardware.frames - frames:
                 raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
-            flags = self._flags_of(type, access)
+            flags = self._flags.get((type, access)) or self._flags_of(type, access)
             sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
             piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
-            status = self._edit(ChangeKind.SET, "change_one", *piece)
+            status = self._edit(_SET, "change_one", *piece)
             if status == UNENCODABLE and move_below:
                 for edge in (gfn, gfn + frames):
                     if self._is_cut(edge):
                         self.split(edge, 0, move_below=True)
-                status = self._edit(ChangeKind.SET, "change_one", *piece)
+                status = self._edit(_SET, "change_one", *piece)
             if status != OK:
                 raise self._refusal(status, gfn)
-            self._note(type, gfn + frames)
+            if gfn + frames > self._limit or type not in RAM_TYPES:
+                self._note(type, gfn + frames)
+            elif self._counts[at.REPLACED] or self._feed.failures:
+                self._settle()
 
     def _is_cut(self, edge: int) -> bool:
         """Return whether a leaf reaches over the border before a gfn."""

@@ -1,5 +1,6 @@
 """Reading a P2M: look-ups, walks, bulk translation, enumeration. Nothing here changes a translation."""
 
+import inspect
 from typing import Final, cast
 
 import numpy as np
@@ -265,7 +266,8 @@ class P2MView:
     def _check_gfn(self, gfn: int, frames: int) -> None:
         if not 0 <= gfn <= self._gfn_end - frames:
             if not self.gate.is_open:
-                self.gate.admit_look("a look at gfns")
+                if not self.gate.may_look:
+                    raise self.gate.refusal(inspect.stack(0)[1].frame.f_code.co_qualname)
                 if 0 <= gfn <= self.geometry.frame_limit - frames:
                     return
             raise AddressError("gfn", gfn, f"+ {frames} frames is beyond a {self.geometry.name} table")
