@@ -219,7 +219,8 @@ ATTRIBUTES = {
     },
     "ledger": {
         **dict.fromkeys(("accounts", "claims", "references"), "in the digest"),
-        **dict.fromkeys(("_arena", "_heap", "_frame_table", "_m2p"), SHARED),
+        **dict.fromkeys(("arena", "heap", "frame_table", "m2p"), SHARED),
+        "begun": "nothing, between two operations",
     },
     "domain": {
         "gate": GATE,
@@ -264,6 +265,7 @@ ATTRIBUTES = {
     },
     "linear": {
         "gate": GATE,
+        "_is_kept": "asks its P2M",
         **dict.fromkeys(("_hardware", "_view", "_domid"), SHARED),
         "_frames": "in the digest",
         **dict.fromkeys(("windows", "monitor", "why_not", "_geometry", "_shape", "_entry_shift", "_pae_root"), DERIVED),

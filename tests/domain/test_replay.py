@@ -121,7 +121,7 @@ UNMARKED = {
         *("certify_empty", "certify_gone", "digest_fields", "map_over"),
         *("audit", "can_map_exactly", "clear_frames", "get_entry", "gfn_to_mfn_foreign", "leaf_array"),
         *("held", "leaf_rows", "leaves", "level_masks", "map", "off_change", "off_flush", "on_change", "on_flush"),
-        *("plan", "runs", "translate"),
+        *("plan", "runs", "settle", "translate"),
         *("unmap_need", "unmap_refusal", "walk"),
     },
     "LinearMapping": {"address", "release", "sync"},

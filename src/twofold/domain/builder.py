@@ -7,6 +7,7 @@ has, so a build starts from nothing: a domain that has memory already, built or 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 from twofold.domain.designs import Design, ToolstackDesign, get_design
 from twofold.domain.domain import Domain
@@ -15,6 +16,7 @@ from twofold.domain.holding import MemoryCounters
 from twofold.domain.layout import GfnRange, Layout
 from twofold.errors import BuildError, SizeError, UnknownNameError
 from twofold.machine import Behaviour
+from twofold.machine.gate import hold
 from twofold.units import (
     FRAME_SHIFT,
     ORDER_4K,
@@ -103,8 +105,7 @@ def build(
         memory, and the domain is empty again
     SizeError : an exact range that page sizes, alignment or layout forbid; nothing was built
     """
-    with domain.gate.lock:
-        return _build(domain, design, fallback, exact)
+    return hold(domain.gate.lock, _build, domain, design, fallback, exact)
 
 
 def _build(domain: Domain, design: str | Design, fallback: str | None, exact: Iterable[Exact]) -> Built:
@@ -190,22 +191,22 @@ class _Populate:
 
     def __call__(self, gfns: range, order: Order, flags: Mem = Mem.NONE) -> Extents:
         """Populate one extent of this order at each gfn."""
-        gate = self._memory.gate
-        with gate.lock:
-            if not gate.building.locked() or gate.populating.locked():
-                return self._memory.populate_physmap(gfns, order, flags)
-            told = gate.machine.told
-            with gate.populating:
-                answer = self._memory.populate_physmap(gfns, order, flags)
-            gate.hush(told)
-            return answer
+        return hold(self._memory.gate.lock, self._populate, gfns, order, flags)
+
+    def _populate(self, *arguments: Any) -> Extents:
+        gate, populate = self._memory.gate, self._memory.populate_physmap
+        if not gate.building.locked() or gate.populating.locked():
+            return populate(*arguments)
+        told = gate.machine.told
+        answer = hold(gate.populating, populate, *arguments)
+        gate.hush(told)
+        return answer
 
     def be_called_by(self, design: Design, gfns: range, layout: Layout) -> None:
         """Let a design populate a range: it may do so with this, and look, and nothing else."""
         gate = self._memory.gate
         gate.hush(f"the design {design.name}")
-        with gate.building:
-            design.populate(self, gfns, layout)
+        hold(gate.building, design.populate, self, gfns, layout)
         gate.check_here()
 
 

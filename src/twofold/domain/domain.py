@@ -46,7 +46,7 @@ class Domain:
         check_pool(pool_frames, table_format.geometry)
         self._check_reach(table_format.geometry.frame_limit)
         zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
-        self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node))
+        self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node), self._is_there)
         self.p2m = P2M(machine, self.gate, self.pool, self._allowed(), table_format)
         self.paging = get_paging(options.paging)(self.p2m)
         self._holding = Holding(machine, domid, self.p2m, options)
@@ -55,6 +55,10 @@ class Domain:
         self._teardown: Teardown | None = None
         self.door = WriteDoor(machine, self.p2m)
         machine.watch(domid, self, self.p2m, self.memory, self.door)
+
+    def _is_there(self) -> bool:
+        """Return whether it has come about: it is on the list of the machine."""
+        return self.machine.domains.get(self.domid) is self
 
     def _check_reach(self, limit: int) -> None:
         """Refuse a guest whose memory passes the end of its P2M."""

@@ -15,7 +15,7 @@ from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.freemaps import FreeMap
 from twofold.machine import get_behaviour
 from twofold.machine.digest import Field
-from twofold.machine.gate import look
+from twofold.machine.gate import hold, look
 from twofold.machine.journal import Journal, journaled
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
@@ -166,14 +166,16 @@ class Machine(Host):
         ------
         ListenerError : it comes from a function that an operation is just calling
         """
-        with self.gate.lock:
-            if self.gate.is_open:
-                self.gate.check_called("Machine.close")
-                self.gate.check_idle("Machine.close")
-            self.gate.close("is closed")
-            super().close()
-            if self.journal is not None:
-                self.journal.close()
+        hold(self.gate.lock, self._close)
+
+    def _close(self) -> None:
+        if self.gate.is_open:
+            self.gate.check_called("Machine.close")
+            self.gate.check_idle("Machine.close")
+        self.gate.close("is closed")
+        super().close()
+        if self.journal is not None:
+            self.journal.close()
 
     def __enter__(self) -> Self:
         return self

@@ -23,9 +23,10 @@ from twofold.domain.extents import Extents, Mem, Reason, check_order, check_star
 from twofold.domain.holding import Holding, MemoryCounters
 from twofold.domain.host import Neighbour
 from twofold.domain.populate import populate_run, unbroken_runs
-from twofold.domain.teardown import Release
+from twofold.domain.teardown import finish
 from twofold.errors import SizeError
 from twofold.machine import ANYWHERE, Origin, Use
+from twofold.machine.begun import Again
 from twofold.machine.gate import dying_too
 from twofold.machine.journal import journaled
 
@@ -210,6 +211,7 @@ class MemoryOperations:
         pieces = holding.allocate_extents(0, min(extents, most), order, origin, fallback=False)
         done = pieces.total_frames >> order
         holding.ledger.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
+        holding.ledger.commit()
         return done, reason if done == extents else Reason.NO_MEMORY
 
     # -- memory that changes its place ------------------------------------------------------------------------------
@@ -374,9 +376,10 @@ class MemoryOperations:
         ------
         DomainError : it is being destroyed, and so it goes back anyway
         """
-        with self._holding.p2m.held():
-            for _ in Release(self._holding).steps():
-                pass
+        holding = self._holding
+        with holding.p2m.held():
+            holding.ledger.begin(Again(lambda: holding.p2m.is_empty, lambda: finish(holding)))
+            finish(holding)
 
 
 def _in_full(gfns: Sequence[int] | Array) -> list[int]:

@@ -15,6 +15,7 @@ from typing import Final
 from twofold.domain import special
 from twofold.domain.holding import Holding, one
 from twofold.machine import Unmapped, Use
+from twofold.machine.begun import Foreign
 from twofold.p2m import TablePool
 from twofold.units import INVALID_MFN
 
@@ -73,6 +74,7 @@ class Release:
         while holding.account.foreign:
             self._unmap_rest()
             gfn, mfn = next(iter(holding.account.foreign.items()))
+            holding.ledger.begin(Foreign(holding.domid, holding.p2m, gfn, mfn))
             holding.ledger.unreference(holding.domid, holding.p2m.certify_gone(one(gfn), one(mfn)))
             yield
 
@@ -100,6 +102,12 @@ class Release:
                     yield
 
 
+def finish(holding: Holding) -> None:
+    """Give back all memory of a domain, or what of it an earlier attempt has left."""
+    for _ in Release(holding).steps():
+        pass
+
+
 class Teardown:
     """Gives back all that a domain holds.
 
@@ -120,6 +128,7 @@ class Teardown:
             steps, self._steps = self._steps or self._all_steps(), None
             for _ in steps:
                 self._steps = steps
+                self._holding.ledger.commit()
                 yield
                 self._steps = None
 

@@ -25,7 +25,7 @@ from twofold.errors import FormatError, UnknownNameError
 from twofold.formats import findings, shape
 from twofold.formats.table_formats import P2M_FORMATS, TableFormat
 from twofold.machine import Arena
-from twofold.machine.gate import look
+from twofold.machine.gate import hold, look
 from twofold.p2m import AuditReport, Fault, Finding, P2MView, WalkStep
 from twofold.p2m.audit import Audit, Progress
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, Gfn, Mfn
@@ -136,11 +136,13 @@ class OpenTables(P2MView):
 
     def close(self) -> None:
         """Give the memory back; nothing works afterwards."""
-        with self.gate.lock:
-            self._words = memoryview(b"").cast("Q")
-            self._arena.close()
-            if self._as_found is not self._arena:
-                self._as_found.close()
+        hold(self.gate.lock, self._close)
+
+    def _close(self) -> None:
+        self._words = memoryview(b"").cast("Q")
+        self._arena.close()
+        if self._as_found is not self._arena:
+            self._as_found.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol, TypeVar
 
 from twofold.errors import ClosedError, DomainError, ListenerError, TwofoldError
@@ -45,6 +46,7 @@ class Gate:
     running : held while an engine executes a guest of the domain
     is_open, is_dying : whether it lets anybody in; whether only its own destruction
     domains : the gates inside
+    begun : what the operation that is under way has begun (`machine.begun`), or one that was cut, until it is settled
     is_bare : whether the tables of a dying domain are going already
     """
 
@@ -54,6 +56,8 @@ class Gate:
         self.is_open, self.is_dying, self.is_bare, self.is_hushed = True, False, False, False
         self.under_way = self.told = ""  # for errors only
         self._why = ""
+        self.begun: list[Any] = [] if machine is None else machine.begun
+        self.settle_all: Callable[[], object] = self.begun.clear
         self._process = os.getpid()
         self._ends: list[Callable[[], object]] = []
         self._forks: list[Callable[[], object]] = []
@@ -169,8 +173,7 @@ class Gate:
         if self.calling.locked():
             return function(*arguments)
         self.hush(told)
-        with self.calling:
-            answer = function(*arguments)
+        answer = hold(self.calling, function, *arguments)
         self.check_here()
         return answer
 
@@ -178,6 +181,30 @@ class Gate:
         """Note who is going to be called."""
         self.machine.told = told
         self.machine.is_hushed = True
+
+    # -- what was cut -----------------------------------------------------------------------------------------------
+
+    def on_cut(self, settle: Callable[[], object]) -> None:
+        """Call `settle` when there is something begun that nobody goes on with."""
+        self.settle_all = settle
+
+    def settle(self) -> None:
+        """Undo what was begun, or bring it to its end. It may be cut itself: whoever comes next does it again."""
+        self.machine.settle_all()
+        self.begun.clear()
+
+    def see_through(self, method: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+        """Do an operation, and leave nothing that it has begun as it stands."""
+        if self.begun:
+            self.settle()
+        try:
+            answer = method(*args, **kwargs)
+        except BaseException:
+            if self.begun:
+                self.settle()
+            raise
+        # In one line, too: what was given out is the caller's as soon as it is forgotten here.
+        self.begun.clear(); return answer  # fmt: skip  # noqa: E702
 
     # -- its end ----------------------------------------------------------------------------------------------------
 
@@ -245,6 +272,12 @@ class HasGate(Protocol):
     gate: Gate
 
 
+def hold(lock: AbstractContextManager[object], function: Callable[..., Answer], *args: Any, **kwargs: Any) -> Answer:
+    """Call a function while a lock is held."""
+    # In one line, as wherever a lock is taken: what traces lines may raise before each, and so before a release.
+    with lock: return function(*args, **kwargs)  # fmt: skip  # noqa: E701
+
+
 def operation(method: Method, admit: str = "admit", *, is_alone: bool = False) -> Method:
     """Let a method that changes something through its object's gate, one at a time.
 
@@ -255,19 +288,20 @@ def operation(method: Method, admit: str = "admit", *, is_alone: bool = False) -
     """
     name = method.__qualname__
 
+    def enter(self: HasGate, *args: Any, **kwargs: Any) -> Any:
+        gate = self.gate
+        if gate.machine.is_hushed or not gate.is_open:
+            getattr(gate, admit)(name)
+        if is_alone:
+            gate.check_idle(name)
+        if gate.working.locked():  # part of another operation
+            return method(self, *args, **kwargs)
+        gate.machine.under_way = name
+        with gate.working: return gate.see_through(method, self, *args, **kwargs)  # fmt: skip  # noqa: E701
+
     @functools.wraps(method)
     def go_through(self: HasGate, *args: Any, **kwargs: Any) -> Any:
-        gate = self.gate
-        with gate.lock:
-            if gate.machine.is_hushed or not gate.is_open:
-                getattr(gate, admit)(name)
-            if is_alone:
-                gate.check_idle(name)
-            if gate.working.locked():  # part of another operation
-                return method(self, *args, **kwargs)
-            with gate.working:
-                gate.machine.under_way = name
-                return method(self, *args, **kwargs)
+        with self.gate.lock: return enter(self, *args, **kwargs)  # fmt: skip  # noqa: E701
 
     return by_hand(go_through)  # type: ignore[return-value]
 
@@ -276,13 +310,17 @@ def look(method: Method) -> Method:
     """Let a method that only looks through its object's gate."""
     name = method.__qualname__
 
+    def enter(self: HasGate, *args: Any, **kwargs: Any) -> Any:
+        gate = self.gate
+        if not gate.is_open:
+            gate.admit_look(name)
+        if gate.begun and not gate.working.locked():
+            hold(gate.working, gate.settle)
+        return method(self, *args, **kwargs)
+
     @functools.wraps(method)
     def go_through(self: HasGate, *args: Any, **kwargs: Any) -> Any:
-        gate = self.gate
-        with gate.lock:
-            if not gate.is_open:
-                gate.admit_look(name)
-            return method(self, *args, **kwargs)
+        with self.gate.lock: return enter(self, *args, **kwargs)  # fmt: skip  # noqa: E701
 
     return by_hand(go_through)  # type: ignore[return-value]
 

@@ -42,6 +42,7 @@ class Hardware:
         self.m2p = M2P(self.frames, engine)
         self.arena = Arena(self.frames, self.gate)  # last: nothing that fails leaves a descriptor behind
         self.ledger = Ledger(self.arena, self.heap, self.frame_table, self.m2p)
+        self.gate.on_cut(self.ledger.settle)
         self.journal: Journal | None = None  # where every operation is written down
 
     def watch(self, domid: int, *objects: object) -> None:

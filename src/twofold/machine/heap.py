@@ -16,6 +16,7 @@ from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
 from twofold.formats.operands import Lists
 from twofold.freemaps import FreeMap, fragmenter
 from twofold.machine.arena import sparse_array
+from twofold.machine.begun import Allocated
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.digest import Field
 from twofold.machine.gate import Gate, look
@@ -122,12 +123,10 @@ class Heap:
         ------
         HeapExhaustedError : no block of this order or larger is free
         """
-        self._check_order(order)
-        self._rules[LIMIT] = origin.limit
-        mfn = self._heap.alloc(*self._lists, self.zones.search(origin), order)
-        if mfn < 0:
+        mfns, _ = self.alloc_runs(order, 1, origin)
+        if not len(mfns):
             raise HeapExhaustedError(order, 1 << order, self.free_frames)
-        return Mfn(int(mfn))
+        return Mfn(int(mfns[0]))
 
     @journaled
     def alloc_runs(self, order: int, extents: int, origin: Origin = ANYWHERE) -> tuple[Array, Array]:
@@ -141,7 +140,8 @@ class Heap:
         self._check_order(order)
         self._rules[LIMIT] = origin.limit
         room = min(extents, self._most_runs(order))
-        mfns, lengths = np.empty(room, np.uint64), np.empty(room, np.uint64)
+        mfns, lengths = np.empty(room, np.uint64), np.zeros(room, np.uint64)
+        self.gate.begun.append(Allocated(mfns, lengths, order))
         runs = self._heap.alloc_runs(self._lists, self.zones.search(origin), order, extents, mfns, lengths)
         return mfns[:runs], lengths[:runs]
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from twofold.errors import FormatError, SizeError
 from twofold.files import check_target
-from twofold.machine.gate import is_gated, operation
+from twofold.machine.gate import hold, is_gated, operation
 from twofold.machine.journal_values import Encoder, Name
 from twofold.units import format_bytes
 
@@ -143,19 +143,20 @@ class Journal:
         """Return a method that does the same and is written down."""
         gate, name, kind = target.gate, method.__qualname__, type(target).__name__
 
+        def enter(*args: Any, **kwargs: Any) -> Any:
+            if self._inside.locked() or self._file.closed or gate.is_over:
+                return method(*args, **kwargs)
+            gate.check_called(name)  # what a replay could not ask for is in no journal
+            heard_args = tuple(_heard(each) for each in args)
+            heard = {name: _heard(each) for name, each in kwargs.items()}
+            # Before the operation: it may change what it is given, and what cannot be written must not be done.
+            what = Name(kind), domid, Name(method.__name__), heard_args, heard
+            callbacks = gate.call("what an operation is given", self._put, *what)
+            return hold(self._inside, self._record, method, heard_args, heard, callbacks)
+
         @functools.wraps(method)
         def record(*args: Any, **kwargs: Any) -> Any:
-            with gate.lock:
-                if self._inside.locked() or self._file.closed or gate.is_over:
-                    return method(*args, **kwargs)
-                gate.check_called(name)  # what a replay could not ask for is in no journal
-                heard_args = tuple(_heard(each) for each in args)
-                heard = {name: _heard(each) for name, each in kwargs.items()}
-                # Before the operation: it may change what it is given, and what cannot be written must not be done.
-                what = Name(kind), domid, Name(method.__name__), heard_args, heard
-                callbacks = gate.call("what an operation is given", self._put, *what)
-                with self._inside:
-                    return self._record(method, heard_args, heard, callbacks)
+            return hold(gate.lock, enter, *args, **kwargs)
 
         return record
 

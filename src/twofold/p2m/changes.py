@@ -26,6 +26,7 @@ from twofold.p2m.exact import ExactRanges
 from twofold.p2m.feed import ChangeFeed, ChangeKind, ChangeListener, FlushListener
 from twofold.p2m.linear import LinearMapping
 from twofold.p2m.pool import TablePool
+from twofold.p2m.ranges import one_range
 from twofold.p2m.results import Counters
 from twofold.p2m.view import P2MView
 from twofold.units import Mfn, Order, order_name
@@ -151,14 +152,15 @@ class P2MTables(P2MView):
     def _map(self, kind: ChangeKind, pieces: Pieces, type_: P2MType, access: str) -> None:
         if not len(pieces.gfns):
             return
-        self._edit(kind, "map_pieces", pieces, self._flags_of(type_, access))
+        flags = self._flags_of(type_, access)
         self._note(type_, int((pieces.gfns + pieces.frames).max()))
+        self._edit(kind, "map_pieces", pieces, flags)
+        self._settle()
 
     def _note(self, type_: P2MType, end: int) -> None:
-        """Remember what was mapped, then settle."""
+        """Remember what is going to be mapped."""
         self._limit = max(self._limit, end)
         self._only_ram &= type_ in RAM_TYPES
-        self._settle()
 
     def _flags_of(self, type_: P2MType, access: str) -> int:
         """Return all bits of a 4K entry but its frame number."""
@@ -323,14 +325,25 @@ class P2MTables(P2MView):
         """Flush if a present entry was replaced, and only then let retired tables be used again."""
         counts = self._counts
         if counts[at.REPLACED]:
-            counts[at.REPLACED] = 0
             self._owed += 1
             self._feed.flush()
+            counts[at.REPLACED] = 0  # only now: a flush that was cut is owed still
             self._done += 1
             if counts[at.RETIRED]:
                 self._p2m.release(self._pool.stock, self._pool.state)
         if self._feed.failures:
             self._feed.settled()
+
+    @operation
+    def settle(self) -> None:
+        """Flush what a change owes that was cut, all of it, since nobody knows what it covered."""
+        with self._feed.held():
+            if self._counts[at.REPLACED] and self._feed.wants_ranges:
+                self._feed.owe(one_range(0, self.geometry.frame_limit))
+            self._settle()
+            if self._counts[at.RETIRED]:
+                self._p2m.release(self._pool.stock, self._pool.state)
+            self._feed.failures.clear()
 
     # -- accounting ---------------------------------------------------------------------------------------------
 

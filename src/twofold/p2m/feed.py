@@ -19,7 +19,7 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from twofold.machine.gate import Gate
+from twofold.machine.gate import Gate, hold
 from twofold.machine.journal import cannot_repeat
 from twofold.p2m.ranges import Ranges, apart, common, joined
 from twofold.units import INVALID_MFN
@@ -185,15 +185,17 @@ class ChangeFeed:
     def _tell_all(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
         gate = self._gate
         gate.hush(self._told)
-        with gate.calling:
-            for listener in listeners:
-                try:
-                    listener(news)
-                except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
-                    cannot_repeat(failure)
-                    self.failures.append(failure)
+        hold(gate.calling, self._tell_each, listeners, news)
         gate.check_here()
         gate.machine.is_hushed = gate.building.locked()
+
+    def _tell_each(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
+        for listener in listeners:
+            try:
+                listener(news)
+            except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
+                cannot_repeat(failure)
+                self.failures.append(failure)
 
     def settled(self) -> None:
         """Raise what listeners have raised, now that the P2M is settled."""
@@ -211,8 +213,7 @@ class ChangeFeed:
             yield
             return
         try:
-            with self._held:
-                yield
+            with self._held: yield  # fmt: skip  # noqa: E701  see `gate.hold`
         except BaseException as error:
             for other in self.failures:
                 error.add_note(f"and a listener raised {type(other).__name__}: {other}")

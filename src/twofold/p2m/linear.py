@@ -15,7 +15,9 @@ they are: they are encoded anew into slots of the monitor table each time they c
 Source: Xen 3.3 xen/arch/x86/mm/p2m.c, gfn_to_mfn_current; the addresses are those of its RO_MPT_VIRT_START.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -60,12 +62,15 @@ class LinearMapping:
     hardware : where the monitor's tables come from
     view : the P2M; the monitor's tables are its domain's
 
+    is_kept : says whether it is the one that its P2M uses
+
     Raises
     ------
     HeapExhaustedError : no frames for the monitor's tables
     """
 
-    def __init__(self, hardware: Hardware, view: P2MView) -> None:
+    def __init__(self, hardware: Hardware, view: P2MView, is_kept: Callable[["LinearMapping"], bool]) -> None:
+        self._is_kept = partial(is_kept, self)
         self.gate: Gate = view.gate
         self._hardware, self._view, self._domid = hardware, view, view.gate.domid
         self._frames: list[Mfn] = []
@@ -141,6 +146,8 @@ class LinearMapping:
 
     def sync(self, _change: Change | None = None) -> None:
         """Encode the entries of a PAE root anew where they changed."""
+        if _change is not None and not self._is_kept():
+            return
         root = self._memory[int(self._view.root), : len(self._pae_root)].tolist()
         if root == self._pae_root:
             return
@@ -170,7 +177,7 @@ class LinearMapping:
         for _ in range(count):
             mfn = self._hardware.heap.alloc(0, origin)
             self._frames.append(mfn)
-            self._hardware.ledger.take(_one(mfn), _ONE, self._domid, Use.TABLES)
+            self._hardware.ledger.take_pages(_one(mfn), _ONE, self._domid, Use.TABLES, self._is_kept)
             self._memory[mfn] = 0
         if self._geometry is PAE:
             self._build_pae()

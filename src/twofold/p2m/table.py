@@ -24,6 +24,7 @@ from twofold.formats.p2m_types import (
 )
 from twofold.formats.status import OK, UNENCODABLE
 from twofold.machine import Backing, Origin, Unmapped, Use, Zones
+from twofold.machine.begun import UNHOOK, Leaving
 from twofold.machine.digest import Field
 from twofold.machine.gate import by_hand, look, operation
 from twofold.machine.journal import journaled
@@ -80,43 +81,49 @@ class P2M(P2MTables):
 
         Changes: all or nothing; flushes when a present entry was replaced.
         """
-        gate = self.gate
-        with gate.lock:
-            if gate.machine.is_hushed:
-                gate.admit("P2M.set_entry")
-            frames = 1 << order
-            if not 0 <= gfn <= self._gfn_end - frames:
-                self._check_gfn(gfn, frames)
-            if type in HOLE_TYPES:
-                if mfn != INVALID_MFN:
-                    raise P2MTypeError(type.name, "is a hole and has no machine frame")
-                self._make_hole(gfn, frames)
-                return
-            if type in PLACE_TYPES:
-                if mfn != INVALID_MFN:
-                    raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
-                mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
-            elif mfn == INVALID_MFN:
-                raise P2MTypeError(type.name, "needs a machine frame")
-            elif type == _DEVICE:
-                self._check_device_frames(mfn, frames)
-            elif not 0 <= mfn <= self._hardware.frames - frames:
-                raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
-            flags = self._flags.get((type, access)) or self._flags_of(type, access)
-            sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
-            piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
+        # In one line: see `gate.hold`.
+        with self.gate.lock: self._set_entry(gfn, mfn, order, type, access, move_below)  # fmt: skip  # noqa: E701
+
+    def _set_entry(self, gfn: int, mfn: int, order: int, type: P2MType, access: str, move_below: bool) -> None:  # noqa: A002, FBT001
+        if self.gate.machine.is_hushed:
+            self.gate.admit("P2M.set_entry")
+        frames = 1 << order
+        if not 0 <= gfn <= self._gfn_end - frames:
+            self._check_gfn(gfn, frames)
+        if type in HOLE_TYPES:
+            if mfn != INVALID_MFN:
+                raise P2MTypeError(type.name, "is a hole and has no machine frame")
+            self._make_hole(gfn, frames)
+            return
+        if type in PLACE_TYPES:
+            if mfn != INVALID_MFN:
+                raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
+            mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
+        elif mfn == INVALID_MFN:
+            raise P2MTypeError(type.name, "needs a machine frame")
+        elif type == _DEVICE:
+            self._check_device_frames(mfn, frames)
+        elif not 0 <= mfn <= self._hardware.frames - frames:
+            raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
+        flags = self._flags.get((type, access)) or self._flags_of(type, access)
+        sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
+        piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
+        limit = self._limit
+        if gfn + frames > limit:
+            self._limit = gfn + frames  # before it is mapped: what is mapped is always below
+        status = self._edit(_SET, "change_one", *piece)
+        if status == UNENCODABLE and move_below:
+            for edge in (gfn, gfn + frames):
+                if self._is_cut(edge):
+                    self.split(edge, 0, move_below=True)
             status = self._edit(_SET, "change_one", *piece)
-            if status == UNENCODABLE and move_below:
-                for edge in (gfn, gfn + frames):
-                    if self._is_cut(edge):
-                        self.split(edge, 0, move_below=True)
-                status = self._edit(_SET, "change_one", *piece)
-            if status != OK:
-                raise self._refusal(status, gfn)
-            if gfn + frames > self._limit or type not in RAM_TYPES:
-                self._note(type, gfn + frames)
-            elif self._counts[at.REPLACED] or self._feed.failures:
-                self._settle()
+        if status != OK:
+            self._limit = limit
+            raise self._refusal(status, gfn)
+        if type not in RAM_TYPES:
+            self._only_ram = False
+        if self._counts[at.REPLACED] or self._feed.failures:
+            self._settle()
 
     def _is_cut(self, edge: int) -> bool:
         """Return whether a leaf reaches over the border before a gfn."""
@@ -184,8 +191,10 @@ class P2M(P2MTables):
         if not len(gfns):
             return Unmapped(gfns, mfns, frames)
         mapped = [self.runs(gfn, length) for gfn, length in zip(gfns.tolist(), frames.tolist(), strict=True)]
+        where, what, lengths = (np.concatenate(column) for column in zip(*mapped, strict=True))
+        self._hardware.ledger.begin(Leaving(self.domid, Use.RAM, what, lengths, self, where, UNHOOK))
         self.map(gfns, mfns, frames, sizes)
-        return Unmapped(*(np.concatenate(column) for column in zip(*mapped, strict=True)))
+        return Unmapped(where, what, lengths)
 
     @look
     def certify_gone(self, gfns: Array, mfns: Array) -> Unmapped:
@@ -386,7 +395,8 @@ class P2M(P2MTables):
         self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
         self._hardware.arena.copy(old, lengths, mfn)
         pieces = Pieces(gfns, new[0], new[1], mask)
-        backing = Backing(gfns, lambda: self._map(ChangeKind.MOVE, pieces, entry.type, entry.access))
+        backing = Backing(gfns, lambda: self._map(ChangeKind.MOVE, pieces, entry.type, entry.access), self)
+        self._hardware.ledger.begin(Leaving(self.domid, Use.RAM, old, lengths, self, mapped[0]))
         with self._feed.held():
             self._hardware.ledger.take(*new, self.domid, Use.RAM, backing, in_place=True)
             self._hardware.ledger.release(Unmapped(*mapped), self.domid)
@@ -449,11 +459,15 @@ class P2M(P2MTables):
     @journaled
     def _make_linear(self) -> LinearMapping:
         """Make the linear mapping: it takes frames of the heap."""
-        linear = self._linear = LinearMapping(self._hardware, self)
+        linear = LinearMapping(self._hardware, self, self._uses)
         self._hardware.watch(self.domid, linear)
         if linear.copies_root:
             self.on_change(linear.sync)
+        self._linear = linear
         return linear
+
+    def _uses(self, linear: LinearMapping) -> bool:
+        return self._linear is linear
 
     @journaled
     def gfn_to_mfn_current(self, gfn: int) -> Mfn:
@@ -484,10 +498,13 @@ class P2M(P2MTables):
         """Give the monitor's tables back, if there are any; `linear` makes them anew."""
         linear = self._linear
         if linear is not None:
-            linear.release()
+            mfns = np.array(linear.frames, np.uint64)
+            note = Leaving(self.domid, Use.TABLES, mfns, np.ones_like(mfns), is_gone=lambda: self._linear is not linear)
+            self._hardware.ledger.begin(note)
             self._linear = None
             if linear.copies_root:
                 self.off_change(linear.sync)
+            linear.release()
 
     @look
     def audit(self, progress: Progress | None = None) -> AuditReport:

@@ -111,25 +111,28 @@ class P2MView:
     @by_hand
     def get_entry(self, gfn: int) -> Entry:
         """Return what a gfn maps to; a hole has `INVALID_MFN` and the order of the empty slot."""
+        # In one line: see `gate.hold`.
+        with self.gate.lock: return self._walk_to(gfn)  # fmt: skip  # noqa: E701
+
+    def _walk_to(self, gfn: int) -> Entry:
         # In plain Python, on a memoryview: calling a kernel for one walk takes longer than the walk.
-        with self.gate.lock:
-            if not 0 <= gfn < self._gfn_end:
-                self._check_gfn(gfn, 1)
-            words, slot_bits, slot_mask = self._words, self._slot_bits, self._slot_mask
-            present, large, frame_mask = self._present, self._large, self._frame_mask
-            recalc_mask, recalc_value = self._recalc_mask, self._recalc_value
-            table, entry, level, marked = int(self.root), 0, 0, False
-            for level in self._levels:
-                if table >= self._arena.frames:  # somebody else's tables may point anywhere
-                    break
-                entry = words[(table << slot_bits) + (gfn >> slot_bits * level & slot_mask)]
-                if not entry & present:
-                    break
-                marked = marked or (entry & recalc_mask == recalc_value and level <= self._has_marks_from)
-                if level == 0 or (entry & large and level in self._large_levels):
-                    break
-                table = (entry & frame_mask) >> FRAME_SHIFT
-            return self._as_entry(gfn, level, entry, is_marked=marked)
+        if not 0 <= gfn < self._gfn_end:
+            self._check_gfn(gfn, 1)
+        words, slot_bits, slot_mask = self._words, self._slot_bits, self._slot_mask
+        present, large, frame_mask = self._present, self._large, self._frame_mask
+        recalc_mask, recalc_value = self._recalc_mask, self._recalc_value
+        table, entry, level, marked = int(self.root), 0, 0, False
+        for level in self._levels:
+            if table >= self._arena.frames:  # somebody else's tables may point anywhere
+                break
+            entry = words[(table << slot_bits) + (gfn >> slot_bits * level & slot_mask)]
+            if not entry & present:
+                break
+            marked = marked or (entry & recalc_mask == recalc_value and level <= self._has_marks_from)
+            if level == 0 or (entry & large and level in self._large_levels):
+                break
+            table = (entry & frame_mask) >> FRAME_SHIFT
+        return self._as_entry(gfn, level, entry, is_marked=marked)
 
     def _as_entry(self, gfn: int, level: int, entry: int, *, is_marked: bool) -> Entry:
         """Return what the last entry of a walk says of a gfn."""
