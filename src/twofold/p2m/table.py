@@ -16,7 +16,6 @@ from twofold.formats import shape
 from twofold.formats.operands import Pieces
 from twofold.formats.p2m_types import (
     HOLE_TYPES,
-    PLACE_TYPES,
     PRESENT_TYPES,
     RAM_TYPES,
     SMALL_TYPES,
@@ -90,12 +89,12 @@ class P2M(P2MTables):
         frames = 1 << order
         if not 0 <= gfn <= self._gfn_end - frames:
             self._check_gfn(gfn, frames)
-        if type in HOLE_TYPES:
-            if mfn != INVALID_MFN:
-                raise P2MTypeError(type.name, "is a hole and has no machine frame")
-            self._make_hole(gfn, frames)
-            return
-        if type in PLACE_TYPES:
+        if type not in PRESENT_TYPES:
+            if type in HOLE_TYPES:
+                if mfn != INVALID_MFN:
+                    raise P2MTypeError(type.name, "is a hole and has no machine frame")
+                self._make_hole(gfn, frames)
+                return
             if mfn != INVALID_MFN:
                 raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
             mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts

@@ -149,7 +149,8 @@ class P2MView:
         type_, access = self._meanings[said]
         if is_marked and type_ in CHANGEABLE_TYPES:
             type_ = P2MType.RAM_RW
-        return Entry(Mfn(mfn | gfn & ((1 << order) - 1)), Order(order), type_, access)
+        # No NewTypes: each is a call, and there are a million of these.
+        return Entry(mfn | gfn & ((1 << order) - 1), order, type_, access)  # type: ignore[arg-type]
 
     @look
     def walk(self, gfn: int) -> tuple[WalkStep, ...]:
