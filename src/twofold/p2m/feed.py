@@ -19,7 +19,7 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from twofold.machine.gate import Gate, hold
+from twofold.machine.gate import Gate
 from twofold.machine.journal import cannot_repeat
 from twofold.p2m.ranges import Ranges, apart, common, joined
 from twofold.units import INVALID_MFN
@@ -126,7 +126,7 @@ class ChangeFeed:
     """
 
     def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+        self._gate, self._machine = gate, gate.machine
         self._told = f"a listener of the P2M of {gate.name}"
         # Tuples: who is told stays the same while all are told, whoever takes himself off.
         self._changes: tuple[ChangeListener, ...] = ()
@@ -183,11 +183,13 @@ class ChangeFeed:
             self._tell_all(self._flushes, flush)
 
     def _tell_all(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
-        gate = self._gate
-        gate.hush(self._told)
-        hold(gate.calling, self._tell_each, listeners, news)
-        gate.check_here()
-        gate.machine.is_hushed = gate.building.locked()
+        """Tell something to listeners: as `Gate.call`, in place, since it is done at each change."""
+        gate, machine = self._gate, self._machine
+        machine.told, machine.is_hushed = self._told, True
+        with gate.calling: self._tell_each(listeners, news)  # fmt: skip  # noqa: E701
+        machine.is_hushed = gate.building.locked()
+        if not machine.is_open:
+            gate.check_here()
 
     def _tell_each(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
         for listener in listeners:
