@@ -88,7 +88,7 @@ class P2M(P2MTables):
             self.gate.admit("P2M.set_entry")
         frames = 1 << order
         if not 0 <= gfn <= self._gfn_end - frames:
-            self._check_gfn(gfn, frames)
+            self._check_gfn(gfn, frames, "P2M.set_entry")
         if type not in PRESENT_TYPES:
             if type in HOLE_TYPES:
                 if mfn != INVALID_MFN:

@@ -1,6 +1,5 @@
 """Reading a P2M: look-ups, walks, bulk translation, enumeration. Nothing here changes a translation."""
 
-import inspect
 from typing import Final, cast
 
 import numpy as np
@@ -117,7 +116,7 @@ class P2MView:
     def _walk_to(self, gfn: int) -> Entry:
         # In plain Python, on a memoryview: calling a kernel for one walk takes longer than the walk.
         if not 0 <= gfn < self._gfn_end:
-            self._check_gfn(gfn, 1)
+            self._check_gfn(gfn, 1, "P2M.get_entry")
         words, slot_bits, slot_mask = self._words, self._slot_bits, self._slot_mask
         present, large, frame_mask = self._present, self._large, self._frame_mask
         recalc_mask, recalc_value = self._recalc_mask, self._recalc_value
@@ -267,11 +266,10 @@ class P2MView:
         )
         return gfns[:found], mfns[:found], lengths[:found]
 
-    def _check_gfn(self, gfn: int, frames: int) -> None:
+    def _check_gfn(self, gfn: int, frames: int, operation: str = "a look at gfns") -> None:
         if not 0 <= gfn <= self._gfn_end - frames:
             if not self.gate.is_open:
-                if not self.gate.may_look:
-                    raise self.gate.refusal(inspect.stack(0)[1].frame.f_code.co_qualname)
+                self.gate.admit_look(operation)
                 if 0 <= gfn <= self.geometry.frame_limit - frames:
                     return
             raise AddressError("gfn", gfn, f"+ {frames} frames is beyond a {self.geometry.name} table")
