@@ -177,11 +177,26 @@ class P2MTypeError(TwofoldError):
 
 
 class ListenerError(TwofoldError):
-    """A listener of a P2M did, while it was being told something, what only others may do."""
+    """A function that an operation was calling did what only others may do: it changed something, or ended it all.
 
-    def __init__(self, what: str) -> None:
+    operation : what it tried;  told : which function it is;  under_way : what called it
+    """
+
+    def __init__(self, operation: str, told: str, under_way: str) -> None:
+        self.operation = operation
+        self.told = told
+        self.under_way = under_way
+        by = f", called by {told}," if told else ""
+        super().__init__(f"{operation}{by} is refused while {under_way} is under way; do it when that is over")
+
+
+class ClosedError(TwofoldError):
+    """A machine, or tables, that are closed, or that belong to the process from which this one was forked."""
+
+    def __init__(self, what: str, problem: str) -> None:
         self.what = what
-        super().__init__(f"a listener cannot {what} the P2M that is telling it something; do it when the call is over")
+        self.problem = problem
+        super().__init__(f"{what} {problem}")
 
 
 class WriteRefusedError(TwofoldError):
@@ -261,7 +276,7 @@ class ProfileError(TwofoldError):
     def __init__(self, name: str, problem: str) -> None:
         self.name = name
         self.problem = problem
-        super().__init__(f"CPU profile {quoted(name)} {problem}")
+        super().__init__(f"CPU profile {name!r} {problem}")  # a whole path may be its name
 
 
 class FormatError(TwofoldError):

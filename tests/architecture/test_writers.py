@@ -30,6 +30,7 @@ MAY_WRITE = {
     ("twofold.kernels._cache", "mkdir"): "the folder of the kernels' machine code, for the user alone",
     ("twofold.kernels._cache", "unlink"): "an entry that is damaged",
     ("twofold.machine.arena", "ftruncate"): "memory",
+    ("twofold.streams", "open"): "standard streams that the caller has closed, so that they refuse",
     ("twofold.study.held", "TemporaryFile"): "has no name",
     ("twofold.study.outcome", "write_parquet"): "into memory",
     ("twofold.trace.unpacked", "TemporaryFile"): "has no name",

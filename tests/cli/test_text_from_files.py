@@ -104,8 +104,8 @@ def test_every_error_is_one_harmless_line(kind):
 
 
 def test_no_command_writes_to_a_stream_by_itself():
-    """`documents` does, with `shown`; `terminal` with it too; `app` says the version and the help."""
-    allowed = {"documents.py", "app.py"}
+    """`documents` does, with `shown`; `terminal` too; `app` says version and help, `first_use` what kernels say."""
+    allowed = {"documents.py", "app.py", "first_use.py"}
     found = set()
     for path in Path(app.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -280,7 +280,8 @@ def test_a_saved_machine_names_no_domain_that_cannot_be_printed(tmp_path, name):
     assert is_harmless(str(caught.value))
 
 
-def test_a_domain_with_a_formula_or_markup_for_a_name_is_shown_as_it_is(tmp_path):
+def test_a_domain_with_a_formula_or_markup_for_a_name_is_shown_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     with Machine("64MiB") as machine:
         machine.create_domain("8MiB", "[red]=1+1[/]<b>", DomainOptions(layout="flat", table_pool=10))
         machine.save(tmp_path / "m")

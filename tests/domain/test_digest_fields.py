@@ -201,14 +201,17 @@ SHARED = "another object, which has its own fields or decides nothing"
 CACHE = "a cache: looked up again where it is empty"
 TOLD = "tells what happened and decides nothing"
 LISTENERS = "who listens, outside of the machine"
+GATE = "who may, not what there is"
 ATTRIBUTES = {
     "machine": {
+        "gate": GATE,
         **dict.fromkeys(("paging", "page_sizes", "seed", "_last_domid", "behaviour", "nodes"), "in the digest"),
         **dict.fromkeys(("frames", "arena", "heap", "frame_table", "m2p", "ledger", "domains"), "in the digest"),
         "engine": "twins: the same answers",
         "journal": LISTENERS,
     },
     "heap": {
+        "gate": GATE,
         "_heap": "twins: the same answers",
         "zones": DERIVED,
         "_rules": DERIVED + "; the limit in it is set before each use",
@@ -216,9 +219,11 @@ ATTRIBUTES = {
     },
     "ledger": {
         **dict.fromkeys(("accounts", "claims", "references"), "in the digest"),
-        **dict.fromkeys(("_arena", "_heap", "_frame_table", "_m2p"), SHARED),
+        **dict.fromkeys(("arena", "heap", "frame_table", "m2p"), SHARED),
+        "begun": "nothing, between two operations",
     },
     "domain": {
+        "gate": GATE,
         **dict.fromkeys(("machine", "p2m", "pool", "memory", "_holding", "door"), SHARED),
         "domid": "in the digest: in the name of each field",
         **dict.fromkeys(("frames", "options", "_wanted", "_pauses"), "in the digest"),
@@ -231,10 +236,10 @@ ATTRIBUTES = {
         **dict.fromkeys(("hardware", "ledger", "account", "p2m"), SHARED),
         "domid": "in the digest: in the name of each field",
         **dict.fromkeys(("node", "_last_node"), "in the digest"),
-        "dying": "there is no digest half-way through a destruction",
         "counters": TOLD,
     },
     "memory": {
+        "gate": GATE,
         **dict.fromkeys(("_holding", "_domains"), SHARED),
         "last_reason": TOLD,
     },
@@ -244,6 +249,7 @@ ATTRIBUTES = {
         **dict.fromkeys(("capacity", "runs", "stock", "state"), "in the digest"),
     },
     "p2m": {
+        "gate": GATE,
         **dict.fromkeys(("_hardware", "_pool", "_arena", "_editor", "_edit", "_counts"), SHARED),
         **dict.fromkeys(("_engine", "_p2m", "_resize"), "twins: the same answers"),
         "domid": "in the digest: in the name of each field",
@@ -258,7 +264,9 @@ ATTRIBUTES = {
         **dict.fromkeys(("_owed", "_done"), TOLD),
     },
     "linear": {
-        **dict.fromkeys(("_hardware", "_view", "_domid", "_memory"), SHARED),
+        "gate": GATE,
+        "_is_kept": "asks its P2M",
+        **dict.fromkeys(("_hardware", "_view", "_domid"), SHARED),
         "_frames": "in the digest",
         **dict.fromkeys(("windows", "monitor", "why_not", "_geometry", "_shape", "_entry_shift", "_pae_root"), DERIVED),
     },

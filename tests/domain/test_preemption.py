@@ -241,33 +241,6 @@ def test_a_preempted_destruction_ends_as_one_that_runs_through(pattern):
     assert ends[0] == ends[1]
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 4])
-def test_what_is_mapped_by_hand_during_a_destruction_is_never_freed_while_it_is_mapped(steps):
-    with Machine("128MiB") as machine:
-        domain, other = crowded(machine)
-        entry = domain.p2m.get_entry(0x800)
-        freed = []
-        free_runs = machine.heap.free_runs
-
-        def watched(mfns, frames):
-            mapped = domain.p2m.runs(0, domain.p2m.max_gfn)[1]
-            freed.append(any(mfn <= each < mfn + n for each in mapped for mfn, n in zip(mfns, frames, strict=True)))
-            free_runs(mfns, frames)
-
-        machine.heap.free_runs = watched
-        for _ in range(steps):
-            assert not domain.destroy(lambda: True)
-        assert entry.order == 9
-        domain.p2m.set_entry(0, entry.mfn, 9)  # where a table is there still, for what comes behind
-        while not domain.destroy(lambda: True):
-            pass
-        assert freed
-        assert not any(freed)
-        other.destroy()
-        assert machine.heap.blocks() == [(0, 15)]
-        assert not machine.m2p.complement.any()
-
-
 def test_each_step_of_a_destruction_is_bounded():
     with Machine("64MiB") as machine:
         domain = machine.create_domain("32MiB", options=DomainOptions(layout="flat"))

@@ -106,7 +106,7 @@ UNMARKED = {
     "Machine": {
         *("close", "digest_fields", "forget", "frames_by_use", "save", "watch"),
     },
-    "Heap": {"blocks", "digest_fields", "free_blocks", "is_free", "lists"},
+    "Heap": {"blocks", "digest_fields", "free_blocks", "is_free", "let_go", "lists"},
     "Arena": {"close", "copy", "data_runs", "discard", "read", "tables_of", "words_of"},
     "Domain": {
         *("apply_page_sizes", "check_runnable", "digest_fields", "is_watched", "note_write", "off_write", "on_write"),
@@ -119,9 +119,9 @@ UNMARKED = {
     "MemoryOperations": set(),
     "P2M": {
         *("certify_empty", "certify_gone", "digest_fields", "map_over"),
-        *("audit", "can_map_exactly", "clear_frames", "detach", "get_entry", "gfn_to_mfn_foreign", "leaf_array"),
-        *("leaf_rows", "leaves", "level_masks", "map", "off_change", "off_flush", "on_change", "on_flush"),
-        *("plan", "runs", "split_need", "translate"),
+        *("audit", "can_map_exactly", "clear_frames", "get_entry", "gfn_to_mfn_foreign", "leaf_array"),
+        *("held", "leaf_rows", "leaves", "level_masks", "map", "off_change", "off_flush", "on_change", "on_flush"),
+        *("plan", "runs", "settle", "split_need", "translate"),
         *("unmap_need", "unmap_refusal", "walk"),
     },
     "LinearMapping": {"address", "release", "sync"},

@@ -54,9 +54,14 @@ EXAMPLES = [
         "gpa 0x1000 has a malformed entry (level 3, entry 0xe7)",
     ),
     (
-        errors.ListenerError("change"),
-        {"what": "change"},
-        "a listener cannot change the P2M that is telling it something; do it when the call is over",
+        errors.ListenerError("P2M.unmap", "a listener", "P2M.map"),
+        {"operation": "P2M.unmap", "told": "a listener", "under_way": "P2M.map"},
+        "P2M.unmap, called by a listener, is refused while P2M.map is under way; do it when that is over",
+    ),
+    (
+        errors.ClosedError("the machine", "is closed"),
+        {"what": "the machine", "problem": "is closed"},
+        "the machine is closed",
     ),
     (
         errors.WriteRefusedError(0x12, "loader", "it is logged"),
@@ -102,6 +107,16 @@ EXAMPLES = [
         errors.PlugInError("design", "house", "is registered by a:A and b:B: uninstall one of them"),
         {"kind": "design", "name": "house"},
         "design 'house' is registered by a:A and b:B: uninstall one of them",
+    ),
+    (
+        errors.CountError("-1", 0, 8),
+        {"text": "-1", "least": 0, "most": 8},
+        "'-1' is no whole number from 0 to 8",
+    ),
+    (
+        errors.ScenarioError("a.toml", ("modes", 1, "paging"), "paging of [[modes]] number 2", "is unknown"),
+        {"path": "a.toml", "place": ("modes", 1, "paging"), "wrong": "is unknown"},
+        "a.toml: field paging of [[modes]] number 2: is unknown",
     ),
     (errors.AccessRefusedError("frozen"), {"reason": "frozen"}, "frozen"),
     (errors.GuestError("no program"), {"problem": "no program"}, "no program"),

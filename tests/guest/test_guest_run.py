@@ -341,7 +341,11 @@ def test_an_image_that_cannot_be_loaded_is_refused(segments, problem):
 
 
 def test_a_file_is_read_no_further_than_it_may_be_long(tmp_path):
+    with (tmp_path / "long.elf").open("wb") as file:
+        file.truncate((16 << 20) + 1)
     with pytest.raises(FormatError, match="larger than 16MiB"):
+        Program.from_file(tmp_path / "long.elf")
+    with pytest.raises(FormatError, match="is no regular file"):
         Program.from_file(tmp_path.__class__("/dev/zero"))
     with pytest.raises(FormatError, match="No such file"):
         Program.from_file(tmp_path / "missing.elf")

@@ -7,14 +7,16 @@ has, so a build starts from nothing: a domain that has memory already, built or 
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 from twofold.domain.designs import Design, ToolstackDesign, get_design
 from twofold.domain.domain import Domain
 from twofold.domain.extents import Extents, Mem
 from twofold.domain.holding import MemoryCounters
-from twofold.domain.layout import GfnRange
+from twofold.domain.layout import GfnRange, Layout
 from twofold.errors import BuildError, SizeError, UnknownNameError, wrong_type
 from twofold.machine import Behaviour
+from twofold.machine.gate import hold
 from twofold.units import (
     FRAME_SHIFT,
     ORDER_4K,
@@ -103,6 +105,12 @@ def build(
         memory, and the domain is empty again
     SizeError : an exact range that page sizes, alignment or layout forbid; nothing was built
     """
+    return hold(domain.gate.lock, _build, domain, design, fallback, exact)
+
+
+def _build(domain: Domain, design: str | Design, fallback: str | None, exact: Iterable[Exact]) -> Built:
+    domain.gate.check_called("build")
+    domain.gate.check_closed("build")
     _check_empty(domain)
     chosen = _choose(design, fallback, domain.machine.behaviour)
     insisted = sorted(exact, key=lambda each: each.range.gfn)
@@ -187,7 +195,23 @@ class _Populate:
 
     def __call__(self, gfns: range, order: Order, flags: Mem = Mem.NONE) -> Extents:
         """Populate one extent of this order at each gfn."""
-        return self._memory.populate_physmap(gfns, order, flags)
+        return hold(self._memory.gate.lock, self._populate, gfns, order, flags)
+
+    def _populate(self, *arguments: Any) -> Extents:
+        gate, populate = self._memory.gate, self._memory.populate_physmap
+        if not gate.building.locked() or gate.populating.locked():
+            return populate(*arguments)
+        told = gate.machine.told
+        answer = hold(gate.populating, populate, *arguments)
+        gate.hush(told)
+        return answer
+
+    def be_called_by(self, design: Design, gfns: range, layout: Layout) -> None:
+        """Let a design populate a range: it may do so with this, and look, and nothing else."""
+        gate = self._memory.gate
+        gate.hush(f"the design {design.name}")
+        hold(gate.building, design.populate, self, gfns, layout)
+        gate.check_here()
 
 
 def _populate(domain: Domain, design: Design, ram: tuple[GfnRange, ...], exact: list[Exact]) -> None:
@@ -199,7 +223,7 @@ def _populate(domain: Domain, design: Design, ram: tuple[GfnRange, ...], exact: 
         if not answer.complete:
             raise BuildError(f"the exact range at gfn {each.range.gfn:#x}: {answer.reason}")
     for part in _without(ram, [each.range for each in exact]):
-        design.populate(populate, range(part.gfn, part.end), domain.layout)
+        populate.be_called_by(design, range(part.gfn, part.end), domain.layout)
         _check_populated(domain, part)
     for part in domain.layout.special:
         answer = populate(range(part.gfn, part.end), ORDER_4K, Mem.EXACT)

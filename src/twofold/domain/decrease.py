@@ -30,12 +30,14 @@ def _remove_extent(holding: Holding, gfn: int, frames: int) -> Reason:
         return Reason.BEYOND
     if holding.hardware.behaviour.removes_frame_by_frame:
         return _remove_frames(holding, range(gfn, gfn + frames))[1]
-    _, mfns, lengths = holding.p2m.runs(gfn, frames)
+    gfns, mfns, lengths = holding.p2m.runs(gfn, frames)
     if int(lengths.sum()) != frames or not holding.are_own(mfns, lengths):
         return Reason.UNPOPULATED
     reason = holding.unmap_reason(gfn, frames)
     if not reason:
+        holding.begin_leaving(gfns, mfns, lengths)
         holding.ledger.release(holding.p2m.unmap(gfn, frames), holding.domid)
+        holding.ledger.commit()
     return reason
 
 
@@ -48,9 +50,11 @@ def _remove_frames(holding: Holding, gfns: Sequence[int] | Array) -> tuple[int, 
         where = wanted[:inside].astype(np.uint64)
         mfns = holding.p2m.translate(where)
         own = _first(~holding.own_frames(mfns))
+        holding.begin_leaving(where[:own], mfns[:own], np.ones(own, np.uint64))
         unmapped = holding.p2m.remove_first_entries(where[:own])
         done = unmapped.total_frames
         holding.ledger.release(unmapped, holding.domid)
+        holding.ledger.commit()
         total += done
         if done < own:
             return total, holding.unmap_reason(int(where[done]), 1)

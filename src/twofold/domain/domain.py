@@ -10,11 +10,12 @@ from twofold.domain.host import Host
 from twofold.domain.layout import get_layout
 from twofold.domain.memory import MemoryOperations
 from twofold.domain.options import DomainOptions, check_pool, leaf_orders
-from twofold.domain.teardown import STEP_FRAMES, teardown
+from twofold.domain.teardown import STEP_FRAMES, Teardown
 from twofold.errors import BuildError, DomainError, NotPresentError
 from twofold.formats.table_formats import get_format, with_marks
 from twofold.machine import Origin, Zones
 from twofold.machine.digest import Field
+from twofold.machine.gate import Gate, alone, look, operation
 from twofold.machine.journal import journaled
 from twofold.p2m import P2M, TablePool, default_frames
 from twofold.paging import get_paging
@@ -32,6 +33,7 @@ class Domain:
     """
 
     def __init__(self, machine: Host, domid: int, name: str, frames: int, options: DomainOptions) -> None:
+        self.gate = Gate(f"domain {domid}", domid, machine.gate)
         self.machine = machine
         self.domid = domid
         self.name = name
@@ -44,15 +46,19 @@ class Domain:
         check_pool(pool_frames, table_format.geometry)
         self._check_reach(table_format.geometry.frame_limit)
         zones = Zones.LOW_ONLY if table_format.is_32_bit else Zones.LOW_FIRST
-        self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node))
-        self.p2m = P2M(machine, domid, self.pool, self._allowed(), table_format)
+        self.pool = TablePool(machine, domid, pool_frames, Origin(zones, options.node), self._is_there)
+        self.p2m = P2M(machine, self.gate, self.pool, self._allowed(), table_format)
         self.paging = get_paging(options.paging)(self.p2m)
         self._holding = Holding(machine, domid, self.p2m, options)
         self.memory = MemoryOperations(self._holding, machine.domains)
         self._pauses = 0
-        self._teardown: Iterator[None] | None = None
+        self._teardown: Teardown | None = None
         self.door = WriteDoor(machine, self.p2m)
         machine.watch(domid, self, self.p2m, self.memory, self.door)
+
+    def _is_there(self) -> bool:
+        """Return whether it has come about: it is on the list of the machine."""
+        return self.machine.domains.get(self.domid) is self
 
     def _check_reach(self, limit: int) -> None:
         """Refuse a guest whose memory passes the end of its P2M."""
@@ -80,10 +86,12 @@ class Domain:
         self._wanted = leaf_orders(page_sizes, self.p2m.geometry)
         self.apply_page_sizes()
 
+    @operation
     def apply_page_sizes(self) -> None:
         """Let new mappings follow what the domain wants and the machine allows."""
         self.p2m.page_sizes = self._allowed()
 
+    @look
     def read(self, gpa: int, bytes_: int) -> bytes:
         """Return guest-physical memory.
 
@@ -125,6 +133,7 @@ class Domain:
         """Make all of the domain's memory read as zero; costs what was touched."""
         self.door.wipe_all(*self._holding.own_runs())
 
+    @operation
     def on_write(self, listener: StoreListener, gfns: range | None = None) -> None:
         """Tell `listener` each `Store` into guest memory before it happens; it may raise WriteRefusedError.
 
@@ -140,10 +149,12 @@ class Domain:
         """Stop telling `listener`."""
         self.door.off_write(listener)
 
+    @look
     def is_watched(self, gfn: int) -> bool:
         """Return whether somebody wants to know what is stored into a frame."""
         return self.door.is_watched(gfn)
 
+    @look
     def note_write(self, gfn: int, by: str) -> None:
         """Tell who watches a frame that a program is about to write to it.
 
@@ -188,7 +199,7 @@ class Domain:
     @property
     def is_dying(self) -> bool:
         """Whether it is being destroyed, or has been."""
-        return self._holding.dying
+        return not self.gate.is_open
 
     @journaled
     def pause(self) -> None:
@@ -209,16 +220,19 @@ class Domain:
 
     def check_runnable(self) -> None:
         """Raise DomainError unless its guest may run."""
+        self.gate.check_closed("a run")
         if self.is_dying:
             raise DomainError(self.domid, "is being destroyed: its guest does not run")
         if self._pauses:
             raise DomainError(self.domid, f"is paused {self._pauses} times: its guest does not run")
 
     @journaled
+    @alone
     def destroy(self, preempt: Callable[[], bool] | None = None) -> bool:
         """Give back everything: memory, then the tables; nothing of it may be used afterwards.
 
-        From the first call on the domain is dying: it gets no memory and no tables, and its guest does not run.
+        From the first call on the domain is dying: whatever else is asked of it is refused, and its guest does not run.
+        A call that an exception has cut is gone on with by the next one, too.
 
         Parameters
         ----------
@@ -229,12 +243,16 @@ class Domain:
         done : False when it was preempted; the next call goes on
         """
         if self._teardown is None:
-            self._holding.dying = True
-            self.machine.ledger.drop_claim(self.domid)
-            self._teardown = teardown(self._holding, self.pool, STEP_FRAMES if preempt else None)
-        for _ in self._teardown:
-            if preempt and preempt():
-                self.pool.seal()
-                return False
-        self.machine.forget(self.domid)
+            self._teardown = Teardown(self._holding, self.pool, STEP_FRAMES if preempt else None)
+        if self.gate.is_over:
+            return True
+        self.gate.begin_dying()
+        self.machine.ledger.drop_claim(self.domid)
+        with self.p2m.held():
+            for _ in self._teardown.go_on():
+                if preempt and self.gate.call("preempt", preempt):
+                    self.pool.seal()
+                    return False
+            self.machine.forget(self.domid)
+            self.gate.end_dying()
         return True

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from twofold.errors import AddressError, NotPresentError, SizeError, WriteRefusedError
 from twofold.machine import Hardware
+from twofold.machine.gate import look, operation
 from twofold.machine.journal import cannot_repeat, journaled
 from twofold.p2m import P2M
 from twofold.p2m.ranges import Ranges, every_gfn
@@ -25,6 +26,7 @@ from twofold.units import FRAME_BYTES, FRAME_SHIFT, INVALID_MFN, format_bytes
 
 Array = npt.NDArray[np.uint64]
 HOST: Final = "host"
+_WATCHER: Final = "a watcher of stores"
 _PART_FRAMES: Final = 1 << 12  # 16 MiB, and
 _PART_ENTRIES: Final = 1 << 20  # entries: so much is one record of a journal at most
 
@@ -54,6 +56,7 @@ class WriteDoor:
     """
 
     def __init__(self, hardware: Hardware, p2m: P2M) -> None:
+        self.gate = p2m.gate
         self._hardware = hardware
         self._p2m = p2m
         self._watchers: list[tuple[StoreListener, range | None]] = []
@@ -62,6 +65,7 @@ class WriteDoor:
 
     # -- watching -------------------------------------------------------------------------------------------------
 
+    @operation
     def on_write(self, listener: StoreListener, gfns: range | None = None) -> None:
         """Tell `listener` each store into `gfns` before it happens; None: into all of the domain's memory."""
         if gfns is not None and (gfns.step != 1 or gfns.start < 0):
@@ -76,6 +80,7 @@ class WriteDoor:
         self._watchers = [(each, gfns) for each, gfns in self._watchers if each != listener]
         self.is_open = not self._watchers
 
+    @operation
     def on_watch(self, drop: Callable[[], object]) -> None:
         """Call `drop` when something more is watched: whoever remembers what may be written forgets it."""
         self._caches.append(drop)
@@ -84,10 +89,12 @@ class WriteDoor:
         """Stop calling `drop`."""
         self._caches.remove(drop)
 
+    @look
     def is_watched(self, gfn: int) -> bool:
         """Return whether somebody wants to know what is stored into a frame."""
         return any(gfns is None or gfn in gfns for _, gfns in self._watchers)
 
+    @look
     def note_write(self, gfn: int, by: str) -> None:
         """Tell that a program is about to write to a frame, somewhere.
 
@@ -107,10 +114,11 @@ class WriteDoor:
             inside = slice(None) if where is None else (gfns < np.uint64(where.stop)) & (last >= np.uint64(where.start))
             store = Store(gfns[inside], offsets[inside], bytes_[inside], by)
             if len(store.gfns):
-                _tell(listener, store)
+                self.gate.call(_WATCHER, _tell, listener, store)
 
     # -- storing --------------------------------------------------------------------------------------------------
 
+    @operation
     def write_frames(self, gfns: Array, offset: int, data: bytes | npt.NDArray[Any], by: str = HOST) -> None:
         """Store bytes over frames, one after the other, from an offset in the first one on.
 
@@ -153,6 +161,7 @@ class WriteDoor:
         if tail < len(content):
             memory[mfns[first + whole], : len(content) - tail] = content[tail:]
 
+    @operation
     def write_entries(self, gfns: Array, slots: Array, entries: npt.NDArray[Any], by: str = HOST) -> None:
         """Store entries of tables: each into a slot of the table in its guest frame.
 
@@ -199,6 +208,7 @@ class WriteDoor:
         self._announce(gfns, np.uint64(0), frames << np.uint64(FRAME_SHIFT), by)
         self._hardware.arena.discard(mfns, np.ones(len(mfns), np.uint64))
 
+    @operation
     def wipe_all(self, mfns: Array, frames: Array) -> None:
         """Make all of a domain's memory read as zero: these frames, mapped or not."""
         if not self.is_open:

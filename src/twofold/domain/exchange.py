@@ -8,7 +8,8 @@ import numpy as np
 
 from twofold.domain.extents import Pieces, Reason, all_extents, all_frames, runs_of
 from twofold.domain.holding import Holding
-from twofold.machine import Origin
+from twofold.machine import Origin, Use
+from twofold.machine.begun import Backed, Leaving
 from twofold.units import INVALID_MFN, ORDER_4K
 
 
@@ -41,10 +42,14 @@ def exchange_chunk(
     if reason:
         holding.hardware.heap.free_runs(extents, sizes)
         return reason
-    holding.commit(pieces)
+    whole = Backed(holding.domid, Use.RAM, extents, sizes, holding.p2m, starts)
+    ones = np.ones(len(old), np.uint64)
+    holding.ledger.begin(Leaving(holding.domid, Use.RAM, old, ones, holding.p2m, given, after=whole))
+    holding.commit(pieces, in_place=True)
     for gfn, frames in runs:
         holding.p2m.unmap(gfn, frames)
     holding.ledger.release(holding.p2m.certify_gone(given, old), holding.domid)
+    holding.ledger.commit()
     return Reason.NONE
 
 

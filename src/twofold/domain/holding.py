@@ -15,6 +15,7 @@ from twofold.domain.options import DomainOptions
 from twofold.formats.p2m_state import CANNOT_ENCODE
 from twofold.formats.status import NO_TABLES, OK
 from twofold.machine import Backing, Hardware, Origin, Unmapped, Use, Zones, without_frames
+from twofold.machine.begun import FREE, Leaving
 from twofold.machine.digest import Field
 from twofold.p2m import P2M, Entry, P2MType
 from twofold.units import ORDER_4K
@@ -54,7 +55,6 @@ class Holding:
         self.domid = domid
         self.p2m = p2m
         self.node = options.node
-        self.dying = False  # nothing is given to it any more
         self._last_node = -1  # where the last extent came from
         self.counters = MemoryCounters()
 
@@ -127,24 +127,31 @@ class Holding:
         """Return the next smaller order that the table format has a leaf for."""
         return max(leaf for leaf in self.p2m.geometry.leaf_orders if leaf < order)
 
-    def commit(self, pieces: Pieces, *, over: bool = False) -> None:
+    def commit(self, pieces: Pieces, *, over: bool = False, in_place: bool = False) -> None:
         """Own allocated memory and map it.
 
         Parameters
         ----------
         over : there may be memory already where it goes; that stays the domain's own and backs no gfn any more
+        in_place : as much memory goes back for it
         """
         backing = self._backing(pieces, over=over)
-        self._unhook(self.ledger.take(pieces.mfns, pieces.frames, self.domid, Use.RAM, backing))
+        taken = self.ledger.take(pieces.mfns, pieces.frames, self.domid, Use.RAM, backing, in_place=in_place)
+        self._unhook(taken)
 
     def map(self, pieces: Pieces, *, over: bool = False) -> None:
         """Map memory that the domain owns already; `over` as in `commit`."""
-        self._unhook(self.ledger.back(pieces.mfns, pieces.frames, self._backing(pieces, over=over)))
+        backing = self._backing(pieces, over=over)
+        self._unhook(self.ledger.back(pieces.mfns, pieces.frames, self.domid, Use.RAM, backing))
 
     def _backing(self, pieces: Pieces, *, over: bool) -> Backing:
         masks = self.p2m.level_masks(pieces.orders)
         store: Callable[..., Unmapped | None] = self.p2m.map_over if over else self.p2m.map
-        return Backing(pieces.gfns, lambda: store(pieces.gfns, pieces.mfns, pieces.frames, masks))
+        return Backing(pieces.gfns, lambda: store(pieces.gfns, pieces.mfns, pieces.frames, masks), self.p2m)
+
+    def begin_leaving(self, gfns: Array, mfns: Array, frames: Array, becomes: str = FREE) -> None:
+        """Note memory of the domain's own that is going to be unmapped, and what becomes of it then."""
+        self.ledger.begin(Leaving(self.domid, Use.RAM, mfns, frames, self.p2m, gfns, becomes))
 
     def _unhook(self, replaced: Unmapped | None) -> None:
         if replaced is not None:

@@ -15,6 +15,7 @@ from twofold.formats.table_formats import NPT_OF_MODE
 from twofold.freemaps import FreeMap
 from twofold.machine import get_behaviour
 from twofold.machine.digest import Field
+from twofold.machine.gate import hold, look
 from twofold.machine.journal import Journal, journaled
 from twofold.units import FRAME_SHIFT, Order, format_bytes, parse_frames
 
@@ -84,6 +85,7 @@ class Machine(Host):
         except BaseException:
             super().close()
             raise
+        self.gate.on_fork(self.journal.let_go)
         self.watch(0, self, self.heap, self.arena)
 
     @journaled
@@ -121,8 +123,10 @@ class Machine(Host):
         """
         self.page_sizes = leaf_orders(page_sizes, NPT_OF_MODE[self.paging].geometry)
         for domain in self.domains.values():
-            domain.apply_page_sizes()
+            if not domain.is_dying:
+                domain.apply_page_sizes()
 
+    @look
     def save(self, path: str | Path) -> None:
         """Write page tables, frame table, M2P and free memory to a file, for `open_tables` and `twofold audit`.
 
@@ -132,7 +136,11 @@ class Machine(Host):
         ------
         FormatError : the file cannot be written; nothing is left of it
         """
-        domains = [SavedDomain(each.domid, each.name, each.p2m.format, each.p2m.root) for each in self.domains.values()]
+        domains = [
+            SavedDomain(each.domid, each.name, each.p2m.format, each.p2m.root)
+            for each in self.domains.values()
+            if not each.gate.is_bare
+        ]
         save_machine(Path(path), self, self.paging, domains)
 
     def forget(self, domid: int) -> None:
@@ -150,9 +158,21 @@ class Machine(Host):
             yield from domain.digest_fields()
 
     def close(self) -> None:
-        """Give all memory back to the host; nothing of the machine may be used afterwards."""
-        for domain in self.domains.values():
-            domain.p2m.detach()
+        """Give all memory back to the host, at once; nothing of the machine may be used afterwards.
+
+        In a child that was forked, only the child's own view of it.
+
+        Raises
+        ------
+        ListenerError : it comes from a function that an operation is just calling
+        """
+        hold(self.gate.lock, self._close)
+
+    def _close(self) -> None:
+        if self.gate.is_open:
+            self.gate.check_called("Machine.close")
+            self.gate.check_idle("Machine.close")
+        self.gate.close("is closed")
         super().close()
         if self.journal is not None:
             self.journal.close()

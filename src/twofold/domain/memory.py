@@ -10,7 +10,9 @@ all calls.
 Source: Xen 4.17 xen/common/memory.c; COALESCE is John Byrne's proposal, FALLBACK Wei Huang's (xen-devel, 2007).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +23,28 @@ from twofold.domain.extents import Extents, Mem, Reason, check_order, check_star
 from twofold.domain.holding import Holding, MemoryCounters
 from twofold.domain.host import Neighbour
 from twofold.domain.populate import populate_run, unbroken_runs
-from twofold.domain.teardown import release_memory
+from twofold.domain.teardown import finish
 from twofold.errors import SizeError
 from twofold.machine import ANYWHERE, Origin, Use
+from twofold.machine.begun import Again
+from twofold.machine.gate import dying_too
 from twofold.machine.journal import journaled
 
 Array = npt.NDArray[np.uint64]
 Preempt = Callable[[], bool] | None
+Method = TypeVar("Method", bound=Callable[..., Any])
+Gfns = TypeVar("Gfns", bound=Sequence[int] | Array)
+
+
+def whole(method: Method) -> Method:
+    """Let a memory operation come to its end, whatever listeners of the P2M raise; it is raised then."""
+
+    @functools.wraps(method)
+    def held(self: "MemoryOperations", *args: Any, **kwargs: Any) -> Any:
+        with self._holding.p2m.held():
+            return method(self, *args, **kwargs)
+
+    return dying_too(held)  # type: ignore[return-value]
 
 
 class MemoryOperations:
@@ -40,6 +57,7 @@ class MemoryOperations:
     """
 
     def __init__(self, holding: Holding, domains: Mapping[int, Neighbour]) -> None:
+        self.gate = holding.p2m.gate
         self._holding = holding
         self._domains = domains
         self.last_reason = Reason.NONE  # why populate_physmap last stopped short
@@ -59,14 +77,25 @@ class MemoryOperations:
         """What was asked so far."""
         return self._holding.counters
 
+    def _is_preempted(self, preempt: Callable[[], bool]) -> bool:
+        """Return what somebody says who knows whether something is more urgent."""
+        return self.gate.call("preempt", preempt)
+
+    def _listed(self, gfns: Gfns) -> Gfns:
+        """Return gfns as what runs no code of somebody else's when it is read."""
+        if type(gfns) in {range, list, tuple, np.ndarray}:
+            return gfns
+        return cast("Gfns", self.gate.call("a sequence of gfns", _in_full, gfns))
+
     def _refusal(self, call: str, order: int = 0, caller: str = "toolstack") -> Reason:
         """Count a call and return what forbids it, whatever its extents."""
         self.counters.calls[call] += 1
-        if self._holding.dying:
+        if not self.gate.is_open:
             return Reason.DYING
         return Reason.ORDER_LIMIT if order > order_limit(caller) else Reason.NONE
 
     @journaled
+    @whole
     def populate_physmap(
         self,
         gfns: Sequence[int] | Array,
@@ -93,6 +122,7 @@ class MemoryOperations:
         extents : done counts from the first; none of the others left a trace
         """
         check_order(order)
+        gfns = self._listed(gfns)
         asked, done, limit = len(gfns), start, order_limit(caller)
         check_start(start, asked)
         refusal = self._refusal("populate_physmap", order, caller)
@@ -102,7 +132,7 @@ class MemoryOperations:
         for run in runs_of(gfns[start:], order):
             parts = [run] if preempt is None else unbroken_runs(self._holding, run, order, flags, limit)
             for part in parts:
-                if preempt and done > start and preempt():
+                if preempt and done > start and self._is_preempted(preempt):
                     return Extents(done, asked, Reason.PREEMPTED)
                 populated, reason = populate_run(self._holding, part, order, flags, limit, origin)
                 done += populated
@@ -112,6 +142,7 @@ class MemoryOperations:
         return Extents(done, asked, Reason.NONE)
 
     @journaled
+    @whole
     def decrease_reservation(
         self,
         gfns: Sequence[int] | Array,
@@ -127,6 +158,7 @@ class MemoryOperations:
         Frames are freed after the flush, and when no other domain maps them any more.
         """
         check_order(order)
+        gfns = self._listed(gfns)
         asked = len(gfns)
         check_start(start, asked)
         refusal = self._refusal("decrease_reservation", order, caller)
@@ -134,7 +166,7 @@ class MemoryOperations:
             return Extents(start, asked, refusal)
         done, reason = start, Reason.NONE
         while done < asked and not reason:
-            if preempt and done > start and preempt():
+            if preempt and done > start and self._is_preempted(preempt):
                 return Extents(done, asked, Reason.PREEMPTED)
             part = gfns[done : done + 1] if preempt else gfns[done:]
             removed, reason = remove_extents(self._holding, part, order)
@@ -142,6 +174,7 @@ class MemoryOperations:
         return Extents(done, asked, reason)
 
     @journaled
+    @whole
     def increase_reservation(
         self,
         count: int,
@@ -160,7 +193,7 @@ class MemoryOperations:
             return Extents(start, count, refusal)
         origin, done = self._holding.at_home(origin), start
         while done < count:
-            if preempt and done > start and preempt():
+            if preempt and done > start and self._is_preempted(preempt):
                 return Extents(done, count, Reason.PREEMPTED)
             wanted = 1 if preempt else count - done
             given, reason = self._increase(wanted, order, origin)
@@ -178,16 +211,19 @@ class MemoryOperations:
         pieces = holding.allocate_extents(0, min(extents, most), order, origin, fallback=False)
         done = pieces.total_frames >> order
         holding.ledger.take(pieces.mfns, pieces.frames, holding.domid, Use.RAM)
+        holding.ledger.commit()
         return done, reason if done == extents else Reason.NO_MEMORY
 
     # -- memory that changes its place ------------------------------------------------------------------------------
 
     @journaled
+    @whole
     def remove_from_physmap(self, gfn: int) -> Extents:
         """Unmap one gfn. A frame of the domain's own stays its own, as an orphan; one of another is let go."""
         return Extents.of_one(self._refusal("remove_from_physmap") or physmap.remove(self._holding, gfn))
 
     @journaled
+    @whole
     def add_to_physmap(self, space: str, index: int, gfn: int, *, foreign: int | None = None) -> Extents:
         """Map one frame at `gfn`; RAM that was there goes back to the heap.
 
@@ -220,6 +256,7 @@ class MemoryOperations:
         return physmap.add_foreign(self._holding, other.p2m, index, gfn)
 
     @journaled
+    @whole
     def add_to_physmap_batch(
         self,
         space: str,
@@ -236,17 +273,19 @@ class MemoryOperations:
         -------
         reasons : one for each pair that was tried; fewer than asked for when the call was preempted
         """
+        indexes, gfns = self._listed(indexes), self._listed(gfns)
         if len(indexes) != len(gfns):
             raise SizeError(str(len(gfns)), f"is not as many gfns as there are indexes: {len(indexes)}")
         check_start(start, len(gfns))
         reasons: list[Reason] = []
         for index, gfn in zip(indexes[start:], gfns[start:], strict=True):
-            if preempt and reasons and preempt():
+            if preempt and reasons and self._is_preempted(preempt):
                 break
             reasons.append(self.add_to_physmap(space, index, gfn, foreign=foreign).reason)
         return tuple(reasons)
 
     @journaled
+    @whole
     def add_to_physmap_range(
         self, index: int, gfn: int, frames: int, *, start: int = 0, preempt: Preempt = None
     ) -> Extents:
@@ -261,7 +300,7 @@ class MemoryOperations:
         is_backwards = gfn > index and not self._holding.hardware.behaviour.starts_ranges_low
         order = range(frames - 1, -1, -1) if is_backwards else range(frames)
         for done, offset in enumerate(order[start:], start):
-            if preempt and done > start and preempt():
+            if preempt and done > start and self._is_preempted(preempt):
                 return Extents(done, frames, Reason.PREEMPTED)
             reason = self.add_to_physmap("gmfn", index + offset, gfn + offset).reason
             if reason:
@@ -269,6 +308,7 @@ class MemoryOperations:
         return Extents(frames, frames, Reason.NONE)
 
     @journaled
+    @whole
     def exchange(
         self,
         in_gfns: Sequence[int],
@@ -288,6 +328,7 @@ class MemoryOperations:
         refused (`Reason.OCCUPIED`), and nothing of the chunk has changed. What is counted are new extents.
         """
         check_order(min(in_order, out_order))
+        in_gfns, out_gfns = self._listed(in_gfns), self._listed(out_gfns)
         asked, chunk = len(out_gfns), max(in_order, out_order)
         check_start(start, asked)
         refusal = self._refusal("exchange", chunk, caller)
@@ -298,7 +339,7 @@ class MemoryOperations:
             return Extents(start, asked, Reason.UNEQUAL)
         origin = self._holding.at_home(origin)
         for done in range(start, asked, outs):
-            if preempt and done > start and preempt():
+            if preempt and done > start and self._is_preempted(preempt):
                 return Extents(done, asked, Reason.PREEMPTED)
             first = done // outs * ins
             given, taken = in_gfns[first : first + ins], out_gfns[done : done + outs]
@@ -308,6 +349,7 @@ class MemoryOperations:
         return Extents(asked, asked, Reason.NONE)
 
     @journaled
+    @whole
     def claim(self, frames: int) -> Extents:
         """Reserve free memory, wherever it is, so that the domain can come to own `frames` in all; 0 gives it up.
 
@@ -328,6 +370,18 @@ class MemoryOperations:
 
     @journaled
     def release_all(self) -> None:
-        """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps."""
-        for _ in release_memory(self._holding):
-            pass
+        """Give back all memory of the domain: what the frame table says is its own, whatever the P2M maps.
+
+        Raises
+        ------
+        DomainError : it is being destroyed, and so it goes back anyway
+        """
+        holding = self._holding
+        with holding.p2m.held():
+            holding.ledger.begin(Again(lambda: holding.p2m.is_empty, lambda: finish(holding)))
+            finish(holding)
+
+
+def _in_full(gfns: Sequence[int] | Array) -> list[int]:
+    """Return a sequence of another kind as a list; what has no length is none."""
+    return [gfns[index] for index in range(len(gfns))]

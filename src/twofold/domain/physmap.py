@@ -9,7 +9,8 @@ from twofold.domain import special
 from twofold.domain.extents import Pieces, Reason
 from twofold.domain.holding import Holding, one
 from twofold.errors import FormatError
-from twofold.machine import Backing
+from twofold.machine import Backing, Use
+from twofold.machine.begun import FREE, STAY, UNHOOK, Backed, Foreign, Leaving
 from twofold.p2m import P2M, P2MType
 from twofold.units import INVALID_GFN, INVALID_MFN, ORDER_4K
 
@@ -29,6 +30,10 @@ def remove(holding: Holding, gfn: int) -> Reason:
     reason = holding.unmap_reason(gfn, 1)
     if reason:
         return reason
+    if entry.type == P2MType.MAP_FOREIGN:
+        holding.ledger.begin(Foreign(holding.domid, holding.p2m, gfn, entry.mfn))
+    else:
+        holding.begin_leaving(one(gfn), one(entry.mfn), one(1), UNHOOK)
     unmapped = holding.p2m.unmap(gfn, 1)
     if entry.type == P2MType.MAP_FOREIGN:
         holding.ledger.unreference(holding.domid, unmapped)
@@ -84,10 +89,7 @@ def add_foreign(holding: Holding, other: P2M, index: int, gfn: int) -> Reason:
     source = other.get_entry(index)
     if source.mfn == INVALID_MFN or source.type not in _MOVABLE or not holding.belongs(source.mfn, other.domid):
         return Reason.NOT_FOREIGN
-    reason = _map(holding, source.mfn, None, gfn, P2MType.MAP_FOREIGN)
-    if not reason:
-        holding.ledger.reference(holding.domid, gfn, source.mfn)
-    return reason
+    return _map(holding, source.mfn, None, gfn, P2MType.MAP_FOREIGN)
 
 
 def _within(p2m: P2M, *gfns: int) -> bool:
@@ -111,14 +113,23 @@ def _map(holding: Holding, mfn: int, old: int | None, gfn: int, type_: P2MType =
         if old is not None:
             holding.p2m.set_entry(old, INVALID_MFN, ORDER_4K, P2MType.INVALID)
 
+    use = Use(int(holding.hardware.frame_table.use[mfn]))
+    note = Backed(holding.domid, use, one(mfn), one(1), holding.p2m, one(gfn), is_fresh=False)
+    if old is not None:
+        holding.ledger.begin(Leaving(holding.domid, use, one(mfn), one(1), holding.p2m, one(old), STAY, after=note))
+    if target.mfn != INVALID_MFN:
+        holding.begin_leaving(one(gfn), one(target.mfn), one(1), UNHOOK if is_special else FREE)
     if type_ == P2MType.MAP_FOREIGN:  # its M2P entry is the owner's
+        holding.ledger.begin(Foreign(holding.domid, holding.p2m, gfn, mfn))
         store()
+        holding.ledger.reference(holding.domid, gfn, mfn)
     else:
-        holding.ledger.back(one(mfn), one(1), Backing(one(gfn), store))
+        holding.ledger.back(one(mfn), one(1), holding.domid, use, Backing(one(gfn), store, holding.p2m))
     if target.mfn != INVALID_MFN:
         replaced = holding.p2m.certify_gone(one(gfn), one(target.mfn))
         if is_special:
             holding.ledger.unhook(replaced)
         else:
             holding.ledger.release(replaced, holding.domid)
+    holding.ledger.commit()
     return Reason.NONE

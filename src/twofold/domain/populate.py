@@ -34,6 +34,7 @@ def populate_run(holding: Holding, run: Run, order: int, flags: Mem, limit: int,
         failed, rest = rest.cut(1 << order)
         _map_what_fits(holding, failed)
     holding.hardware.heap.free_runs(rest.mfns, rest.frames)
+    holding.ledger.commit()
     if flags & Mem.EXACT and extents:
         p2m.exact.add(run.gfn, extents << order, order)
     return extents, reason

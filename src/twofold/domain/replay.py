@@ -80,10 +80,10 @@ class Replayed:
 
     @property
     def leaves(self) -> dict[int, int]:
-        """{order: leaves} of all domains together."""
+        """{order: leaves} of all domains together, but for one that is half-way through its destruction."""
         total: dict[int, int] = {}
         for domain in self.machine.domains.values():
-            for order, count in domain.p2m.leaves().items():
+            for order, count in ({} if domain.is_dying else domain.p2m.leaves()).items():
                 total[order] = total.get(order, 0) + count
         return dict(sorted(total.items()))
 

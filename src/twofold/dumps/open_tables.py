@@ -23,6 +23,7 @@ from twofold.errors import FormatError, some
 from twofold.formats import shape
 from twofold.formats.dialects import Reading
 from twofold.formats.p2m_types import ACCESS_NAMES
+from twofold.machine.gate import hold, look
 from twofold.memory import MemoryLimit
 from twofold.p2m import AuditReport, Entry, Fault, P2MView, WalkStep
 from twofold.p2m.audit import Progress
@@ -47,6 +48,8 @@ class OpenTables(P2MView):
             tables = arena.tables_of(found.table_format.entry_dtype)
             tables[tuple(followed.wild.T)] = int(found.table_format.shape[shape.EMPTY])
         super().__init__(arena, kernels, found.table_format, Mfn(found.root.mfn))
+        self.gate.on_end(self._shut)
+        self.gate.name = f"the tables of {self.name}" if self.name else "the tables"
         self._entries, self._only_ram = followed.entries, False
         self._limit = followed.end
         self.tables = followed.tables
@@ -74,6 +77,7 @@ class OpenTables(P2MView):
     def _is_trusted(self) -> bool:
         return False
 
+    @look
     def get_entry(self, gfn: int) -> Entry:
         """Return what a gfn maps to; without types, its access is what all entries of the path let through."""
         entry = super().get_entry(gfn & ~self._no_gfn)
@@ -82,8 +86,9 @@ class OpenTables(P2MView):
         rights = ACCESS_NAMES.index(entry.access)
         for each in self._narrow:
             rights &= int(each.of(np.array([gfn], np.uint64))[0])
-        return replace(entry, access=ACCESS_NAMES[rights])
+        return entry._replace(access=ACCESS_NAMES[rights])
 
+    @look
     def leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
         """Return the rows of a range, as `P2MView.leaf_rows`; their access as `get_entry` has it."""
         rows = super().leaf_rows(gfn, frames)
@@ -91,6 +96,7 @@ class OpenTables(P2MView):
             rows["access"] &= each.of(rows["gfn"])
         return rows
 
+    @look
     def walk(self, gfn: int) -> tuple[WalkStep, ...]:
         """Return every step of a walk; the entries as the file has them."""
         return tuple(replace(step, entry=self._in_file(step)) for step in super().walk(gfn & ~self._no_gfn))
@@ -101,6 +107,7 @@ class OpenTables(P2MView):
         memory = self._as_found.tables_of(self.format.entry_dtype)
         return int(memory[step.table, step.slot]) if entry is None else entry
 
+    @look
     def fault(self, gpa: int, access: str = "read") -> Fault | None:
         """Return how hardware reports an access that it refuses, None for one that it lets through; sets no A or D."""
         asked, gpa = gpa, gpa & ~(self._no_gfn << FRAME_SHIFT)
@@ -118,6 +125,7 @@ class OpenTables(P2MView):
         """Return the mfn of each gfn, as `P2MView.translate`."""
         return super().translate(np.asarray(gfns, np.uint64) & ~np.uint64(self._no_gfn) if self._no_gfn else gfns, out)
 
+    @look
     def audit(self, progress: Progress | None = None) -> AuditReport:
         """Check the tables, against frame table and M2P where the file has them; report only.
 
@@ -129,7 +137,10 @@ class OpenTables(P2MView):
 
     def close(self) -> None:
         """Give the memory back; nothing works afterwards."""
-        self._words.release()
+        hold(self.gate.lock, self._close)
+
+    def _close(self) -> None:
+        self._words = memoryview(b"").cast("Q")
         self._arena.close()
         if self._as_found is not self._arena:
             self._as_found.close()

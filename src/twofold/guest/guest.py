@@ -10,6 +10,7 @@ from twofold.guest.placement import FrameSource, frames_beside, place_area
 from twofold.guest.program import LONG_BITS
 from twofold.guest.space import AddressSpace, mode_bits
 from twofold.guest.tables import GuestTables
+from twofold.machine.gate import look
 from twofold.p2m.ranges import Ranges, apart
 from twofold.trace import AREA_BASE, AREA_BASE_32
 from twofold.units import FRAME_BYTES, FRAME_SHIFT, ORDER_4K, format_bytes, order_name, parse_bytes, parse_order
@@ -68,6 +69,7 @@ class Guest(AddressSpace):
         self.tables.map(self.area_base, self._area, self.page_order)
         self._pages: dict[int, int] = {}  # page number -> gfn, of program and parameters
 
+    @look
     def program_pages(self, gva: int, pages: int) -> Array:
         """Return the gfns of 4K pages from a gva on; pages that an earlier program mapped there are used again."""
         numbers = range(gva >> FRAME_SHIFT, (gva >> FRAME_SHIFT) + pages)
@@ -77,6 +79,7 @@ class Guest(AddressSpace):
                 self.tables.map(number << FRAME_SHIFT, np.array([self._pages[number]], np.uint64), ORDER_4K)
         return np.array([self._pages[number] for number in numbers], np.uint64)
 
+    @look
     def wipe_area(self) -> None:
         """Make the area read as zero again."""
         pages = Ranges(self._area, np.full(len(self._area), 1 << self.page_order, np.uint64))

@@ -7,7 +7,7 @@ guest's own faults to it, since a program has no handler for them.
 """
 
 from collections.abc import Mapping
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from twofold.domain import Domain
 from twofold.errors import GuestError
 from twofold.guest.engine import Accesses, Start, Stop, get_engine
 from twofold.guest.space import Space, UnpagedSpace
+from twofold.machine.gate import dying_too, hold
 from twofold.p2m import Flush
 
 MAX_SECONDS: Final = 1e9  # engines count microseconds in 64 bits
@@ -36,12 +37,14 @@ class Session:
     def __init__(self, target: Space | Domain, engine: str = "unicorn") -> None:
         space = UnpagedSpace(target) if isinstance(target, Domain) else target
         self.domain = space.domain
+        self.gate = self.domain.gate
         self.engine_name = engine
         self._engine = get_engine(engine)(space)
         self._is_started = self._is_stopped = False
         self.domain.p2m.on_flush(self._flushed)
         self.domain.door.on_watch(self._flushed)
 
+    @dying_too
     def start(self, where: Start) -> None:
         """Set where execution begins, as `load_program` says it; nothing is executed yet."""
         self._check(started=False)
@@ -63,17 +66,22 @@ class Session:
         DomainError : the domain is paused, or being destroyed
         GuestError : it was not started, or is stopped; or no such number of steps or seconds
         """
-        self._check(started=True)
         if steps is not None and steps < 1:
             raise GuestError(f"a session cannot make {steps} steps: 1 at least")
         check_seconds(seconds)
-        return self._engine.run(steps, seconds)
+        return hold(self.gate.lock, self._run, "Session.run", steps, seconds)
 
     def run_to_end(self, seconds: float = 60.0) -> Stop:
         """Execute as `run` does, at the engine's full speed: it cannot be paused."""
-        self._check(started=True)
         check_seconds(seconds)
-        return self._engine.run(None, seconds, can_pause=False)
+        return hold(self.gate.lock, self._run, "Session.run_to_end", None, seconds, can_pause=False)
+
+    def _run(self, what: str, *arguments: Any, **how: Any) -> Stop:
+        """Hold the machine while the engine executes; who is called meanwhile, a resolver, may operate on it."""
+        self.gate.check_called(what)
+        self._check(started=True)
+        self.gate.check_idle(what)  # an engine cannot be entered twice
+        return hold(self.gate.running, self._engine.run, *arguments, **how)
 
     def pause(self) -> None:
         """Let a run stop soon: from another thread, or from a resolver or listener that it calls.
@@ -125,11 +133,16 @@ class Session:
 
     def stop(self) -> None:
         """End it: the engine lets go of the guest's memory, and nothing of the session but what it recorded is left."""
-        if not self._is_stopped:
-            self._is_stopped = True
-            self.domain.p2m.off_flush(self._flushed)
-            self.domain.door.off_watch(self._flushed)
-            self._engine.close()
+        hold(self.gate.lock, self._stop)
+
+    def _stop(self) -> None:
+        if self._is_stopped:
+            return
+        self.gate.check_idle("Session.stop")
+        self._is_stopped = True
+        self.domain.p2m.off_flush(self._flushed)
+        self.domain.door.off_watch(self._flushed)
+        self._engine.close()
 
     def __enter__(self) -> Self:
         return self

@@ -18,6 +18,7 @@ from twofold.guest.addresses import GVA_BITS
 from twofold.guest.program import LONG_BITS
 from twofold.guest.tables import GuestTables
 from twofold.guest.walks import NestedStep, steps_of
+from twofold.machine.gate import Gate, look
 from twofold.paging import AccessFault
 from twofold.paging.fault import ACCESSES
 from twofold.units import FRAME_SHIFT
@@ -41,6 +42,12 @@ class Space:
     tables: GuestTables | None
     bits: int
 
+    @property
+    def gate(self) -> Gate:
+        """The gate of its domain."""
+        return self.domain.gate
+
+    @look
     def translate(self, address: int, access: int, out_steps: Array) -> tuple[int, int, int, int]:
         """Return (status, steps, maddr, writable) of one access, made as hardware does; see `paging.Hap.translate`.
 
@@ -48,6 +55,7 @@ class Space:
         """
         return self.domain.paging.translate(self.tables, address, access, out_steps)
 
+    @look
     def access(self, address: int, access: int, out_steps: Array) -> tuple[int, int, int] | AccessFault:
         """Make an access as hardware and hypervisor do together: what resolvers mend is made again.
 
@@ -112,6 +120,7 @@ class AddressSpace(Space):
         if missing := _missing_frames(domain):
             raise GuestError(f"{missing} frames of the RAM of domain {domain.name!r} are not populated")
 
+    @look
     def walk(self, gva: int, access: str = "read") -> tuple[int, tuple[NestedStep, ...], int]:
         """Return (status, steps, maddr) of the walk of a guest virtual address; it touches nothing.
 

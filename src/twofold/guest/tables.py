@@ -16,6 +16,7 @@ from twofold.formats import shape
 from twofold.formats.geometry import GEOMETRIES
 from twofold.formats.table_formats import guest_shape
 from twofold.guest.placement import FrameSource
+from twofold.machine.gate import look
 from twofold.units import FRAME_SHIFT, Gfn, Order
 
 Array = npt.NDArray[np.uint64]
@@ -39,6 +40,7 @@ class GuestTables:
         self.shape = guest_shape(mode, accessed_dirty)
         self.walks_mark = shape.walks_mark(self.shape)
         self._dtype = np.uint32 if int(self.shape[shape.ENTRY_SHIFT]) == 2 else np.uint64
+        self.gate = domain.gate
         self._domain = domain
         self._source = source
         self._tables: dict[tuple[int, int], int] = {}  # (level, page number above it) -> gfn of the table
@@ -50,11 +52,13 @@ class GuestTables:
         """Table frames in use, the root included."""
         return len(self._tables)
 
+    @look
     def map(self, gva: int, gfns: Array, order: Order) -> None:
         """Map pages of one size from `gva` on, page i to the guest frames from gfns[i] on."""
         level = self.geometry.level_of(order)
         self._store(level, gva >> FRAME_SHIFT >> order, self._leaves(gfns, level))
 
+    @look
     def map_pages(self, numbers: Array, gfns: Array, order: Order) -> None:
         """Map pages of one size anywhere: page numbers[i] of that size, to the guest frames from gfns[i] on."""
         level, bits = self.geometry.level_of(order), np.uint64(self.geometry.index_bits)

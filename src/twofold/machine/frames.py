@@ -36,6 +36,10 @@ class FrameTable:
         self.owner = cast("npt.NDArray[np.uint16]", sparse_array(frames, np.uint16))
         self.use = cast("npt.NDArray[np.uint8]", sparse_array(frames, np.uint8))
 
+    def let_go(self) -> None:
+        """Give the memory back to the host; the machine is closed."""
+        self.owner, self.use = self.owner[:0].copy(), self.use[:0].copy()
+
     def assign(self, mfns: Array, frames: Array, domid: int, use: Use) -> None:
         """Make runs of frames belong to a domain."""
         self._engine.frames.set_owner(self.owner, self.use, mfns, frames, domid, int(use))
@@ -86,6 +90,10 @@ class M2P:
 
     def __len__(self) -> int:
         return len(self.complement)
+
+    def let_go(self) -> None:
+        """Give the memory back to the host; the machine is closed."""
+        self.complement = self.complement[:0].copy()
 
     def set_runs(self, mfns: Array, gfns: Array, frames: Array) -> None:
         """Enter gfns[i] + k for frame mfns[i] + k, for each run."""

@@ -14,6 +14,7 @@ from twofold.machine.arena import Arena
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.digest import Field, machine_digest
 from twofold.machine.frames import M2P, FrameTable, Use
+from twofold.machine.gate import Gate, look
 from twofold.machine.heap import Heap
 from twofold.machine.journal import Journal, journaled
 from twofold.machine.ledger import Ledger
@@ -35,11 +36,13 @@ class Hardware:
         self.behaviour = behaviour
         self.nodes = nodes
         self.frames = free.machine_frames
-        self.arena = Arena(self.frames)
-        self.heap = Heap(free, engine, behaviour, nodes)
+        self.gate = Gate("the machine")
+        self.heap = Heap(free, engine, behaviour, nodes, self.gate)
         self.frame_table = FrameTable(self.frames, engine)
         self.m2p = M2P(self.frames, engine)
+        self.arena = Arena(self.frames, self.gate)  # last: nothing that fails leaves a descriptor behind
         self.ledger = Ledger(self.arena, self.heap, self.frame_table, self.m2p)
+        self.gate.on_cut(self.ledger.settle)
         self.journal: Journal | None = None  # where every operation is written down
 
     def watch(self, domid: int, *objects: object) -> None:
@@ -48,6 +51,7 @@ class Hardware:
             self.journal.watch(domid, *objects)
 
     @journaled
+    @look
     def digest(self) -> str:
         """Return the SHA-256 of all memory, who holds it, and what else decides, in hex; `machine.digest` defines it.
 
@@ -72,6 +76,7 @@ class Hardware:
         yield from self.heap.digest_fields()
         yield from self.ledger.digest_fields()
 
+    @look
     def frames_by_use(self) -> dict[Use, int]:
         """Return how many frames are held for each use; reads the whole frame table."""
         return {use: int(np.count_nonzero(self.frame_table.use == use)) for use in Use if use is not Use.NONE}
@@ -79,3 +84,5 @@ class Hardware:
     def close(self) -> None:
         """Give all memory back to the host; nothing of the machine may be used afterwards."""
         self.arena.close()
+        for each in (self.heap, self.frame_table, self.m2p):
+            each.let_go()

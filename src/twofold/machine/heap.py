@@ -16,8 +16,10 @@ from twofold.formats.heap_state import KEEP_UPPER, LIMIT, NEXT_GROUP, NONE
 from twofold.formats.operands import Lists
 from twofold.freemaps import FreeMap, fragmenter
 from twofold.machine.arena import sparse_array
+from twofold.machine.begun import Allocated
 from twofold.machine.behaviour import TWOFOLD, Behaviour
 from twofold.machine.digest import Field
+from twofold.machine.gate import Gate, look
 from twofold.machine.journal import journaled
 from twofold.machine.zones import ANYWHERE, Origin, ZoneMap
 from twofold.units import MAX_HEAP_ORDER, Mfn
@@ -35,8 +37,16 @@ class Heap:
     behaviour, nodes : how memory is cut into zones, and which half of a broken block is kept
     """
 
-    def __init__(self, free: FreeMap, engine: Engine, behaviour: Behaviour = TWOFOLD, nodes: int = 1) -> None:
+    def __init__(
+        self,
+        free: FreeMap,
+        engine: Engine,
+        behaviour: Behaviour = TWOFOLD,
+        nodes: int = 1,
+        gate: Gate | None = None,
+    ) -> None:
         frames = free.machine_frames
+        self.gate = Gate("the heap") if gate is None else gate
         self._heap = engine.heap
         self.zones = ZoneMap(frames, behaviour, nodes)
         self._rules = self.zones.rules
@@ -59,17 +69,20 @@ class Heap:
         """Frames that are free now."""
         return sum(blocks << order for order, blocks in self.free_blocks().items())
 
+    @look
     def free_blocks(self, origin: Origin = ANYWHERE) -> dict[int, int]:
         """Return {order: free blocks} of the zones of an origin, orders without any left out."""
         zones = self.zones.search(origin)
         counts = self._counts[zones[zones != NEXT_GROUP]].sum(axis=0)
         return {order: int(count) for order, count in enumerate(counts) if count}
 
+    @look
     def blocks(self) -> list[tuple[Mfn, int]]:
         """Return (first mfn, order) of every free block, ascending."""
         mfns, orders = self.lists()
         return sorted(zip((Mfn(mfn) for mfn in mfns.tolist()), orders.tolist(), strict=True))
 
+    @look
     def lists(self) -> tuple[Array, npt.NDArray[np.uint8]]:
         """Return (first mfns, orders) of every free block, list by list, head first: as they will be allocated."""
         total = int(self._counts.sum())
@@ -77,12 +90,18 @@ class Heap:
         self._heap.collect_blocks(self._lists, mfns, orders)
         return mfns, orders
 
+    def let_go(self) -> None:
+        """Give the memory back to the host; the machine is closed."""
+        self._links, self._orders = self._links[:0].copy(), self._orders[:0].copy()
+        self._lists = self._lists._replace(links=self._links, orders=self._orders)
+
     def digest_fields(self) -> Iterator[Field]:
         """Yield the free blocks as they will be allocated: the lists of each zone in turn, by order, head first."""
         mfns, orders = self.lists()
         yield "free", mfns
         yield "free orders", orders
 
+    @look
     def is_free(self, mfn: int) -> bool:
         """Return whether a frame lies in a free block."""
         return bool(self._heap.is_free(self._orders, mfn))
@@ -104,12 +123,10 @@ class Heap:
         ------
         HeapExhaustedError : no block of this order or larger is free
         """
-        self._check_order(order)
-        self._rules[LIMIT] = origin.limit
-        mfn = self._heap.alloc(*self._lists, self.zones.search(origin), order)
-        if mfn < 0:
+        mfns, _ = self.alloc_runs(order, 1, origin)
+        if not len(mfns):
             raise HeapExhaustedError(order, 1 << order, self.free_frames)
-        return Mfn(int(mfn))
+        return Mfn(int(mfns[0]))
 
     @journaled
     def alloc_runs(self, order: int, extents: int, origin: Origin = ANYWHERE) -> tuple[Array, Array]:
@@ -123,7 +140,8 @@ class Heap:
         self._check_order(order)
         self._rules[LIMIT] = origin.limit
         room = min(extents, self._most_runs(order))
-        mfns, lengths = np.empty(room, np.uint64), np.empty(room, np.uint64)
+        mfns, lengths = np.empty(room, np.uint64), np.zeros(room, np.uint64)
+        self.gate.begun.append(Allocated(mfns, lengths, order))
         runs = self._heap.alloc_runs(self._lists, self.zones.search(origin), order, extents, mfns, lengths)
         return mfns[:runs], lengths[:runs]
 

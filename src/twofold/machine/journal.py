@@ -25,6 +25,7 @@ the operations again.
 import functools
 import inspect
 import struct
+import threading
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ import numpy as np
 
 from twofold.errors import FormatError, SizeError
 from twofold.files import begin_growing
+from twofold.machine.gate import hold, is_gated, operation
 from twofold.machine.journal_values import Encoder, Name
 from twofold.units import format_bytes
 
@@ -55,9 +57,10 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def journaled(method: Method) -> Method:
-    """Mark a method that changes the machine: a machine with a journal writes its calls down."""
-    setattr(method, _MARK, True)
-    return method
+    """Make a method an operation on the machine, which goes through its gate, and which a journal writes down."""
+    gated = method if is_gated(method) else operation(method)
+    setattr(gated, _MARK, True)
+    return gated
 
 
 def journaled_methods(kind: type) -> list[str]:
@@ -109,7 +112,7 @@ class Journal:
         self.operations = 0
         self._encoder = Encoder()
         self._chain = zlib.crc32(START.pack(MAGIC, VERSION))
-        self._is_inside = False  # an operation is running: what it calls is part of it
+        self._inside = threading.Lock()  # held while an operation is running: what it calls is part of it
         with begin_growing(path) as self._file:
             self._write(START.pack(MAGIC, VERSION))
             self._put(BEGIN, dict(settings), free)
@@ -119,7 +122,7 @@ class Journal:
         """Record the marked methods of objects from now on; a domid of 0 says that they are the machine's own."""
         for each in objects:
             for name in journaled_methods(type(each)):
-                setattr(each, name, self._recording(type(each).__name__, domid, getattr(each, name)))
+                setattr(each, name, self._recording(each, domid, getattr(each, name)))
 
     def close(self) -> None:
         """Write that this is the end; operations are no longer recorded."""
@@ -128,30 +131,45 @@ class Journal:
             self._append()
             self._file.close()
 
-    def _recording(self, target: str, domid: int, method: Callable[..., Any]) -> Callable[..., Any]:
+    def let_go(self) -> None:
+        """Write nothing more, in a child that was forked: the file is the parent's."""
+        self._file.close()
+
+    def _recording(self, target: Any, domid: int, method: Callable[..., Any]) -> Callable[..., Any]:
         """Return a method that does the same and is written down."""
+        gate, name, kind = target.gate, method.__qualname__, type(target).__name__
+
+        def enter(*args: Any, **kwargs: Any) -> Any:
+            if self._inside.locked() or self._file.closed or gate.is_over:
+                return method(*args, **kwargs)
+            gate.check_called(name)  # what a replay could not ask for is in no journal
+            heard_args = tuple(_heard(each) for each in args)
+            heard = {name: _heard(each) for name, each in kwargs.items()}
+            # Before the operation: it may change what it is given, and what cannot be written must not be done.
+            what = Name(kind), domid, Name(method.__name__), heard_args, heard
+            callbacks = gate.call("what an operation is given", self._put, *what)
+            return hold(self._inside, self._record, method, heard_args, heard, callbacks)
 
         @functools.wraps(method)
         def record(*args: Any, **kwargs: Any) -> Any:
-            if self._is_inside or self._file.closed:
-                return method(*args, **kwargs)
-            return self._record((target, domid), method, args, kwargs)
+            return hold(gate.lock, enter, *args, **kwargs)
 
         return record
 
     def _record(
-        self, target: tuple[str, int], method: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        method: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        callbacks: list["_Heard"],
     ) -> Any:
         """Do an operation and write it down, also when it fails. One that is interrupted cannot be done again."""
-        heard_args = tuple(_heard(each) for each in args)
-        heard = {name: _heard(each) for name, each in kwargs.items()}
-        # Before the operation: it may change what it is given, and what cannot be written down must not be done.
-        callbacks = self._put(Name(target[0]), target[1], Name(method.__name__), heard_args, heard)
-        self._is_inside = True
         try:
-            answer = method(*heard_args, **heard)
+            answer = method(*args, **kwargs)
         except Exception as error:
-            if getattr(error, _UNREPEATABLE, False):
+            if (
+                getattr(error, _UNREPEATABLE, False) or self._file.closed
+            ):  # closed: in a child that was forked meanwhile
                 self._file.close()
             else:
                 self._finish(callbacks, Name(type(error).__name__))
@@ -159,8 +177,6 @@ class Journal:
         except BaseException:
             self._file.close()
             raise
-        finally:
-            self._is_inside = False
         self._finish(callbacks, digest_of(answer))
         return answer
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from twofold.errors import OwnershipError
 from twofold.machine.arena import Arena
+from twofold.machine.begun import Backed, Begun, Leaving, Mapped, Settler
 from twofold.machine.digest import Field
 from twofold.machine.frames import M2P, FrameTable, Use, without_frames
 from twofold.machine.heap import Heap
@@ -102,10 +103,12 @@ class Backing(NamedTuple):
     """Where memory is mapped: the gfns of its runs, and what stores the entries.
 
     map : returns the memory that the entries replaced, or None
+    p2m : whose entries they are
     """
 
     gfns: Array
     map: Callable[[], Unmapped | None]
+    p2m: Mapped | None = None
 
 
 @dataclass
@@ -140,10 +143,29 @@ class Ledger:
     """
 
     def __init__(self, arena: Arena, heap: Heap, frame_table: FrameTable, m2p: M2P) -> None:
-        self._arena, self._heap, self._frame_table, self._m2p = arena, heap, frame_table, m2p
+        self.arena, self.heap, self.frame_table, self.m2p = arena, heap, frame_table, m2p
+        self.begun: list[Begun] = heap.gate.begun
         self.accounts: dict[int, Account] = {}
         self.claims: dict[int, int] = {}
         self.references: Counter[int] = Counter()
+
+    # -- what is begun ----------------------------------------------------------------------------------------------
+
+    def begin(self, note: Begun) -> None:
+        """Note what is going to happen, so that it can be undone or brought to its end when something comes between.
+
+        Who comes here past the operations ends what he begins himself.
+        """
+        if self.heap.gate.working.locked():
+            self.begun.append(note)
+
+    def commit(self) -> None:
+        """Forget what was begun: it has come to its end, and whatever comes next begins anew."""
+        self.begun.clear()
+
+    def settle(self) -> None:
+        """Undo what was begun, or bring it to its end."""
+        Settler(self).settle(self.begun)
 
     # -- accounts ---------------------------------------------------------------------------------------------------
 
@@ -171,7 +193,7 @@ class Ledger:
     def free_for(self, domid: int) -> int:
         """Return the free frames that a domain can have: all but those that others have claimed."""
         others = sum(frames for owner, frames in self.claims.items() if owner != domid)
-        return max(0, self._heap.free_frames - others)
+        return max(0, self.heap.free_frames - others)
 
     def claim(self, domid: int, frames: int) -> bool:
         """Keep free frames, wherever they are, for a domain; return whether there are as many."""
@@ -186,9 +208,14 @@ class Ledger:
 
     def _use_claim(self, domid: int, frames: int) -> None:
         """Let frames that a domain has just taken count against its claim."""
-        left = self.claims.pop(domid, 0) - frames
+        self.set_claim(domid, self.claims.get(domid, 0) - frames)
+
+    def set_claim(self, domid: int, left: int) -> None:
+        """Let a claim be what is left of it."""
         if left > 0:
             self.claims[domid] = left
+        else:
+            self.claims.pop(domid, None)
 
     # -- memory that changes hands ----------------------------------------------------------------------------------
 
@@ -212,23 +239,43 @@ class Ledger:
         -------
         replaced : what `backing` says that it replaced
         """
-        self._frame_table.assign(mfns, frames, domid, use)
+        p2m, gfns = (None, None) if backing is None else (backing.p2m, backing.gfns)
+        claim = None if in_place else self.claims.get(domid)
+        self.begin(Backed(domid, use, mfns, frames, p2m, gfns, claim=claim))
+        self.frame_table.assign(mfns, frames, domid, use)
         if use is Use.RAM:
             total = int(frames.sum())
             self.account(domid).owned_frames += total
             if not in_place:
                 self._use_claim(domid, total)
-        return None if backing is None else self.back(mfns, frames, backing)
+        return None if backing is None else self._map(mfns, frames, backing)
 
-    def back(self, mfns: Array, frames: Array, backing: Backing) -> Unmapped | None:
-        """Let runs that a domain holds back gfns: the P2M's entries, then the M2P; return what they replaced."""
+    def take_pages(self, mfns: Array, frames: Array, domid: int, use: Use, is_kept: Callable[[], bool]) -> None:
+        """Make allocated runs of frames the hypervisor's own pages for a domain: tables, or what it is shown.
+
+        Parameters
+        ----------
+        is_kept : says whether what they are for has come about
+        """
+        self.begin(Backed(domid, use, mfns, frames, is_kept=is_kept, claim=self.claims.get(domid)))
+        self.frame_table.assign(mfns, frames, domid, use)
+        if self.claims:  # they are no memory of the domain's, but no longer free either
+            self._use_claim(domid, max(0, sum(self.claims.values()) - self.heap.free_frames))
+
+    def back(self, mfns: Array, frames: Array, domid: int, use: Use, backing: Backing) -> Unmapped | None:
+        """Let runs that a domain holds for a use back gfns; return what they replaced."""
+        self.begin(Backed(domid, use, mfns, frames, backing.p2m, backing.gfns, is_fresh=False))
+        return self._map(mfns, frames, backing)
+
+    def _map(self, mfns: Array, frames: Array, backing: Backing) -> Unmapped | None:
+        """Let runs back gfns: the P2M's entries, then the M2P; return what they replaced."""
         replaced = backing.map()
-        self._m2p.set_runs(mfns, backing.gfns, frames)
+        self.m2p.set_runs(mfns, backing.gfns, frames)
         return replaced
 
     def unhook(self, unmapped: Unmapped) -> None:
         """Let frames that are unmapped back no gfn any more; they stay whose they are."""
-        self._m2p.clear_runs(*unmapped.use())
+        self.m2p.clear_runs(*unmapped.use())
 
     def release(self, unmapped: Unmapped, domid: int, use: Use = Use.RAM) -> None:
         """Free what a domain held for one use: contents discarded, then back to the heap.
@@ -236,8 +283,9 @@ class Ledger:
         Frames that other domains still map are not freed before the last of them lets go.
         """
         mfns, frames = unmapped.use()
+        self.begin(Leaving(domid, use, mfns, frames))
         if use is not Use.TABLES:  # these never back a gfn: the M2P there need not be touched
-            self._m2p.clear_runs(mfns, frames)
+            self.m2p.clear_runs(mfns, frames)
         if use is Use.RAM:
             self.account(domid).owned_frames -= int(frames.sum())
         if self.references:
@@ -245,9 +293,9 @@ class Ledger:
         self._free(mfns, frames)
 
     def _free(self, mfns: Array, frames: Array) -> None:
-        self._arena.discard(mfns, frames)
-        self._frame_table.release(mfns, frames)
-        self._heap.free_runs(mfns, frames)
+        self.arena.discard(mfns, frames)
+        self.frame_table.release(mfns, frames)
+        self.heap.free_runs(mfns, frames)
 
     # -- memory of other domains ------------------------------------------------------------------------------------
 
@@ -275,14 +323,14 @@ class Ledger:
         if self.references[mfn]:
             return
         del self.references[mfn]
-        if self._frame_table.use[mfn] == Use.REFERENCED:
+        if self.frame_table.use[mfn] == Use.REFERENCED:
             self._free(np.array([mfn], np.uint64), np.ones(1, np.uint64))
 
     def _keep_referenced(self, mfns: Array, frames: Array) -> tuple[Array, Array]:
         """Mark the frames of runs that other domains map, and return the rest."""
         named: Array = np.fromiter(self.references, np.uint64, len(self.references))
         mfns, frames, kept = without_frames(mfns, frames, named)
-        self._frame_table.use[kept.astype(np.int64)] = Use.REFERENCED
+        self.frame_table.use[kept.astype(np.int64)] = Use.REFERENCED
         return mfns, frames
 
     # -- what decides -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ the P2M is asked to do is in `table`.
 """
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,14 @@ from twofold.formats.p2m_types import RAM_TYPES, P2MType
 from twofold.formats.status import NO_TABLES, OK, UNENCODABLE
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Hardware, Unmapped
+from twofold.machine.gate import Gate, look, operation
 from twofold.machine.journal import journaled
 from twofold.p2m.edits import Editor
 from twofold.p2m.exact import ExactRanges
 from twofold.p2m.feed import ChangeFeed, ChangeKind, ChangeListener, FlushListener
 from twofold.p2m.linear import LinearMapping
 from twofold.p2m.pool import TablePool
+from twofold.p2m.ranges import one_range
 from twofold.p2m.results import Counters
 from twofold.p2m.view import P2MView
 from twofold.units import Mfn, Order, order_name
@@ -38,28 +41,28 @@ class P2MTables(P2MView):
     Parameters
     ----------
     hardware : the machine that the tables stand in
-    domid : who owns the frames that it maps
     pool : where its tables come from
     page_sizes : orders that a leaf may have; 4K always among them
     table_format : how its entries are made
+    gate : of the domain
     """
 
     def __init__(
         self,
         hardware: Hardware,
-        domid: int,
+        gate: Gate,
         pool: TablePool,
         page_sizes: Iterable[Order],
         table_format: TableFormat,
     ) -> None:
         root = Mfn(int(hardware.engine.p2m.take(pool.stock, pool.state)))
-        super().__init__(hardware.arena, hardware.engine, table_format, root)
+        super().__init__(hardware.arena, hardware.engine, table_format, root, gate)
         self._hardware = hardware
         self._pool = pool
         self._p2m, self._resize = hardware.engine.p2m, hardware.engine.resize
         self._p2m.clear(self._memory, self._shape, int(root))
-        self.domid = domid
-        self._feed = ChangeFeed()
+        self.domid = gate.domid
+        self._feed = ChangeFeed(gate)
         self._counts = memoryview(pool.state)  # type: ignore[arg-type]  # single counts: a third of an array's time
         self._editor = Editor(
             hardware.engine, table_format, self.tables_for_walk, Pool(pool.stock, pool.state), self._feed
@@ -73,6 +76,7 @@ class P2MTables(P2MView):
         pool.state[at.KEEPS_EMPTY] = hardware.behaviour.keeps_empty_tables
         pool.state[at.ALIGNS_WHOLE] = hardware.behaviour.aligns_whole_requests
         self.page_sizes = tuple(page_sizes)
+        gate.on_end(self._shut)
 
     # -- page sizes ---------------------------------------------------------------------------------------------
 
@@ -116,6 +120,7 @@ class P2MTables(P2MView):
 
     # -- mapping ------------------------------------------------------------------------------------------------
 
+    @look
     def plan(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks, extent_frames: int, spared: int = 0) -> int:
         """Return how many whole extents, from the first on, can be mapped. Changes nothing.
 
@@ -131,6 +136,7 @@ class P2MTables(P2MView):
         pieces = Pieces(gfns, mfns, frames, sizes)
         return int(self._p2m.plan_map(self._editor.tables, state, pieces, extent_frames))
 
+    @operation
     def map(
         self,
         gfns: Array,
@@ -146,14 +152,15 @@ class P2MTables(P2MView):
     def _map(self, kind: ChangeKind, pieces: Pieces, type_: P2MType, access: str) -> None:
         if not len(pieces.gfns):
             return
-        self._edit(kind, "map_pieces", pieces, self._flags_of(type_, access))
+        flags = self._flags_of(type_, access)
         self._note(type_, int((pieces.gfns + pieces.frames).max()))
+        self._edit(kind, "map_pieces", pieces, flags)
+        self._settle()
 
     def _note(self, type_: P2MType, end: int) -> None:
-        """Remember what was mapped, then settle."""
+        """Remember what is going to be mapped."""
         self._limit = max(self._limit, end)
         self._only_ram &= type_ in RAM_TYPES
-        self._settle()
 
     def _flags_of(self, type_: P2MType, access: str) -> int:
         """Return all bits of a 4K entry but its frame number."""
@@ -167,14 +174,17 @@ class P2MTables(P2MView):
         """Return what a change of one thing takes first: memory, shape, root, stock, state."""
         return self._editor.parts
 
-    def detach(self) -> None:
-        """Let go of the machine's memory, so that it can be given back to the host; nothing works afterwards."""
-        tables = self._editor.tables
-        self._editor.work_on(tables._replace(memory=tables.memory[:0]))
-        self._linear = None
+    def _shut(self) -> None:
+        """Let no gfn pass, and go of the machine's memory when that is over, so that it can go back to the host."""
+        super()._shut()
+        if self.gate.is_over:
+            self._words = memoryview(b"").cast("Q")
+            self._editor.work_on(self._editor.tables._replace(memory=np.empty((0, 0), self.format.entry_dtype)))
+            self._linear = None
 
     # -- removing -----------------------------------------------------------------------------------------------
 
+    @look
     def unmap_refusal(self, gfn: int, frames: int) -> int:
         """Return OK when a range can be removed, otherwise NO_TABLES or UNENCODABLE (`formats.status`)."""
         need = self.unmap_need(gfn, frames)
@@ -182,6 +192,7 @@ class P2MTables(P2MView):
             return UNENCODABLE
         return OK if need <= self._pool.free else NO_TABLES
 
+    @look
     def unmap_need(self, gfn: int, frames: int) -> int:
         """Return the tables that removing a range takes; `p2m_state.CANNOT_ENCODE` or more when it cannot be."""
         memory, words, root, _, state = self._tables
@@ -274,6 +285,7 @@ class P2MTables(P2MView):
 
     # -- telling and flushing -----------------------------------------------------------------------------------
 
+    @operation
     def on_change(self, listener: ChangeListener, *, before: bool = False) -> None:
         """Tell `listener` each `Change`, in order, before anything of it is flushed or used again.
 
@@ -283,20 +295,25 @@ class P2MTables(P2MView):
 
         Raises
         ------
-        ListenerError : this P2M is just telling something
+        ListenerError : a listener asks, while it is being told something
         """
         self._feed.on_change(listener, before=before)
+
+    def held(self) -> AbstractContextManager[None]:
+        """Raise what listeners raise only when all that is done in between has come to its end."""
+        return self._feed.held()
 
     def off_change(self, listener: ChangeListener) -> None:
         """Stop telling `listener` changes."""
         self._feed.off_change(listener)
 
+    @operation
     def on_flush(self, listener: FlushListener) -> None:
         """Tell `listener` each `Flush`, with its ranges: whoever caches translations drops them there.
 
         Raises
         ------
-        ListenerError : this P2M is just telling something
+        ListenerError : a listener asks, while it is being told something
         """
         self._feed.on_flush(listener)
 
@@ -308,14 +325,25 @@ class P2MTables(P2MView):
         """Flush if a present entry was replaced, and only then let retired tables be used again."""
         counts = self._counts
         if counts[at.REPLACED]:
-            counts[at.REPLACED] = 0
             self._owed += 1
             self._feed.flush()
+            counts[at.REPLACED] = 0  # only now: a flush that was cut is owed still
             self._done += 1
             if counts[at.RETIRED]:
                 self._p2m.release(self._pool.stock, self._pool.state)
         if self._feed.failures:
             self._feed.settled()
+
+    @operation
+    def settle(self) -> None:
+        """Flush what a change owes that was cut, all of it, since nobody knows what it covered."""
+        with self._feed.held():
+            if self._counts[at.REPLACED] and self._feed.wants_ranges:
+                self._feed.owe(one_range(0, self.geometry.frame_limit))
+            self._settle()
+            if self._counts[at.RETIRED]:
+                self._p2m.release(self._pool.stock, self._pool.state)
+            self._feed.failures.clear()
 
     # -- accounting ---------------------------------------------------------------------------------------------
 
@@ -342,6 +370,7 @@ class P2MTables(P2MView):
             flushes_done=self._done,
         )
 
+    @look
     def leaves(self) -> dict[int, int]:
         """Return {order: present RAM leaves} for each order that the format has."""
         if not self._only_ram:

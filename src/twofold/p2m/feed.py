@@ -6,10 +6,11 @@
     tables are used again; then whoever called frees frames
 
 A listener sees the tables as they are after the change, and nothing of them or of the frames has been used again. It
-must not change the P2M that tells it. What it raises stops nothing: the others are told, the flush is done, tables are
-released; then it is raised, out of the call that made the change.
+may change nothing of the machine. What it raises stops nothing: the others are told, the flush is done, tables are
+released, the operation that made the change comes to its end; then it is raised, out of that operation.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -18,7 +19,7 @@ from typing import NamedTuple, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import ListenerError
+from twofold.machine.gate import Gate
 from twofold.machine.journal import cannot_repeat
 from twofold.p2m.ranges import Ranges, apart, common, joined
 from twofold.units import INVALID_MFN
@@ -121,19 +122,19 @@ class ChangeFeed:
 
     is_watched : whether anybody listens
     wants_changes, wants_before, wants_ranges : what those who listen want to hear
-    is_telling : whether somebody is just being told something
     failures : what listeners have raised since the P2M was last settled
     """
 
-    def __init__(self) -> None:
+    def __init__(self, gate: Gate) -> None:
+        self._gate, self._machine = gate, gate.machine
+        self._told = f"a listener of the P2M of {gate.name}"
         # Tuples: who is told stays the same while all are told, whoever takes himself off.
         self._changes: tuple[ChangeListener, ...] = ()
         self._wants_before: tuple[bool, ...] = ()  # of each of them
         self._flushes: tuple[FlushListener, ...] = ()
         self._ranges: list[Ranges] = []
         self.failures: list[BaseException] = []
-        self.is_telling = False
-        self._holds = 0
+        self._held = threading.Lock()  # a lock, so that nothing can come between it and its release
         self._sum_up()
 
     def _sum_up(self) -> None:
@@ -144,7 +145,6 @@ class ChangeFeed:
 
     def on_change(self, listener: ChangeListener, *, before: bool) -> None:
         """Tell `listener` each change."""
-        self.check_quiet("listen to")
         self._changes += (listener,)
         self._wants_before += (before,)
         self._sum_up()
@@ -158,7 +158,6 @@ class ChangeFeed:
 
     def on_flush(self, listener: FlushListener) -> None:
         """Tell `listener` each flush."""
-        self.check_quiet("listen to")
         self._flushes += (listener,)
         self._sum_up()
 
@@ -167,16 +166,6 @@ class ChangeFeed:
         place = self._flushes.index(listener)
         self._flushes = self._flushes[:place] + self._flushes[place + 1 :]
         self._sum_up()
-
-    def check_quiet(self, what: str = "change") -> None:
-        """Raise unless nobody is being told anything.
-
-        Raises
-        ------
-        ListenerError : it is a listener that asks
-        """
-        if self.is_telling:
-            raise ListenerError(what)
 
     def tell(self, change: Change) -> None:
         """Tell a change to all who listen."""
@@ -194,18 +183,25 @@ class ChangeFeed:
             self._tell_all(self._flushes, flush)
 
     def _tell_all(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
-        self.is_telling = True
+        """Tell something to listeners: as `Gate.call`, in place, since it is done at each change."""
+        gate, machine = self._gate, self._machine
+        machine.told, machine.is_hushed = self._told, True
+        with gate.calling: self._tell_each(listeners, news)  # fmt: skip  # noqa: E701
+        machine.is_hushed = gate.building.locked()
+        if not machine.is_open:
+            gate.check_here()
+
+    def _tell_each(self, listeners: tuple[Callable[[News], object], ...], news: News) -> None:
         for listener in listeners:
             try:
                 listener(news)
             except BaseException as failure:  # noqa: BLE001  raised when the P2M is settled
                 cannot_repeat(failure)
                 self.failures.append(failure)
-        self.is_telling = False
 
     def settled(self) -> None:
         """Raise what listeners have raised, now that the P2M is settled."""
-        if not self.failures or self._holds:
+        if not self.failures or self._held.locked():
             return
         failures, self.failures = self.failures, []
         for other in failures[1:]:
@@ -215,9 +211,14 @@ class ChangeFeed:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Raise what listeners raise only at the end: what is done in between belongs together."""
-        self._holds += 1
-        try:
+        if self._held.locked():
             yield
-        finally:
-            self._holds -= 1
+            return
+        try:
+            with self._held: yield  # fmt: skip  # noqa: E701  see `gate.hold`
+        except BaseException as error:
+            for other in self.failures:
+                error.add_note(f"and a listener raised {type(other).__name__}: {other}")
+            self.failures.clear()
+            raise
         self.settled()

@@ -15,17 +15,20 @@ they are: they are encoded anew into slots of the monitor table each time they c
 Source: Xen 3.3 xen/arch/x86/mm/p2m.c, gfn_to_mfn_current; the addresses are those of its RO_MPT_VIRT_START.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from twofold.errors import AddressError, FormatError
+from twofold.errors import AddressError, FormatError, HeapExhaustedError
 from twofold.formats import monitor, shape
 from twofold.formats.geometry import PAE
 from twofold.formats.status import OK
 from twofold.machine import Hardware, Origin, Unmapped, Use, Zones
+from twofold.machine.gate import Gate, look, operation
 from twofold.machine.journal import journaled
 from twofold.p2m.feed import Change
 from twofold.p2m.view import P2MView
@@ -57,16 +60,19 @@ class LinearMapping:
     Parameters
     ----------
     hardware : where the monitor's tables come from
-    view : the P2M
-    domid : whose it is, and whose the monitor's tables are
+    view : the P2M; the monitor's tables are its domain's
+
+    is_kept : says whether it is the one that its P2M uses
 
     Raises
     ------
     HeapExhaustedError : no frames for the monitor's tables
     """
 
-    def __init__(self, hardware: Hardware, view: P2MView, domid: int) -> None:
-        self._hardware, self._view, self._domid = hardware, view, domid
+    def __init__(self, hardware: Hardware, view: P2MView, is_kept: Callable[["LinearMapping"], bool]) -> None:
+        self._is_kept = partial(is_kept, self)
+        self.gate: Gate = view.gate
+        self._hardware, self._view, self._domid = hardware, view, view.gate.domid
         self._frames: list[Mfn] = []
         self.windows: dict[int, Window] = {}
         self.monitor: Mfn | None = None  # the root that an engine loads
@@ -75,7 +81,6 @@ class LinearMapping:
             return
         self._geometry = view.geometry
         self._shape = monitor.SHAPES[self._geometry.name]
-        self._memory = hardware.arena.tables_of(view.format.entry_dtype)
         self._entry_shift = int(self._shape[shape.ENTRY_SHIFT])
         self._pae_root: list[int] = []
         try:
@@ -83,6 +88,10 @@ class LinearMapping:
         except BaseException:
             self.release()
             raise
+
+    @property
+    def _memory(self) -> Array:
+        return self._hardware.arena.tables_of(self._view.format.entry_dtype)
 
     @property
     def frames(self) -> tuple[Mfn, ...]:
@@ -94,6 +103,7 @@ class LinearMapping:
         """Whether there are windows; `why_not` says why there are none."""
         return not self.why_not
 
+    @look
     def address(self, level: int, gfn: int) -> int:
         """Return the virtual address of the entry of a level for a gfn.
 
@@ -136,6 +146,8 @@ class LinearMapping:
 
     def sync(self, _change: Change | None = None) -> None:
         """Encode the entries of a PAE root anew where they changed."""
+        if _change is not None and not self._is_kept():
+            return
         root = self._memory[int(self._view.root), : len(self._pae_root)].tolist()
         if root == self._pae_root:
             return
@@ -146,21 +158,26 @@ class LinearMapping:
             self._memory[directory, monitor.PAE_DIRECTORY_SLOT + slot] = again
             self._memory[pages, slot] = again
 
+    @operation
     def release(self) -> None:
         """Give the monitor's tables back; the windows are gone."""
         for mfn in self._frames:
-            self._memory[mfn] = 0
-            self._hardware.ledger.release(Unmapped.never_mapped(_one(mfn), _ONE), self._domid, Use.TABLES)
+            if self._hardware.frame_table.holds(_one(mfn), _ONE, self._domid, Use.TABLES):
+                self._memory[mfn] = 0
+                self._hardware.ledger.release(Unmapped.never_mapped(_one(mfn), _ONE), self._domid, Use.TABLES)
         self._frames.clear()
         self.windows.clear()
 
     def _build(self) -> Mfn:
         """Make the monitor's tables and note the windows; return their root."""
         origin = Origin(Zones.LOW_ONLY if self._view.format.is_32_bit else Zones.LOW_FIRST)
-        for _ in range(3 if self._geometry is PAE else len(self._geometry.leaf_orders)):
+        count, ledger = 3 if self._geometry is PAE else len(self._geometry.leaf_orders), self._hardware.ledger
+        if ledger.unclaimed(self._domid, count, 0) < count:
+            raise HeapExhaustedError(0, count, ledger.free_for(self._domid))
+        for _ in range(count):
             mfn = self._hardware.heap.alloc(0, origin)
             self._frames.append(mfn)
-            self._hardware.ledger.take(_one(mfn), _ONE, self._domid, Use.TABLES)
+            self._hardware.ledger.take_pages(_one(mfn), _ONE, self._domid, Use.TABLES, self._is_kept)
             self._memory[mfn] = 0
         if self._geometry is PAE:
             self._build_pae()

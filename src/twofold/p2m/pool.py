@@ -6,7 +6,7 @@ what Xen's toolstack does too (one page a MiB and 256 a vCPU).
 Source: Xen 4.17 tools/libs/light/libxl_utils.c, libxl_get_required_paging_memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from twofold.errors import HeapExhaustedError
 from twofold.formats import p2m_state as at
-from twofold.machine import ANYWHERE, Hardware, Origin, Use
+from twofold.machine import Hardware, Origin, Use
 from twofold.machine.digest import Field
 from twofold.units import FRAME_BYTES
 
@@ -45,14 +45,22 @@ class TablePool:
     """The stock of one domain. `stock` and `state` are the arrays that the P2M's twins work on.
 
     origin : where the frames may be; a 32-bit hypervisor's tables stand below 4 GiB
+    is_kept : says whether the domain has come about
     """
 
-    def __init__(self, hardware: Hardware, domid: int, frames: int, origin: Origin = ANYWHERE) -> None:
+    def __init__(
+        self,
+        hardware: Hardware,
+        domid: int,
+        frames: int,
+        origin: Origin,
+        is_kept: Callable[[], bool],
+    ) -> None:
         self._hardware = hardware
         self._origin = origin
         self.capacity = frames
         self.runs = self._reserve(frames, domid)
-        hardware.ledger.take(*self.runs, domid, Use.TABLES)
+        hardware.ledger.take_pages(*self.runs, domid, Use.TABLES, is_kept)
         self.stock: Array = np.empty(frames, np.uint64)
         self.state: npt.NDArray[np.int64] = np.zeros(at.COLUMNS, np.int64)
         self._fill()

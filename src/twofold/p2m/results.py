@@ -1,13 +1,13 @@
 """What the P2M answers with: entries, steps of a walk, faults, counters, audit reports."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from twofold.formats.p2m_types import P2MType
 from twofold.units import Gfn, Mfn, Order
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What a gfn maps to. A hole has `INVALID_MFN` and the order of the empty slot.
 
     type : the effective type, a pending recalculation done

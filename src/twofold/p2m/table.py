@@ -5,6 +5,7 @@ change is in `changes`.
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ from twofold.formats import shape
 from twofold.formats.operands import Pieces
 from twofold.formats.p2m_types import (
     HOLE_TYPES,
-    PLACE_TYPES,
     PRESENT_TYPES,
     RAM_TYPES,
     SMALL_TYPES,
@@ -23,7 +23,9 @@ from twofold.formats.p2m_types import (
 )
 from twofold.formats.status import OK, UNENCODABLE
 from twofold.machine import Backing, Origin, Unmapped, Use, Zones
+from twofold.machine.begun import UNHOOK, Leaving
 from twofold.machine.digest import Field
+from twofold.machine.gate import by_hand, look, operation
 from twofold.machine.journal import journaled
 from twofold.p2m.audit import Audit, Progress
 from twofold.p2m.changes import Array, Masks, P2MTables
@@ -33,6 +35,8 @@ from twofold.p2m.results import AuditReport
 from twofold.p2m.steps import steps_of
 from twofold.units import INVALID_MFN, Mfn
 
+_DEVICE = P2MType.MMIO_DIRECT
+_SET = ChangeKind.SET  # once: a name of an enumeration takes longer than the comparison
 _UNMERGEABLE = sum(1 << int(type_) for type_ in SMALL_TYPES)
 _REGIONS_BY_MARKS = 1 << 22  # 8 TiB of gfns; beyond, sorting takes less than marking
 
@@ -43,6 +47,7 @@ class P2M(P2MTables):
     # -- setting ------------------------------------------------------------------------------------------------
 
     @journaled
+    @by_hand
     def set_entry(
         self,
         gfn: int,
@@ -75,35 +80,49 @@ class P2M(P2MTables):
 
         Changes: all or nothing; flushes when a present entry was replaced.
         """
+        # In one line: see `gate.hold`.
+        with self.gate.lock: self._set_entry(gfn, mfn, order, type, access, move_below)  # fmt: skip  # noqa: E701
+
+    def _set_entry(self, gfn: int, mfn: int, order: int, type: P2MType, access: str, move_below: bool) -> None:  # noqa: A002, FBT001
+        if self.gate.machine.is_hushed:
+            self.gate.admit("P2M.set_entry")
         frames = 1 << order
-        self._check_gfn(gfn, frames)
-        if type in HOLE_TYPES:
-            if mfn != INVALID_MFN:
-                raise P2MTypeError(type.name, "is a hole and has no machine frame")
-            self._make_hole(gfn, frames)
-            return
-        if type in PLACE_TYPES:
+        if not 0 <= gfn <= self._gfn_end - frames:
+            self._check_gfn(gfn, frames, "P2M.set_entry")
+        if type not in PRESENT_TYPES:
+            if type in HOLE_TYPES:
+                if mfn != INVALID_MFN:
+                    raise P2MTypeError(type.name, "is a hole and has no machine frame")
+                self._make_hole(gfn, frames)
+                return
             if mfn != INVALID_MFN:
                 raise P2MTypeError(type.name, "holds a place and has no machine frame: give INVALID_MFN")
             mfn = gfn & ((1 << self.geometry.leaf_orders[-1]) - 1)  # placeholder: only the gfn's alignment counts
         elif mfn == INVALID_MFN:
             raise P2MTypeError(type.name, "needs a machine frame")
-        elif type == P2MType.MMIO_DIRECT:
+        elif type == _DEVICE:
             self._check_device_frames(mfn, frames)
         elif not 0 <= mfn <= self._hardware.frames - frames:
             raise AddressError("mfn", mfn, f"+ {frames} frames is beyond the machine")
-        flags = self._flags_of(type, access)
+        flags = self._flags.get((type, access)) or self._flags_of(type, access)
         sizes = self._counts[at.SIZES] & ((2 << order // self._slot_bits) - 1)
         piece = gfn, mfn, frames, 1 if type in SMALL_TYPES else sizes, flags
-        status = self._edit(ChangeKind.SET, "change_one", *piece)
+        limit = self._limit
+        if gfn + frames > limit:
+            self._limit = gfn + frames  # before it is mapped: what is mapped is always below
+        status = self._edit(_SET, "change_one", *piece)
         if status == UNENCODABLE and move_below:
             for edge in (gfn, gfn + frames):
                 if self._is_cut(edge):
                     self.split(edge, 0, move_below=True)
-            status = self._edit(ChangeKind.SET, "change_one", *piece)
+            status = self._edit(_SET, "change_one", *piece)
         if status != OK:
+            self._limit = limit
             raise self._refusal(status, gfn)
-        self._note(type, gfn + frames)
+        if type not in RAM_TYPES:
+            self._only_ram = False
+        if self._counts[at.REPLACED] or self._feed.failures:
+            self._settle()
 
     def _is_cut(self, edge: int) -> bool:
         """Return whether a leaf reaches over the border before a gfn."""
@@ -165,14 +184,18 @@ class P2M(P2MTables):
 
     # -- letting go ---------------------------------------------------------------------------------------------
 
+    @operation
     def map_over(self, gfns: Array, mfns: Array, frames: Array, sizes: Masks) -> Unmapped:
         """Map pieces as `map` does, over whatever is there; return what they replaced."""
         if not len(gfns):
             return Unmapped(gfns, mfns, frames)
         mapped = [self.runs(gfn, length) for gfn, length in zip(gfns.tolist(), frames.tolist(), strict=True)]
+        where, what, lengths = (np.concatenate(column) for column in zip(*mapped, strict=True))
+        self._hardware.ledger.begin(Leaving(self.domid, Use.RAM, what, lengths, self, where, UNHOOK))
         self.map(gfns, mfns, frames, sizes)
-        return Unmapped(*(np.concatenate(column) for column in zip(*mapped, strict=True)))
+        return Unmapped(where, what, lengths)
 
+    @look
     def certify_gone(self, gfns: Array, mfns: Array) -> Unmapped:
         """Return single frames as unmapped, after a look at the tables.
 
@@ -195,6 +218,7 @@ class P2M(P2MTables):
         """Leaves, and entries that hold a place."""
         return self._rows()
 
+    @look
     def certify_empty(self, mfns: Array, frames: Array) -> Unmapped:
         """Return runs of any frames as unmapped: this P2M maps nothing at all.
 
@@ -271,6 +295,7 @@ class P2M(P2MTables):
             self._edit(ChangeKind.SPLIT, "split_range", step.start, len(step), allowed)
             self._settle()
 
+    @look
     def split_need(self, gfns: range | None = None, order: int | None = None) -> int:
         """Return the tables that `split_all` would take; `p2m_state.CANNOT_ENCODE` or more when it cannot be done."""
         return self._split_need(*self._split_range(gfns, order))
@@ -324,7 +349,8 @@ class P2M(P2MTables):
 
     def _steps(self, gfns: range, progress: Progress | None) -> Iterator[range]:
         """Yield the parts of a range in which anything is mapped."""
-        return steps_of(gfns, self.format, self._memory, self.root, progress)
+        told = self._telling(progress, "the progress of a long change")
+        return steps_of(gfns, self.format, self._memory, self.root, told)
 
     def _merge_step(self, where: range, level: int) -> int:
         """Merge to leaves of one level inside a range."""
@@ -390,7 +416,8 @@ class P2M(P2MTables):
         self._require(self.plan(gfns, new[0], new[1], mask, frames), 1, gfn)
         self._hardware.arena.copy(old, lengths, mfn)
         pieces = Pieces(gfns, new[0], new[1], mask)
-        backing = Backing(gfns, lambda: self._map(ChangeKind.MOVE, pieces, entry.type, entry.access))
+        backing = Backing(gfns, lambda: self._map(ChangeKind.MOVE, pieces, entry.type, entry.access), self)
+        self._hardware.ledger.begin(Leaving(self.domid, Use.RAM, old, lengths, self, mapped[0]))
         with self._feed.held():
             self._hardware.ledger.take(*new, self.domid, Use.RAM, backing, in_place=True)
             self._hardware.ledger.release(Unmapped(*mapped), self.domid)
@@ -429,6 +456,10 @@ class P2M(P2MTables):
         self._map(ChangeKind.TYPE, Pieces(gfns, mfns, lengths, masks), type, access or "rwx")
         return changed
 
+    def _telling(self, progress: Progress | None, told: str) -> Progress | None:
+        """Return a progress that is told in the middle of an operation."""
+        return None if progress is None else partial(self.gate.call, told, progress)
+
     def _check_range(self, gfns: range) -> None:
         if gfns.step != 1:
             raise AddressError("step", gfns.step, "of a range of gfns is not 1")
@@ -449,11 +480,15 @@ class P2M(P2MTables):
     @journaled
     def _make_linear(self) -> LinearMapping:
         """Make the linear mapping: it takes frames of the heap."""
-        linear = self._linear = LinearMapping(self._hardware, self, self.domid)
+        linear = LinearMapping(self._hardware, self, self._uses)
         self._hardware.watch(self.domid, linear)
         if linear.copies_root:
             self.on_change(linear.sync)
+        self._linear = linear
         return linear
+
+    def _uses(self, linear: LinearMapping) -> bool:
+        return self._linear is linear
 
     @journaled
     def gfn_to_mfn_current(self, gfn: int) -> Mfn:
@@ -474,6 +509,7 @@ class P2M(P2MTables):
                 return Mfn(shape.leaf_frame(self._shape, entry, level) | gfn & shape.span(self._shape, level) - 1)
         return INVALID_MFN
 
+    @look
     def gfn_to_mfn_foreign(self, gfn: int) -> Mfn:
         """Return what a gfn of any domain maps to, by walking its tables; `INVALID_MFN` for a hole."""
         return self.get_entry(gfn).mfn
@@ -481,12 +517,17 @@ class P2M(P2MTables):
     @journaled
     def release_linear(self) -> None:
         """Give the monitor's tables back, if there are any; `linear` makes them anew."""
-        linear, self._linear = self._linear, None
+        linear = self._linear
         if linear is not None:
+            mfns = np.array(linear.frames, np.uint64)
+            note = Leaving(self.domid, Use.TABLES, mfns, np.ones_like(mfns), is_gone=lambda: self._linear is not linear)
+            self._hardware.ledger.begin(note)
+            self._linear = None
             if linear.copies_root:
                 self.off_change(linear.sync)
             linear.release()
 
+    @look
     def audit(self, progress: Progress | None = None) -> AuditReport:
         """Check the P2M against frame table and M2P, and back; report only.
 
@@ -494,6 +535,7 @@ class P2M(P2MTables):
         ----------
         progress : called with (frames done, frames of the machine)
         """
-        audit = Audit(self._engine, self.format, self._memory, self.root, progress)
+        tell = self._telling(progress, "the progress of P2M.audit")
+        audit = Audit(self._engine, self.format, self._memory, self.root, tell)
         machine = self._hardware
         return audit.of_machine(machine.frame_table, machine.m2p.complement, machine.heap.orders, self.domid)

@@ -13,6 +13,7 @@ from twofold.formats.p2m_types import CHANGEABLE_TYPES, RAM_TYPES, P2MType
 from twofold.formats.status import OK
 from twofold.formats.table_formats import TableFormat
 from twofold.machine import Arena
+from twofold.machine.gate import Gate, by_hand, look
 from twofold.machine.journal import journaled
 from twofold.p2m.faults import report
 from twofold.p2m.results import Entry, Fault, WalkStep
@@ -46,9 +47,13 @@ class P2MView:
     engine : `kernels` or `spec`
     table_format : how its entries are made
     root : mfn of the top table
+    gate : of whoever the tables are; None: the arena's
     """
 
-    def __init__(self, arena: Arena, engine: Engine, table_format: TableFormat, root: Mfn) -> None:
+    def __init__(
+        self, arena: Arena, engine: Engine, table_format: TableFormat, root: Mfn, gate: Gate | None = None
+    ) -> None:
+        self.gate = arena.gate if gate is None else gate
         self.format = table_format
         self.geometry = table_format.geometry
         self.root = root
@@ -72,13 +77,24 @@ class P2MView:
         self._limit = 0  # no gfn at or above it was ever mapped
         self._only_ram = True  # no leaf of another type was ever mapped
 
+    def _shut(self) -> None:
+        """Let no gfn pass as one of these tables, so that no look-up has to ask whether they are there still."""
+        self._gfn_end = 0
+
     @property
     def _memory(self) -> Array:
         return self._arena.tables_of(self.format.entry_dtype)
 
     @property
     def tables_for_walk(self) -> Tables:
-        """Return what a walk of these tables takes first."""
+        """Return what a walk of these tables takes first.
+
+        Raises
+        ------
+        DomainError, ClosedError : they are going, or gone
+        """
+        if not self.gate.is_open:
+            self.gate.admit_look("a walk")
         return Tables(self._memory, self._shape, int(self.root))
 
     @property
@@ -91,11 +107,16 @@ class P2MView:
         """First gfn above everything that was ever mapped."""
         return self._limit
 
+    @by_hand
     def get_entry(self, gfn: int) -> Entry:
         """Return what a gfn maps to; a hole has `INVALID_MFN` and the order of the empty slot."""
+        # In one line: see `gate.hold`.
+        with self.gate.lock: return self._walk_to(gfn)  # fmt: skip  # noqa: E701
+
+    def _walk_to(self, gfn: int) -> Entry:
         # In plain Python, on a memoryview: calling a kernel for one walk takes longer than the walk.
         if not 0 <= gfn < self._gfn_end:
-            self._check_gfn(gfn, 1)
+            self._check_gfn(gfn, 1, "P2M.get_entry")
         words, slot_bits, slot_mask = self._words, self._slot_bits, self._slot_mask
         present, large, frame_mask = self._present, self._large, self._frame_mask
         recalc_mask, recalc_value = self._recalc_mask, self._recalc_value
@@ -127,8 +148,10 @@ class P2MView:
         type_, access = self._meanings[said]
         if is_marked and type_ in CHANGEABLE_TYPES:
             type_ = P2MType.RAM_RW
-        return Entry(Mfn(mfn | gfn & ((1 << order) - 1)), Order(order), type_, access)
+        # No NewTypes: each is a call, and there are a million of these.
+        return Entry(mfn | gfn & ((1 << order) - 1), order, type_, access)  # type: ignore[arg-type]
 
+    @look
     def walk(self, gfn: int) -> tuple[WalkStep, ...]:
         """Return every step of a walk, from the root down to the leaf or the hole; it ends at a malformed table."""
         self._check_gfn(gfn, 1)
@@ -163,6 +186,7 @@ class P2MView:
             return None
         return report(self.format, gpa, number, int(status), int(rights))
 
+    @look
     def translate(self, gfns: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the mfn of each gfn, uint64 to uint64, shape kept; `INVALID_MFN` for holes.
 
@@ -194,11 +218,13 @@ class P2MView:
         """Whether the tables are known to be well-formed, so that a look-up need not check each entry."""
         return True
 
+    @look
     def clear_frames(self, gfn: int, frames: int) -> int:
         """Return how many frames from `gfn` on are holes, at most `frames`."""
         self._check_gfn(gfn, frames)
         return int(self._engine.lookup.clear_frames(self._memory, self._shape, int(self.root), gfn, frames))
 
+    @look
     def leaves(self) -> dict[int, int]:
         """Return {order: present RAM leaves} for each order that the format has."""
         rows = self.leaf_array()
@@ -210,6 +236,7 @@ class P2MView:
         """Return the leaves and typed entries that are there."""
         return self._entries
 
+    @look
     def leaf_array(self) -> npt.NDArray[np.void]:
         """Return one row a leaf or typed entry, ascending gfn: gfn, mfn, order, type, access, present, recalc.
 
@@ -218,6 +245,7 @@ class P2MView:
         """
         return self.leaf_rows(0, self._limit)
 
+    @look
     def leaf_rows(self, gfn: int, frames: int) -> npt.NDArray[np.void]:
         """Return the rows of a range; a large leaf that reaches into it from below is the first."""
         room = min(self._rows(), frames + 1)
@@ -227,6 +255,7 @@ class P2MView:
         self._engine.lookup.describe(self._shape, self.format.accesses, leaves.first(found), rows)
         return rows
 
+    @look
     def runs(self, gfn: int, frames: int) -> tuple[Array, Array, Array]:
         """Return what a range maps as (gfns, mfns, frames) of runs contiguous in both, clipped to the range."""
         self._check_gfn(gfn, frames)
@@ -237,6 +266,10 @@ class P2MView:
         )
         return gfns[:found], mfns[:found], lengths[:found]
 
-    def _check_gfn(self, gfn: int, frames: int) -> None:
+    def _check_gfn(self, gfn: int, frames: int, operation: str = "a look at gfns") -> None:
         if not 0 <= gfn <= self._gfn_end - frames:
+            if not self.gate.is_open:
+                self.gate.admit_look(operation)
+                if 0 <= gfn <= self.geometry.frame_limit - frames:
+                    return
             raise AddressError("gfn", gfn, f"+ {frames} frames is beyond a {self.geometry.name} table")
