@@ -25,6 +25,7 @@ def forged(path, target, domid, method, *args, size="1GiB", **kwargs):
     with Machine(size, journal=path) as machine:
         machine.create_domain("64MiB", options=DomainOptions(layout="flat", table_pool=1000))
         made = fake()
+        made.gate = machine.gate
         machine.journal.watch(domid, made)
         getattr(made, method)(*args, **kwargs)
 

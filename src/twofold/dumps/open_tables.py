@@ -121,6 +121,7 @@ class OpenTables(P2MView):
             self._memory[step.table, step.slot] = step.entry
         return answer and replace(answer, gpa=asked)
 
+    @look
     def translate(self, gfns: npt.ArrayLike, out: Array | None = None) -> Array:
         """Return the mfn of each gfn, as `P2MView.translate`."""
         return super().translate(np.asarray(gfns, np.uint64) & ~np.uint64(self._no_gfn) if self._no_gfn else gfns, out)
