@@ -167,6 +167,7 @@ def forged_journal(path, name="web", method="pause", args=()):
     with Machine("64MiB", journal=path) as machine:
         machine.create_domain("8MiB", name, DomainOptions(layout="flat"))
         made = fake()
+        made.gate = machine.gate
         machine.journal.watch(1, made)
         made.anything(*args)
     return path

@@ -92,7 +92,7 @@ def test_a_captured_program_keeps_its_output_and_its_trace_has_what_it_did(twofo
 @NEEDS_VALGRIND
 def test_a_program_that_fails_is_captured_all_the_same(twofold):
     done = twofold("trace", "capture", "--", "false")
-    assert done.code == 0
+    assert done.code == 1
     assert "ended with 1" in done.line
     assert twofold.files() == ["false.twotrace"]
 
@@ -273,13 +273,13 @@ def test_a_workload_goes_before_a_file_of_its_name(twofold):
 @pytest.mark.parametrize(
     ("argv", "code", "problem"),
     [
-        (("t", "--seed", "0"), 2, "a trace file takes no --seed"),
-        (("t", "--skew", "0", "--footprint", "1MiB"), 2, "a trace file takes no --footprint, --skew"),
-        (("gups", "--from", "csv"), 2, "a workload takes no --from"),
+        (("t", "--seed", "0"), 2, "--seed has no effect on a trace file"),
+        (("t", "--skew", "0", "--footprint", "1MiB"), 2, "--footprint and --skew have no effect on a trace file"),
+        (("gups", "--from", "csv"), 2, "--from has no effect on a workload"),
         (("t", "--from", "pin"), 3, "unknown trace format 'pin'"),
         (("t", "--max-memory", "1MiB"), 3, "1MiB' is too little memory"),
         (("gups", "--max-memory", "1MiB"), 3, "1MiB' is too little memory"),
-        (("gups.twotrace",), 3, "gups.twotrace: is no file and no workload; name a trace file, or one of gups, "),
+        (("gups.twotrace",), 3, "gups.twotrace: is no file and no workload; known are gups, "),
         (("t", "--report", "missing/r.html"), 3, "cannot be written"),
         ((".",), 3, "cannot be read"),
     ],

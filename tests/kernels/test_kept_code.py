@@ -84,8 +84,8 @@ def run(cache):
 
 @pytest.mark.medium
 def test_a_damaged_entry_is_compiled_again_and_then_found(tmp_path):
-    assert run(tmp_path)[0] == "0 CheckedCache"
-    assert run(tmp_path)[0] == "1 CheckedCache"
+    assert run(tmp_path)[0] == "0 KeptCode"
+    assert run(tmp_path)[0] == "1 KeptCode"
     for pattern in ("*.nbi", "*.nbc"):
         (path,) = (each for each in Path(tmp_path).rglob(pattern) if "is_free" in each.name)
         good = path.read_bytes()
@@ -93,8 +93,8 @@ def test_a_damaged_entry_is_compiled_again_and_then_found(tmp_path):
         flipped[len(good) // 2] ^= 1
         for damaged in (b"", good[:3], good[: len(good) // 2], bytes(flipped), b"garbage" * 99):
             path.write_bytes(damaged)
-            assert run(tmp_path) == ("0 CheckedCache", "")
-        assert run(tmp_path) == ("1 CheckedCache", "")
+            assert run(tmp_path) == ("0 KeptCode", "")
+        assert run(tmp_path) == ("1 KeptCode", "")
 
 
 @pytest.mark.medium
