@@ -42,6 +42,12 @@ class RandomRun:
             except TwofoldError:
                 self.failed += 1
 
+    def finish(self) -> None:
+        """End the destructions that are half-way: there is no digest of those."""
+        for domain in tuple(self.machine.domains.values()):
+            if domain.is_dying:
+                domain.destroy()
+
     # -- what is drawn ------------------------------------------------------------------------------------------
 
     def number(self, end: int) -> int:

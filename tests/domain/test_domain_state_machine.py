@@ -223,6 +223,9 @@ class DomainModel(JournaledMachine):
         if not answer.complete:
             if answer.reason is Reason.UNPOPULATED:
                 assert not self.mapped(here).all()
+            elif answer.reason is Reason.NO_MEMORY and orders[1] < orders[0]:
+                # All new extents of a chunk are allocated before the old one goes back.
+                assert self.machine.heap.free_frames < frames
             else:
                 self.check_reason(gfn, orders[1], Mem.NONE, answer.reason)
             return

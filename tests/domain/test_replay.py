@@ -141,6 +141,7 @@ def test_a_random_run_of_100000_operations_replays_to_the_same_bytes(path, pagin
         run = RandomRun(machine, seed=11)
         while machine.journal.operations < 100_000:
             run.steps(1000)
+        run.finish()
         digest = machine.digest()
     assert run.failed > 10_000, "what is refused is recorded too"
     assert_replays(path, digest)
@@ -533,3 +534,17 @@ def test_forged_operations_end_in_an_error_of_ours(tmp_path_factory, data):
         forge(path, machine, CREATE, MAP_TABLES, *data.draw(st.lists(CALLS, min_size=1, max_size=3)))
     with contextlib.suppress(FormatError, DivergenceError):
         replay(path).machine.close()
+
+
+def test_what_a_dying_domain_refused_is_refused_again(path):
+    with Machine("64MiB", journal=path) as machine:
+        domain = machine.create_domain("16MiB", options=DomainOptions(layout="flat"))
+        build(domain, "small")
+        domain.destroy(lambda: True)
+        assert domain.is_dying
+        for what in (lambda: domain.write(0x1000, b"late"), domain.wipe):
+            with pytest.raises(tf.DomainError):
+                what()
+        domain.destroy()
+        digest = machine.digest()
+    assert_replays(path, digest)
